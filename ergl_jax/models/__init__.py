@@ -1,0 +1,52 @@
+"""Models by name: `build(config.model, ...)`."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from ergl_jax.errors import InputError
+from ergl_jax.models.cnn import CNN
+from ergl_jax.models.ergl import ERGL, Graph, Output, check_num_events
+from ergl_jax.models.gated_gcn import to_graphs_tuple
+from ergl_jax.models.panns import Encoder
+
+__all__ = ["CNN", "ERGL", "MODELS", "Encoder", "Graph", "Output", "build", "to_graphs_tuple"]
+
+MODELS = ("ergl", "cnn")
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def build(config, *, num_scenes: int, num_events: int, axis_name: str | None = None) -> nn.Module:
+    """The model that a `config.model` names; its fields are commented in configs/ergl.py.
+
+    `axis_name` is the mapped axis over which BatchNorm shares its statistics in training.
+    """
+    if config.compute_dtype not in DTYPES:
+        raise InputError(
+            f"model.compute_dtype={config.compute_dtype!r} is not one of: {', '.join(DTYPES)}"
+        )
+    dtype = DTYPES[config.compute_dtype]
+    encoder = Encoder(
+        architecture=config.encoder.architecture,
+        width_divisor=config.encoder.width_divisor,
+        dropout=config.encoder.dropout,
+        axis_name=axis_name,
+        dtype=dtype,
+    )
+    if config.name == "cnn":
+        return CNN(num_scenes, encoder, config.dropout)
+    if config.name == "ergl":
+        check_num_events(num_events)
+        return ERGL(
+            num_scenes=num_scenes,
+            num_events=num_events,
+            encoder=encoder,
+            channels=config.channels,
+            tokens=config.tokens,
+            mel=config.mel,
+            gcn_layers=config.gcn.layers,
+            gate=config.gcn.gate,
+            dropout=config.dropout,
+            axis_name=axis_name,
+            dtype=dtype,
+        )
+    raise InputError(f"model.name={config.name!r} is not one of: {', '.join(MODELS)}")

@@ -1,0 +1,80 @@
+"""Multi-dimensional edge learning, MEL: a feature for each ordered pair of events (§2.2).
+
+Shapes: B clips, n events, T tokens an event, C channels. The edge e_ij at [b, i, j] is what event i
+receives from event j.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ergl_jax.models.panns import he_uniform
+
+
+class _Projections(nn.Module):
+    """The query, key and value projections Wq, Wk, Wv of one attention, without biases."""
+
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        def project(name: str) -> jax.Array:
+            dense = nn.Dense(
+                x.shape[-1], use_bias=False, kernel_init=he_uniform, dtype=self.dtype, name=name
+            )
+            return dense(x)
+
+        return project("query"), project("key"), project("value")
+
+
+def _softmax(logits: jax.Array, channels: int) -> jax.Array:
+    """softmax(logits / sqrt(d_k)) over the last axis, in float32."""
+    return nn.softmax(logits.astype(jnp.float32) / math.sqrt(channels), axis=-1)
+
+
+class NodeContext(nn.Module):
+    """NCM: each event's tokens attend to the tokens of all events (eq. 1, 2)."""
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, v: jax.Array) -> jax.Array:
+        """(B, n, T, C) -> S, of the same shape: S_i = softmax(v_i Wq (v_all Wk)' / sqrt(C)) v_all Wv."""
+        batch, events, tokens, channels = v.shape
+        query, key, value = _Projections(self.dtype)(v.reshape(batch, events * tokens, channels))
+        attention = _softmax(jnp.einsum("bqc,bkc->bqk", query, key), channels)
+        s = jnp.einsum("bqk,bkc->bqc", attention.astype(self.dtype), value)
+        return s.reshape(v.shape)
+
+
+class NodePairs(nn.Module):
+    """NNM followed by GAP: the edge of each ordered pair of events (eq. 3, 4).
+
+    R_ij = softmax(S_j Wq (S_i Wk)' / sqrt(C)) S_i Wv, and e_ij is its mean over the query tokens.
+    The mean commutes with the product with V, so the attention is averaged first, and each node is
+    projected once rather than once a pair: the same numbers without an (n, n, T, C) tensor.
+    """
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, s: jax.Array) -> jax.Array:
+        """(B, n, T, C) -> (B, n, n, C)."""
+        query, key, value = _Projections(self.dtype)(s)
+        logits = jnp.einsum("bjqc,bikc->bijqk", query, key)  # j asks, i answers
+        attention = _softmax(logits, s.shape[-1]).mean(axis=3)  # (B, n, n, T)
+        return jnp.einsum("bijk,bikc->bijc", attention.astype(self.dtype), value)
+
+
+class EdgeLearning(nn.Module):
+    """MEL: NCM, then NNM and GAP (§2.2)."""
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, v: jax.Array) -> jax.Array:
+        """Tokens (B, n, T, C) -> edges (B, n, n, C)."""
+        s = NodeContext(self.dtype, name="ncm")(v)
+        return NodePairs(self.dtype, name="nnm")(s)

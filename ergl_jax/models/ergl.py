@@ -1,0 +1,94 @@
+"""ERGL: event-relational graph representation learning (arXiv 2210.15366, §2).
+
+Shapes: B clips, F frames, M mel bins, n events, T tokens an event, C channels, U layers.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from ergl_jax.errors import InputError
+from ergl_jax.models.edges import EdgeLearning
+from ergl_jax.models.events import EventClassifier, EventEmbeddings
+from ergl_jax.models.gated_gcn import GatedGCNLayer
+from ergl_jax.models.panns import Encoder, he_uniform
+
+
+@struct.dataclass
+class Graph:
+    """All that ERGL computed on the way to its scene logits."""
+
+    tokens: jax.Array  # v_{i,t}: (B, n, T, C)
+    nodes_in: jax.Array  # v_i, before the graph convolutions: (B, n, C)
+    edges_in: jax.Array  # e_ij by MEL: (B, n, n, C)
+    nodes_out: jax.Array  # after the U layers: (B, n, C)
+    edges_out: jax.Array  # (B, n, n, C)
+    gates: jax.Array  # η_ij of each layer: (U, B, n, n, C)
+
+
+@struct.dataclass
+class Output:
+    """What every model returns; a model without events or graph leaves these None."""
+
+    scene_logits: jax.Array  # (B, scenes), float32
+    event_logits: jax.Array | None = None  # (B, n), float32
+    graph: Graph | None = None
+
+
+class ERGL(nn.Module):
+    """The scene of a clip from the graph of its audio events (§2).
+
+    Attributes:
+      num_scenes, num_events: the classes; n is 1 to 527.
+      encoder: the convolutional encoder of §2.1.
+      channels: C of nodes and edges.
+      tokens: "frame" or "clip"; see `EventEmbeddings`.
+      mel: False is the paper's ablation: all edges enter the graph convolutions as zeros.
+      gcn_layers: U.
+      gate: "sigmoid" or "softmax"; see `GatedGCNLayer`.
+      dropout: before the shared layer of the embeddings and before the scene layer.
+    """
+
+    num_scenes: int
+    num_events: int
+    encoder: Encoder
+    channels: int = 64
+    tokens: str = "frame"
+    mel: bool = True
+    gcn_layers: int = 2
+    gate: str = "sigmoid"
+    dropout: float = 0.5
+    axis_name: str | None = None
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, log_mel: jax.Array, *, train: bool) -> Output:
+        """log_mel (B, F, M) in dB -> Output with its Graph."""
+        h = self.encoder(log_mel, train=train)
+        v = EventEmbeddings(
+            self.num_events, self.channels, self.tokens, self.dropout, self.dtype, name="events"
+        )(h, train=train)  # (B, n, T, C)
+        nodes_in = v.mean(axis=2)
+        event_logits = EventClassifier(name="event_classifier")(nodes_in)
+        if self.mel:
+            edges_in = EdgeLearning(self.dtype, name="mel")(v)
+        else:
+            batch, n, channels = nodes_in.shape
+            edges_in = jnp.zeros((batch, n, n, channels), v.dtype)
+        nodes, edges, gates = nodes_in, edges_in, []
+        for layer in range(self.gcn_layers):
+            gcn = GatedGCNLayer(self.gate, self.axis_name, self.dtype, name=f"gcn{layer}")
+            nodes, edges, eta = gcn(nodes, edges, train=train)
+            gates.append(eta)
+        x = nodes.reshape(nodes.shape[0], -1).astype(jnp.float32)  # (B, n * C)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        scene_logits = nn.Dense(self.num_scenes, kernel_init=he_uniform, name="scene")(x)
+        graph = Graph(v, nodes_in, edges_in, nodes, edges, jnp.stack(gates))
+        return Output(scene_logits, event_logits, graph)
+
+
+def check_num_events(num_events: int) -> None:
+    """InputError unless n is 1 to 527, AudioSet's number of classes."""
+    if not 1 <= num_events <= 527:
+        raise InputError(f"ERGL needs 1 to 527 events, not {num_events}: see data.num_events")

@@ -1,0 +1,69 @@
+"""Event embeddings and the event classifier (§2.1).
+
+Shapes: B clips, T encoder frames, D encoder channels, n events, C channels of an embedding.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ergl_jax.errors import InputError
+from ergl_jax.models.panns import he_uniform
+
+TOKENS = ("frame", "clip")
+
+
+class EventEmbeddings(nn.Module):
+    """n small layers on one shared representation: tokens for each event (§2.1).
+
+    `tokens="clip"` is the text read literally, one token an event. `tokens="frame"` applies the
+    same layers to every encoder frame: NNM's softmax over a single key is 1, so with one token an
+    edge could not depend on its sender, and GAP would have nothing to average.
+    """
+
+    num_events: int
+    channels: int = 64
+    tokens: str = "frame"
+    dropout: float = 0.5
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, h: jax.Array, *, train: bool) -> jax.Array:
+        """(B, T, D) -> (B, n, T, C), or (B, n, 1, C) with one token a clip."""
+        width = h.shape[-1]
+        if self.tokens == "frame":
+            pool = {"window_shape": (3,), "strides": (1,), "padding": "SAME"}
+            z = nn.max_pool(h, **pool) + nn.avg_pool(h, **pool)  # (B, T, D)
+        elif self.tokens == "clip":
+            z = h.max(axis=1, keepdims=True) + h.mean(axis=1, keepdims=True)  # (B, 1, D)
+        else:
+            raise InputError(f"model.tokens={self.tokens!r} is not one of: {', '.join(TOKENS)}")
+        z = nn.Dropout(self.dropout, deterministic=not train)(z)
+        g = nn.relu(nn.Dense(width, kernel_init=he_uniform, dtype=self.dtype, name="shared")(z))
+        # The n layers as one kernel; the events are a batch axis, so fan_in is D for each.
+        kernel = self.param(
+            "kernel",
+            nn.initializers.variance_scaling(2.0, "fan_in", "uniform", batch_axis=(0,)),
+            (self.num_events, width, self.channels),
+        )
+        bias = self.param("bias", nn.initializers.zeros, (self.num_events, 1, self.channels))
+        v = jnp.einsum("btd,ndc->bntc", g, kernel.astype(self.dtype))
+        return nn.relu(v + bias.astype(self.dtype))
+
+
+class EventClassifier(nn.Module):
+    """A logit for each event from its own embedding, by its own weights (§2.1)."""
+
+    @nn.compact
+    def __call__(self, v: jax.Array) -> jax.Array:
+        """(B, n, C) -> (B, n)."""
+        _, events, channels = v.shape
+        kernel = self.param(
+            "kernel",
+            nn.initializers.variance_scaling(
+                2.0, "fan_in", "uniform", in_axis=1, out_axis=(), batch_axis=(0,)
+            ),
+            (events, channels),
+        )
+        bias = self.param("bias", nn.initializers.zeros, (events,))
+        return jnp.einsum("bnc,nc->bn", v.astype(jnp.float32), kernel) + bias

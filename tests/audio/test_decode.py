@@ -1,0 +1,186 @@
+"""Decoding round trips, resampling, errors that name the file, and the lengths of clips."""
+
+import re
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ergl_jax.audio import fit_length, read_audio, windows
+from ergl_jax.errors import InputError
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+RATE = 32000
+
+
+def tone(frequency, rate, seconds=1.0, level=0.5):
+    return level * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)
+
+
+def chord(rate=RATE):
+    return tone(440, rate, level=0.3) + tone(1234, rate, level=0.2)
+
+
+@pytest.mark.parametrize(
+    "suffix, subtype, tolerance",
+    [
+        ("wav", "PCM_16", 2**-15),
+        ("wav", "PCM_24", 2**-23),
+        ("wav", "PCM_32", 2**-24),  # what float32 resolves
+        ("wav", "FLOAT", 2**-24),
+        ("flac", "PCM_16", 2**-15),
+        ("flac", "PCM_24", 2**-23),
+        ("ogg", "VORBIS", 0.02),
+        ("mp3", "MPEG_LAYER_III", 0.05),  # a shift of one sample is 0.07
+    ],
+)
+def test_formats_come_back_as_written(tmp_path, suffix, subtype, tolerance):
+    path = tmp_path / f"chord.{suffix}"
+    soundfile.write(path, chord(), RATE, subtype=subtype)
+    waveform = read_audio(path, RATE)
+    assert waveform.dtype == np.float32
+    assert waveform.shape == (RATE,)
+    inner = slice(2000, -2000) if tolerance > 1e-3 else slice(None)  # codecs smear the two ends
+    np.testing.assert_allclose(waveform[inner], chord()[inner], rtol=0, atol=1.01 * tolerance)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_mono_is_the_mean_of_the_channels(tmp_path, channels):
+    samples = np.random.default_rng(0).uniform(-0.9, 0.9, (500, channels)).astype(np.float32)
+    soundfile.write(tmp_path / "many.wav", samples, RATE, subtype="FLOAT")
+    waveform = read_audio(tmp_path / "many.wav", RATE)
+    np.testing.assert_allclose(waveform, samples.mean(axis=1), rtol=0, atol=1e-7)
+
+
+def test_float_samples_above_full_scale_are_kept(tmp_path):
+    soundfile.write(tmp_path / "hot.wav", np.array([1.5, -2.0]), RATE, subtype="FLOAT")
+    assert read_audio(tmp_path / "hot.wav", RATE).tolist() == [1.5, -2.0]
+
+
+@pytest.mark.parametrize("file_rate", [8000, 22050, 44100, 48000])
+@pytest.mark.parametrize("rate", [16000, 32000])
+def test_resampling_keeps_frequency_and_level(tmp_path, file_rate, rate):
+    soundfile.write(tmp_path / "tone.wav", tone(1000, file_rate), file_rate, subtype="FLOAT")
+    waveform = read_audio(tmp_path / "tone.wav", rate)
+    assert waveform.dtype == np.float32
+    assert abs(len(waveform) - rate) <= 1
+    inner = slice(rate // 10, -rate // 10)
+    expected = tone(1000, rate, seconds=2)[: len(waveform)]  # same frequency, level and phase
+    np.testing.assert_allclose(waveform[inner], expected[inner], rtol=0, atol=1e-3)
+
+
+def test_resampling_removes_what_would_alias(tmp_path):
+    soundfile.write(tmp_path / "high.wav", tone(12000, 48000), 48000, subtype="FLOAT")
+    waveform = read_audio(tmp_path / "high.wav", 16000)
+    assert np.abs(waveform[1600:-1600]).max() < 1e-4
+
+
+def write_missing(path):
+    pass
+
+
+def write_empty(path):
+    path.touch()
+
+
+def write_text(path):
+    path.write_text("This is no recording.\n" * 50)
+
+
+def write_no_samples(path):
+    soundfile.write(path, np.zeros(0), RATE)
+
+
+def write_nan(path):
+    soundfile.write(path, np.array([0.1, np.nan, 0.1]), RATE, subtype="FLOAT")
+
+
+def write_infinity(path):
+    soundfile.write(path, np.array([0.1, -np.inf, 0.1]), RATE, subtype="FLOAT")
+
+
+def write_one_sample(path):
+    soundfile.write(path, np.zeros(1), 192000)
+
+
+@pytest.mark.parametrize(
+    "write, reason",
+    [
+        (write_missing, "No such file"),
+        (lambda path: path.mkdir(), "directory"),
+        (write_empty, "empty"),
+        (write_text, "can't be decoded as audio: Format not recognised"),
+        (write_no_samples, "no samples"),
+        (write_nan, "NaN or infinite"),
+        (write_infinity, "NaN or infinite"),
+        (write_one_sample, "too short"),
+    ],
+)
+def test_a_bad_file_is_named_with_its_reason(tmp_path, write, reason):
+    path = tmp_path / "clip.wav"
+    write(path)
+    with pytest.raises(InputError, match=reason) as caught:
+        read_audio(path, 16000)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_raw_audio_is_named_with_its_reason(tmp_path):
+    (tmp_path / "clip.raw").write_bytes(bytes(1000))
+    with pytest.raises(InputError, match=r"clip\.raw: headerless"):
+        read_audio(tmp_path / "clip.raw", 16000)
+
+
+waveforms = st.integers(1, 50).map(lambda n: np.arange(1, n + 1, dtype=np.float32))
+lengths = st.integers(1, 60)
+pads = st.sampled_from(["zero", "repeat"])
+
+
+@given(waveforms, lengths, pads)
+def test_fit_length_crops_the_centre_or_pads_the_end(waveform, length, pad):
+    result = fit_length(waveform, length, pad)
+    assert result.shape == (length,)
+    assert result.dtype == np.float32
+    if length <= len(waveform):
+        before = int(result[0]) - 1
+        after = len(waveform) - int(result[-1])
+        assert 0 <= after - before <= 1
+        assert (np.diff(result) == 1).all()
+    else:
+        expected = [
+            waveform[i % len(waveform)] if pad == "repeat" or i < len(waveform) else 0
+            for i in range(length)
+        ]
+        assert result.tolist() == expected
+
+
+@given(waveforms, lengths, pads)
+def test_windows_cover_every_sample_and_end_with_the_recording(waveform, length, pad):
+    result = windows(waveform, length, pad)
+    assert result.shape == (-(-len(waveform) // length), length)
+    assert result.dtype == np.float32
+    assert set(waveform) <= set(result.flat)
+    if len(waveform) >= length:
+        assert result[-1, -1] == waveform[-1]
+        assert (np.diff(result, axis=1) == 1).all()
+        assert result[:-1, 0].tolist() == [1 + i * length for i in range(len(result) - 1)]
+    else:
+        assert result[0].tolist() == fit_length(waveform, length, pad).tolist()
+
+
+@pytest.mark.parametrize("function", [fit_length, windows])
+@pytest.mark.parametrize(
+    "waveform, length, pad, message",
+    [
+        (np.ones(4), 8, "wrap", "'wrap'"),
+        (np.ones(4), 0, "zero", "0 samples"),
+        (np.ones(0), 8, "repeat", re.escape("(0,)")),
+        (np.ones((2, 4)), 8, "zero", re.escape("(2, 4)")),
+    ],
+)
+def test_bad_lengths_are_errors(function, waveform, length, pad, message):
+    with pytest.raises(InputError, match=message):
+        function(waveform, length, pad)

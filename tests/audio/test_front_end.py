@@ -1,0 +1,158 @@
+"""Log-mel against librosa, and the laws it keeps."""
+
+import os
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ergl_jax.audio import FRONT_ENDS, get_front_end, log_mel, read_audio
+from ergl_jax.errors import InputError
+
+SHARED = Path(os.environ.get("ERGL_SHARED_DATA") or Path(__file__).parents[3] / "shared/data")
+CLIPS = sorted((SHARED / "urban_clips").glob("*.wav"))
+
+pytestmark = pytest.mark.filterwarnings("error")
+both = pytest.mark.parametrize("front_end", FRONT_ENDS.values(), ids=FRONT_ENDS)
+
+
+def librosa_log_mel(waveform, front_end):
+    """The oracle, with the parameters written out again; (F, M) in dB."""
+    window, n_fft, hop, fmax = {
+        "paper": ("hamming", 1024, 320, 14000),
+        "panns_16k": ("hann", 512, 160, 8000),
+    }[front_end.name]
+    mel = librosa.feature.melspectrogram(
+        y=waveform,
+        sr={"paper": 32000, "panns_16k": 16000}[front_end.name],
+        n_fft=n_fft,
+        hop_length=hop,
+        window=window,
+        center=True,
+        pad_mode="reflect",
+        power=2.0,
+        n_mels=64,
+        fmin=50,
+        fmax=fmax,
+    )
+    return librosa.power_to_db(mel, ref=1.0, amin=1e-10, top_db=None).T
+
+
+def synthetic_signals(length, sample_rate):
+    """Noise, a chirp, clicks in silence, and silence that noise cuts into; (4, length)."""
+    rng = np.random.default_rng(0)
+    time = np.arange(length) / sample_rate
+    noise = 0.1 * rng.standard_normal(length)
+    chirp = 0.5 * np.sin(2 * np.pi * 0.25 * sample_rate * time**2 / time[-1])
+    clicks = np.zeros(length)
+    clicks[:: sample_rate // 7] = 0.9
+    half = np.where(np.arange(length) < length // 2, 0.0, noise)
+    # Noise under the tones: a band 90 dB below the loudest of its frame is the rounding of a
+    # float32 FFT, where librosa, which computes in float64, says something else.
+    signals = [noise, chirp + 0.1 * noise, clicks + 1e-3 * noise, half]
+    return np.stack(signals).astype(np.float32)
+
+
+@both
+@pytest.mark.parametrize("length", [1024, 5000, 48000])
+def test_equals_librosa_on_synthetic_signals(front_end, length):
+    signals = synthetic_signals(length, front_end.sample_rate)
+    result = np.asarray(log_mel(signals, front_end))
+    expected = np.stack([librosa_log_mel(signal, front_end) for signal in signals])
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-3)
+
+
+@both
+def test_silence_is_the_floor(front_end):
+    assert (np.asarray(log_mel(np.zeros((1, 4000), np.float32), front_end)) == -100).all()
+
+
+@both
+@pytest.mark.skipif(not CLIPS, reason="the real recordings are not here")
+def test_equals_librosa_on_real_recordings(front_end):
+    for clip in CLIPS:  # 10 s each
+        waveform = read_audio(clip, front_end.sample_rate)
+        result = np.asarray(log_mel(waveform[None], front_end))[0]
+        assert result.shape == (1001, 64)
+        expected = librosa_log_mel(waveform, front_end)
+        np.testing.assert_allclose(result, expected, rtol=0, atol=1e-3, err_msg=clip.name)
+
+
+@both
+def test_ten_seconds_make_1001_frames(front_end):
+    assert front_end.num_samples(10) == 10 * front_end.sample_rate
+    assert front_end.num_frames(10) == 1001
+    assert FRONT_ENDS[front_end.name] is get_front_end(front_end.name)
+
+
+def test_durations_round_to_the_nearest_sample():
+    paper = get_front_end("paper")
+    assert paper.num_samples(0.7) == 22400  # 0.7 * 32000 is 22399.999... in floating point
+    assert [paper.num_samples(n / 32000) for n in range(2000)] == list(range(2000))
+    assert paper.num_samples(100.4 / 32000) == 100
+    assert paper.num_samples(100.6 / 32000) == 101
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.sampled_from(list(FRONT_ENDS)), st.integers(513, 4000))
+def test_num_frames_is_what_log_mel_returns(name, length):
+    front_end = get_front_end(name)
+    frames = log_mel(np.zeros((1, length), np.float32), front_end).shape[1]
+    assert frames == front_end.num_frames(length / front_end.sample_rate)
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.sampled_from(list(FRONT_ENDS)), st.integers(2, 5), st.integers(0, 2**32 - 1))
+def test_batching_changes_nothing(name, batch, seed):
+    front_end = get_front_end(name)
+    waveforms = 0.1 * np.random.default_rng(seed).standard_normal((batch, 3000), np.float32)
+    together = np.asarray(log_mel(waveforms, front_end))
+    alone = [np.asarray(log_mel(waveform[None], front_end))[0] for waveform in waveforms]
+    np.testing.assert_allclose(together, np.stack(alone), rtol=0, atol=1e-4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sampled_from(list(FRONT_ENDS)), st.integers(-6, 6), st.integers(0, 2**32 - 1))
+def test_gain_adds_decibels(name, exponent, seed):
+    waveform = 0.1 * np.random.default_rng(seed).standard_normal((1, 3000), np.float32)
+    quiet, loud = (
+        np.asarray(log_mel(signal, get_front_end(name)))
+        for signal in (waveform, waveform * 2.0**exponent)
+    )
+    np.testing.assert_allclose(loud - quiet, 20 * exponent * np.log10(2), rtol=0, atol=1e-4)
+
+
+@both
+def test_a_delay_of_one_hop_moves_the_frames_by_one(front_end):
+    waveform = 0.1 * np.random.default_rng(3).standard_normal((1, 8000), np.float32)
+    delayed = np.roll(waveform, front_end.hop, axis=1)
+    first, second = (np.asarray(log_mel(x, front_end))[0] for x in (waveform, delayed))
+    inner = slice(4, -6)  # clear of the padding and of what the roll brought round
+    np.testing.assert_allclose(first[inner], second[5:-5], rtol=0, atol=1e-4)
+
+
+@both
+def test_shorter_than_the_padding_is_an_error(front_end):
+    half = front_end.n_fft // 2
+    assert log_mel(np.ones((1, half + 1), np.float32), front_end).shape == (
+        1,
+        1 + (half + 1) // front_end.hop,
+        64,
+    )
+    with pytest.raises(InputError, match=f"{half} samples is too short.*at least {half + 1}"):
+        log_mel(np.ones((1, half), np.float32), front_end)
+
+
+@pytest.mark.parametrize("waveform", [np.zeros(4000, np.float32), np.zeros((1, 4000), np.int16)])
+def test_other_than_a_batch_of_floats_is_an_error(waveform):
+    with pytest.raises(InputError, match=f"{waveform.dtype}"):
+        log_mel(waveform, get_front_end("paper"))
+
+
+def test_unknown_name_lists_the_names():
+    with pytest.raises(InputError, match="'mfcc'.*paper, panns_16k"):
+        get_front_end("mfcc")
