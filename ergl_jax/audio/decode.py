@@ -35,6 +35,8 @@ def read_audio(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
         raise InputError(f"{path}: can't be opened: {error.strerror or error}") from error
     except soundfile.LibsndfileError as error:
         reason = error.error_string.strip().rstrip(".")
+        if "does not exist" in reason:  # libsndfile's odd word for bytes of no format it knows
+            reason = "Format not recognised"
         raise InputError(f"{path}: can't be decoded as audio: {reason}") from error
     except TypeError as error:  # soundfile's answer to a name that ends in .raw
         raise InputError(f"{path}: headerless (raw) audio; convert it to WAV") from error

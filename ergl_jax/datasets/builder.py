@@ -177,6 +177,7 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Writes log_mel (F, M), scene, events (E,), name and group of each clip as array records."""
 
     VERSION = tfds.core.Version("1.0.0")
+    code_path = None  # where TFDS looks for the checksums of downloads; there are none
 
     def __init__(self, corpus, data_dir, front_end, clip_seconds, pad, long, strict):
         self._corpus = corpus
@@ -222,16 +223,17 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _download_and_prepare(self, dl_manager, download_config) -> None:
         # TFDS's own writer keeps a split in memory, and beyond 1 GB needs TensorFlow to spill it.
-        # This one writes row by row. `data_dir` is the unfinished directory here.
-        self.info.update_data_dir(self.data_dir)
+        # This one writes row by row, where its info says: `data_dir`, unfinished at this point.
+        info = self._info()
         writer = tfds.core.SequentialWriter(
-            self.info, max_examples_per_shard=ROWS_PER_SHARD, file_format="array_record"
+            info, max_examples_per_shard=ROWS_PER_SHARD, file_format="array_record"
         )
         for split, batches in self._split_generators(dl_manager).items():
             writer.initialize_splits([split])
             for rows in batches:
                 writer.add_examples({split: rows})
         writer.close_all()
+        self.info.set_splits(info.splits)
         with open(Path(self.data_dir) / FAILURES, "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("name", "reason"), *self._failures])
 

@@ -90,6 +90,15 @@ def write_text(path):
     path.write_text("This is no recording.\n" * 50)
 
 
+def write_garbage(path):
+    path.write_bytes(np.random.default_rng(1).bytes(5000))
+
+
+def write_cut_short(path):
+    soundfile.write(path, chord(), RATE, format="FLAC")
+    path.write_bytes(path.read_bytes()[:5000])
+
+
 def write_no_samples(path):
     soundfile.write(path, np.zeros(0), RATE)
 
@@ -113,6 +122,8 @@ def write_one_sample(path):
         (lambda path: path.mkdir(), "directory"),
         (write_empty, "empty"),
         (write_text, "can't be decoded as audio: Format not recognised"),
+        (write_garbage, "can't be decoded as audio: Format not recognised"),
+        (write_cut_short, "can't be decoded as audio"),
         (write_no_samples, "no samples"),
         (write_nan, "NaN or infinite"),
         (write_infinity, "NaN or infinite"),

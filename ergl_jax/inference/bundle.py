@@ -1,0 +1,156 @@
+"""A bundle is what travels: a directory of `config.json` and `model.safetensors`.
+
+`config.json` holds all that inference needs to know: the model's configuration, the front end
+number by number, clip length and padding, scene and event names, the training data's licence, and
+the versions that wrote it. It needs nothing of training to be read.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax
+import flax.linen as nn
+import jax
+import ml_collections
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+import ergl_jax
+from ergl_jax import models
+from ergl_jax.audio import FRONT_ENDS, FrontEnd
+from ergl_jax.errors import InputError
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Bundle:
+    """A trained model with all that is needed to use it.
+
+    Attributes:
+      model: the `config.model` it was built from.
+      variables: {"params": ..., "batch_stats": ...}, numpy arrays.
+      scenes, events: names, in the order of the model's outputs.
+      front_end: what makes its input (F, M) from a waveform.
+      clip_seconds: length of the clips it was trained on.
+      pad: how shorter recordings were filled, "zero" or "repeat".
+      licence: of the data it was trained on.
+      dataset: name of that data.
+    """
+
+    model: Mapping[str, Any]
+    variables: Mapping[str, Any]
+    scenes: tuple[str, ...]
+    events: tuple[str, ...]
+    front_end: FrontEnd
+    clip_seconds: float
+    pad: str
+    licence: str
+    dataset: str
+
+    def build(self) -> nn.Module:
+        """The Flax module that `variables` belong to."""
+        return models.build(
+            ml_collections.ConfigDict(self.model),
+            num_scenes=len(self.scenes),
+            num_events=len(self.events),
+        )
+
+    def save(self, directory: Path) -> None:
+        """Writes the bundle beside `directory` and renames it there; an older one is replaced."""
+        directory = Path(directory)
+        fresh = directory.with_name(directory.name + ".writing")
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        config = {
+            "format": FORMAT,
+            "model": dict(self.model),
+            "scenes": list(self.scenes),
+            "events": list(self.events),
+            "front_end": dataclasses.asdict(self.front_end),
+            "clip_seconds": self.clip_seconds,
+            "pad": self.pad,
+            "normalisation": "none outside the model: it begins with BatchNorm over mel bins",
+            "dataset": self.dataset,
+            "licence": self.licence,
+            "versions": {
+                "ergl_jax": ergl_jax.__version__,
+                "jax": jax.__version__,
+                "flax": flax.__version__,
+            },
+        }
+        (fresh / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        flat = flatten_dict(self.variables, sep="/")
+        save_file({name: np.ascontiguousarray(x) for name, x in flat.items()}, fresh / WEIGHTS)
+        if directory.exists():
+            shutil.rmtree(directory)
+        os.replace(fresh, directory)
+
+
+def load(directory: Path) -> Bundle:
+    """The bundle in `directory`.
+
+    Raises InputError where a file is missing or damaged, the front end is one that this version
+    can't reproduce, or the weights are not those of the model.
+    """
+    directory = Path(directory)
+    for name in (CONFIG, WEIGHTS):
+        if not (directory / name).is_file():
+            raise InputError(f"{directory} is not a bundle: it has no {name}")
+    try:
+        config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{directory / CONFIG} is not JSON: {error}") from error
+    try:
+        flat = load_file(directory / WEIGHTS)
+    except SafetensorError as error:
+        raise InputError(f"{directory / WEIGHTS} is damaged: {error}") from error
+    if config.get("format") != FORMAT:
+        raise InputError(
+            f"{directory / CONFIG}: format={config.get('format')!r}, and this version reads "
+            f"{FORMAT} alone: install the version of ergl_jax that wrote it"
+        )
+    try:
+        front_end = FrontEnd(**config["front_end"])
+        bundle = Bundle(
+            model=config["model"],
+            variables=unflatten_dict(flat, sep="/"),
+            scenes=tuple(config["scenes"]),
+            events=tuple(config["events"]),
+            front_end=front_end,
+            clip_seconds=config["clip_seconds"],
+            pad=config["pad"],
+            licence=config["licence"],
+            dataset=config["dataset"],
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{directory / CONFIG} lacks or misspells a field: {error}") from error
+    if FRONT_ENDS.get(front_end.name) != front_end:
+        raise InputError(
+            f"{directory / CONFIG}: this version can't reproduce the front end {front_end}"
+        )
+    _check_weights(bundle, flat, directory / WEIGHTS)
+    return bundle
+
+
+def _check_weights(bundle: Bundle, flat: Mapping[str, np.ndarray], path: Path) -> None:
+    """InputError unless names and shapes of the weights are those of the model."""
+    frames = bundle.front_end.num_frames(bundle.clip_seconds)
+    clip = jax.ShapeDtypeStruct((1, frames, bundle.front_end.n_mels), np.float32)
+    model = bundle.build()
+    wanted = flatten_dict(
+        jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), clip), sep="/"
+    )
+    if missing := sorted(wanted.keys() ^ flat.keys()):
+        raise InputError(f"{path}: {missing[0]} is missing from the weights or the model")
+    for name, leaf in wanted.items():
+        if flat[name].shape != leaf.shape:
+            raise InputError(f"{path}: {name} is {flat[name].shape}, the model has {leaf.shape}")

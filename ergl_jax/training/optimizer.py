@@ -1,0 +1,47 @@
+"""AdamW with PyTorch's defaults, since the paper was trained there."""
+
+import optax
+
+from ergl_jax.errors import InputError
+
+SCHEDULES = ("constant", "cosine")
+
+
+def learning_rate(config, *, steps_per_epoch: int, epochs: int) -> optax.Schedule:
+    """A `config.optimizer`'s rate at each step: linear warm-up, then constant or cosine to zero."""
+    if not config.learning_rate > 0:
+        raise InputError(
+            f"optimizer.learning_rate={config.learning_rate} is not above zero: try 1e-3"
+        )
+    if not 0 <= config.warmup_epochs < max(epochs, 1):
+        raise InputError(
+            f"optimizer.warmup_epochs={config.warmup_epochs} is not within 0 and "
+            f"train.epochs={epochs}"
+        )
+    warmup = round(config.warmup_epochs * steps_per_epoch)
+    if config.schedule == "constant":
+        main = optax.constant_schedule(config.learning_rate)
+    elif config.schedule == "cosine":
+        main = optax.cosine_decay_schedule(config.learning_rate, epochs * steps_per_epoch - warmup)
+    else:
+        raise InputError(
+            f"optimizer.schedule={config.schedule!r} is not one of: {', '.join(SCHEDULES)}"
+        )
+    if not warmup:
+        return main
+    ramp = optax.linear_schedule(0.0, config.learning_rate, warmup)
+    return optax.join_schedules([ramp, main], [warmup])
+
+
+def adamw(config, *, steps_per_epoch: int, epochs: int) -> optax.GradientTransformation:
+    """AdamW over all parameters, biases and BatchNorm's included, as `torch.optim.AdamW` does.
+
+    Optax's own default weight decay is 1e-4, PyTorch's 1e-2.
+    """
+    return optax.adamw(
+        learning_rate(config, steps_per_epoch=steps_per_epoch, epochs=epochs),
+        b1=0.9,
+        b2=0.999,
+        eps=1e-8,
+        weight_decay=config.weight_decay,
+    )

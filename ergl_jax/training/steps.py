@@ -1,0 +1,175 @@
+"""Training and prediction steps, mapped over devices. The only file that knows `jax.pmap`.
+
+One per-replica step with a named axis: gradients and BatchNorm's statistics are averaged over it.
+Randomness comes from the seed and the step's number alone, so a resumed run goes on with the same
+stream. Shapes: d local devices, B clips of a batch, S steps, N clips of a split.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+
+from ergl_jax.errors import InputError
+from ergl_jax.training.losses import losses
+
+AXIS = "batch"
+Tree = Any
+
+
+@struct.dataclass
+class TrainState:
+    """All that a run needs to go on."""
+
+    step: jax.Array  # ()
+    params: Tree
+    batch_stats: Tree
+    opt_state: Tree
+
+
+def init_state(
+    model: nn.Module, optimizer: optax.GradientTransformation, *, seed: int, shape: tuple
+) -> TrainState:
+    """The state before the first step; `shape` is (F, M) of a clip's log-mel."""
+    init = jax.jit(partial(model.init, train=False))
+    variables = init({"params": jax.random.key(seed)}, jnp.zeros((1, *shape)))
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=optimizer.init(variables["params"]),
+    )
+
+
+def replicate(tree: Tree) -> Tree:
+    """A copy on each local device: leaves get a leading axis of d."""
+    return jax.pmap(lambda x: x, in_axes=None, out_axes=0, axis_size=jax.local_device_count())(tree)
+
+
+def unreplicate(tree: Tree) -> Tree:
+    """The first device's copy, as numpy arrays."""
+    return jax.device_get(jax.tree.map(lambda x: x[0], tree))
+
+
+def check_batch_size(batch_size: int) -> None:
+    """InputError unless the batch divides by the devices of all processes."""
+    if batch_size < 1 or batch_size % jax.device_count():
+        raise InputError(
+            f"train.batch_size={batch_size} does not divide by {jax.device_count()} devices: "
+            "set a multiple"
+        )
+
+
+def local_share(x: np.ndarray) -> np.ndarray:
+    """This process's part of a global batch, by device: (..., B) -> (d, ..., B / devices)."""
+    local, devices = jax.local_device_count(), jax.device_count()
+    x = x.reshape(*x.shape[:-1], devices, x.shape[-1] // devices)
+    first = jax.process_index() * local
+    return np.moveaxis(x[..., first : first + local, :], -2, 0)
+
+
+def _split(batch: Tree) -> Tree:
+    """A host batch by local device: (B, ...) -> (d, B / d, ...)."""
+    local = jax.local_device_count()
+    return jax.tree.map(lambda x: x.reshape(local, x.shape[0] // local, *x.shape[1:]), batch)
+
+
+class Trainer:
+    """The compiled steps of one model, optimiser and augmentation.
+
+    Data are dicts of log_mel (N, F, M), scene (N,) and events (N, n). A state that goes in is
+    donated: use the one that comes out.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: optax.GradientTransformation,
+        augment: Callable,
+        *,
+        num_scenes: int,
+        seed: int,
+    ):
+        def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
+            key = jax.random.fold_in(jax.random.key(seed), state.step)
+            augment_key, dropout_key = jax.random.split(
+                jax.random.fold_in(key, jax.lax.axis_index(AXIS))
+            )
+            truth = batch["scene"]
+            batch = batch | {"scene": jax.nn.one_hot(truth, num_scenes)}
+            batch = augment(augment_key, batch)
+
+            def loss(params):
+                output, changed = model.apply(
+                    {"params": params, "batch_stats": state.batch_stats},
+                    batch["log_mel"],
+                    train=True,
+                    rngs={"dropout": dropout_key},
+                    mutable=["batch_stats"],
+                )
+                parts = losses(output, scene=batch["scene"], events=batch["events"])
+                hits = (output.scene_logits.argmax(-1) == truth).mean()
+                return parts["loss"], (changed["batch_stats"], parts | {"accuracy": hits})
+
+            grads, (batch_stats, metrics) = jax.grad(loss, has_aux=True)(state.params)
+            grads, metrics = jax.lax.pmean((grads, metrics), AXIS)
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+            return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+
+        def epoch(state: TrainState, data: dict, indices: jax.Array) -> tuple[TrainState, dict]:
+            def body(state, chosen):
+                return step(state, jax.tree.map(lambda x: x[chosen], data))
+
+            return jax.lax.scan(body, state, indices)
+
+        self._step = jax.pmap(step, axis_name=AXIS, donate_argnums=0)
+        self._epoch = jax.pmap(epoch, axis_name=AXIS, donate_argnums=0)
+
+    def epoch(self, state: TrainState, data: Tree, indices: np.ndarray) -> tuple[TrainState, dict]:
+        """All steps of an epoch as one compiled scan over resident data.
+
+        Args:
+          state: replicated.
+          data: a replicated split.
+          indices: (S, B), the clips of each step.
+
+        Returns:
+          The new state and metrics of shape (S,): loss, scene_loss, event_loss, accuracy.
+        """
+        state, metrics = self._epoch(state, data, local_share(indices))
+        return state, unreplicate(metrics)
+
+    def step(self, state: TrainState, batch: dict) -> tuple[TrainState, dict]:
+        """One step on this process's share of a batch from the host: arrays of (B, ...)."""
+        state, metrics = self._step(state, _split(batch))
+        return state, jax.tree.map(lambda x: x[0], metrics)
+
+
+def make_predict(model: nn.Module) -> Callable[[Tree, np.ndarray], dict[str, np.ndarray]]:
+    """A compiled (variables, log_mel) -> scene_logits (B, scenes) and, if any, event_probabilities.
+
+    `variables` are replicated, log_mel (B, F, M) is a host array and B a multiple of d. Every
+    process predicts all that it is given.
+    """
+
+    def predict(variables: Tree, log_mel: jax.Array) -> dict:
+        output = model.apply(variables, log_mel, train=False)
+        result = {"scene_logits": output.scene_logits}
+        if output.event_logits is not None:
+            result["event_probabilities"] = nn.sigmoid(output.event_logits)
+        return result
+
+    mapped = jax.pmap(predict)
+
+    def run(variables: Tree, log_mel: np.ndarray) -> dict[str, np.ndarray]:
+        result = jax.device_get(mapped(variables, _split(log_mel)))
+        return {name: x.reshape(-1, x.shape[-1]) for name, x in result.items()}
+
+    return run
