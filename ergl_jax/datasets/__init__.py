@@ -1,0 +1,1 @@
+"""Recordings and their labels: manifests and corpora, prepared features, batches."""

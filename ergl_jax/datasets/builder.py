@@ -16,7 +16,6 @@ import hashlib
 import itertools
 import json
 import os
-import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -52,7 +51,7 @@ def prepare(
 
     Args:
       corpus: the clips; a clip whose `load` raises InputError is left out and listed.
-      data_dir: where datasets are kept, `<data_dir>/ergl_scenes/<name>-<hash>/1.0.0`.
+      data_dir: where datasets are kept, `<data_dir>/ergl_scenes/<hash>/1.0.0`.
       front_end: the log-mel spectrogram to make.
       clip_seconds: duration of a row.
       pad: "zero" or "repeat", what fills a shorter recording.
@@ -74,18 +73,19 @@ def prepare(
         raise InputError(f'long is {long!r}: choose "crop" or "windows"')
     data_dir = Path(data_dir).expanduser()
     with _no_tfds_warnings():
-        builder = ErglScenes(corpus, data_dir, front_end, clip_seconds, pad, long, strict)
+        builder = ErglScenes(corpus, data_dir, front_end, float(clip_seconds), pad, long, strict)
     with tempfile.TemporaryDirectory() as downloads:  # TFDS wants one; nothing is downloaded
         try:
             builder.download_and_prepare(download_dir=downloads)
         except OSError:
             if not builder.data_path.exists():  # else another process built the same meanwhile
                 raise
-    dataset = load(builder.data_path)
+    # A new name or licence for the same content doesn't ask for new features.
+    dataset = dataclasses.replace(load(builder.data_path), name=corpus.name, licence=corpus.licence)
     if dataset.failures:
-        name, reason = dataset.failures[0]
         if strict:
-            raise InputError(f"{name}: {reason} (found earlier; delete {dataset.path} to retry)")
+            reason = dataset.failures[0][1]
+            raise InputError(f"{reason} (found earlier; delete {dataset.path} to retry)")
         count = f"{len(dataset.failures)} of {len(corpus.clips)} clips"
         _say(f"{count} could not be prepared: {dataset.path / FAILURES}")
     return dataset
@@ -187,10 +187,7 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self._fingerprint = _fingerprint(corpus, front_end, clip_seconds, pad, long)
         self._failures: list[tuple[str, str]] = []
         self._class_sizes: dict[str, list[int]] = {}
-        slug = re.sub(r"\W+", "_", corpus.name) or "corpus"
-        config = tfds.core.BuilderConfig(
-            name=f"{slug}-{self._fingerprint[:16]}", version=str(self.VERSION)
-        )
+        config = tfds.core.BuilderConfig(name=self._fingerprint[:16], version=str(self.VERSION))
         super().__init__(data_dir=data_dir, config=config, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -228,10 +225,11 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         writer = tfds.core.SequentialWriter(
             info, max_examples_per_shard=ROWS_PER_SHARD, file_format="array_record"
         )
-        for split, batches in self._split_generators(dl_manager).items():
-            writer.initialize_splits([split])
-            for rows in batches:
-                writer.add_examples({split: rows})
+        with tqdm.tqdm(desc="features", total=len(self._corpus.clips), unit="clip") as self._bar:
+            for split, batches in self._split_generators(dl_manager).items():
+                writer.initialize_splits([split])
+                for rows in batches:
+                    writer.add_examples({split: rows})
         writer.close_all()
         self.info.set_splits(info.splits)
         with open(Path(self.data_dir) / FAILURES, "w", newline="", encoding="utf-8") as file:
@@ -239,17 +237,14 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator[list[dict]]]:
         clips = {split: [c for c in self._corpus.clips if c.split == split] for split in SPLITS}
-        bar = tqdm.tqdm(desc="features", total=len(self._corpus.clips), unit="clip")
-        used = [split for split in SPLITS if clips[split]]
         return {
-            split: self._generate_examples(split, clips[split], bar, last=split == used[-1])
-            for split in used
+            split: self._generate_examples(split, clips[split]) for split in SPLITS if clips[split]
         }
 
-    def _generate_examples(self, split, clips, bar, last) -> Iterator[list[dict]]:
+    def _generate_examples(self, split: str, clips: list[Clip]) -> Iterator[list[dict]]:
         """Yields the rows of a split, at most BATCH at a time."""
         sizes = self._class_sizes[split] = [0] * len(self._corpus.scenes)
-        pieces = self._pieces(clips, bar)
+        pieces = self._pieces(clips)
         while batch := list(itertools.islice(pieces, BATCH)):
             waveforms = np.zeros((BATCH, len(batch[0][2])), np.float32)  # (BATCH, L)
             for i, (_, _, waveform) in enumerate(batch):
@@ -268,26 +263,24 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 for (clip, name, _), log_mel in zip(batch, log_mels, strict=False)
             ]
         if not any(sizes):
-            name, reason = self._failures[-1]
+            reason = self._failures[-1][1]
             raise InputError(
-                f"{self._corpus.name}: none of the {len(clips)} {split} clips can be decoded; "
-                f"{name}: {reason}"
+                f"{self._corpus.name}: none of the {len(clips)} {split} clips can be decoded, "
+                f"the last because {reason}"
             )
-        if last:
-            bar.close()
 
-    def _pieces(self, clips, bar) -> Iterator[tuple[Clip, str, np.ndarray]]:
+    def _pieces(self, clips: list[Clip]) -> Iterator[tuple[Clip, str, np.ndarray]]:
         """Yields (clip, row name, waveform (L,)) of what can be decoded; notes what can't."""
         for clip, future in _ahead(self._waveforms, clips):
             try:
                 waveforms = future.result()
             except InputError as error:
                 if self._strict:
-                    raise InputError(f"{clip.name}: {error}") from error
+                    raise
                 self._failures.append((clip.name, str(error)))
-                bar.write(f"left out {clip.name}: {error}", file=sys.stderr)
+                _say(f"left out: {error}")
                 waveforms = []
-            bar.update()
+            self._bar.update()
             for k, waveform in enumerate(waveforms):
                 yield clip, clip.name if len(waveforms) == 1 else f"{clip.name}#{k}", waveform
 
@@ -324,8 +317,8 @@ def _ahead(function, items):
 
 def _fingerprint(corpus: Corpus, front_end, clip_seconds, pad, long) -> str:
     """Hashes everything that decides a dataset's content."""
-    recipe = [corpus.name, corpus.licence, corpus.fingerprint, corpus.scenes, corpus.events]
-    recipe += [dataclasses.asdict(front_end), float(clip_seconds), pad, long]
+    recipe = [corpus.fingerprint, corpus.scenes, corpus.events]
+    recipe += [dataclasses.asdict(front_end), clip_seconds, pad, long]
     digest = hashlib.sha256(json.dumps(recipe).encode())
     for clip in corpus.clips:
         digest.update(json.dumps([clip.name, clip.scene, clip.split, clip.group]).encode())

@@ -36,56 +36,54 @@ class _Scene:
 _SCENES: dict[str, _Scene] = {
     "park": _Scene(
         {
-            "Bird": (1.0, 0.35, 0.75),
-            "Walk, footsteps": (0.8, 0.15, 0.45),
+            "Bird": (1.0, 0.3, 0.7),
+            "Walk, footsteps": (0.7, 0.15, 0.4),
             "Wind": (0.5, 0.2, 0.5),
             "Dog": (0.4, 0.1, 0.3),
             "Speech": (0.4, 0.1, 0.3),
-            "Water": (0.3, 0.2, 0.5),
+            "Engine": (0.4, 0.1, 0.3),
         }
     ),
     "street": _Scene(
         {
-            "Engine": (1.0, 0.35, 0.75),
-            "Walk, footsteps": (0.8, 0.15, 0.45),
-            "Siren": (0.4, 0.1, 0.3),
-            "Speech": (0.4, 0.1, 0.3),
+            "Engine": (1.0, 0.3, 0.7),
+            "Walk, footsteps": (0.7, 0.15, 0.4),
             "Rain": (0.4, 0.2, 0.5),
+            "Siren": (0.4, 0.1, 0.3),
             "Bird": (0.4, 0.1, 0.3),
-            "Train": (0.2, 0.1, 0.3),
+            "Train": (0.4, 0.1, 0.3),
         }
     ),
     "station": _Scene(
         {
-            "Train": (1.0, 0.35, 0.75),
-            "Walk, footsteps": (0.6, 0.15, 0.45),
-            "Speech": (0.6, 0.15, 0.4),
-            "Bell": (0.5, 0.1, 0.25),
-            "Alarm": (0.4, 0.1, 0.25),
-            "Clock": (0.4, 0.2, 0.5),
+            "Train": (1.0, 0.3, 0.7),
+            "Walk, footsteps": (0.7, 0.15, 0.4),
+            "Speech": (0.5, 0.1, 0.3),
+            "Clock": (0.4, 0.1, 0.3),
+            "Bell": (0.4, 0.1, 0.3),
+            "Alarm": (0.4, 0.1, 0.3),
         }
     ),
     "home": _Scene(
         {
-            "Clock": (1.0, 0.35, 0.75),
-            "Water": (0.7, 0.2, 0.5),
-            "Speech": (0.5, 0.15, 0.4),
-            "Music": (0.4, 0.2, 0.5),
-            "Alarm": (0.4, 0.1, 0.25),
-            "Dog": (0.3, 0.1, 0.25),
+            "Clock": (1.0, 0.3, 0.7),
+            "Water": (0.7, 0.15, 0.4),
+            "Speech": (0.5, 0.1, 0.3),
+            "Music": (0.4, 0.1, 0.3),
+            "Alarm": (0.4, 0.1, 0.3),
+            "Dog": (0.4, 0.1, 0.3),
         }
     ),
 }
-# The event apart sounds at any time, so that silence alone doesn't give the relation away.
-for _name, _related, _apart in (
-    ("speech_{}_music", ("Speech", "Music"), "Rain"),
-    ("dogs_{}_bells", ("Dog", "Bell"), "Bird"),
-    ("sirens_{}_engines", ("Siren", "Engine"), "Wind"),
+# The events apart sound at any time, so that loudness alone doesn't give the relation away.
+for _name, _related, _often, _sometimes in (
+    ("speech_{}_music", ("Speech", "Music"), "Rain", "Walk, footsteps"),
+    ("dogs_{}_bells", ("Dog", "Bell"), "Bird", "Water"),
+    ("sirens_{}_engines", ("Siren", "Engine"), "Wind", "Train"),
 ):
+    _apart = {_often: (1.0, 0.25, 0.6), _sometimes: (0.4, 0.1, 0.4)}
     for _word in ("over", "between"):
-        _SCENES[_name.format(_word)] = _Scene(
-            {_apart: (1.0, 0.25, 0.65)}, _related, over=_word == "over"
-        )
+        _SCENES[_name.format(_word)] = _Scene(_apart, _related, over=_word == "over")
 
 SCENES: tuple[str, ...] = tuple(_SCENES)
 RELATIONAL_PAIRS: tuple[tuple[str, str], ...] = tuple(
@@ -168,7 +166,7 @@ class Synthesis:
             index = EVENTS.index(event)
             pitch, rate, tilt = coordinates[3 * index : 3 * index + 3]
             voice = Voice(2 ** (0.5 * pitch), 1.3**rate, 2.5 * tilt)
-            snr = self._rng("level", index).uniform(9, 19)
+            snr = self._rng("level", index).uniform(5, 16)
             for number, (start, stop) in enumerate(intervals):
                 burst_rng = self._rng("burst", index, number)
                 gain = 10 ** ((snr + burst_rng.uniform(-1.5, 1.5)) / 20)

@@ -49,12 +49,19 @@ def init_state(
 
 def replicate(tree: Tree) -> Tree:
     """A copy on each local device: leaves get a leading axis of d."""
-    return jax.pmap(lambda x: x, in_axes=None, out_axes=0, axis_size=jax.local_device_count())(tree)
+    devices = np.arange(jax.local_device_count())
+    return jax.pmap(lambda _, x: x, in_axes=(0, None))(devices, tree)
 
 
 def unreplicate(tree: Tree) -> Tree:
     """The first device's copy, as numpy arrays."""
     return jax.device_get(jax.tree.map(lambda x: x[0], tree))
+
+
+def stack(each: list[dict]) -> dict[str, np.ndarray]:
+    """The replicated metrics of S steps as arrays of shape (S,)."""
+    each = [unreplicate(metrics) for metrics in each]
+    return {name: np.stack([metrics[name] for metrics in each]) for name in each[0]}
 
 
 def check_batch_size(batch_size: int) -> None:
@@ -123,33 +130,50 @@ class Trainer:
             params = optax.apply_updates(state.params, updates)
             return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
-        def epoch(state: TrainState, data: dict, indices: jax.Array) -> tuple[TrainState, dict]:
-            def body(state, chosen):
-                return step(state, jax.tree.map(lambda x: x[chosen], data))
+        def resident_step(state: TrainState, data: dict, chosen: jax.Array):
+            return step(state, jax.tree.map(lambda x: x[chosen], data))
 
-            return jax.lax.scan(body, state, indices)
+        def scan(state: TrainState, data: dict, indices: jax.Array) -> tuple[TrainState, dict]:
+            return jax.lax.scan(lambda s, chosen: resident_step(s, data, chosen), state, indices)
 
         self._step = jax.pmap(step, axis_name=AXIS, donate_argnums=0)
-        self._epoch = jax.pmap(epoch, axis_name=AXIS, donate_argnums=0)
+        self._resident_step = jax.pmap(resident_step, axis_name=AXIS, donate_argnums=0)
+        self._scan = jax.pmap(scan, axis_name=AXIS, donate_argnums=0)
 
-    def epoch(self, state: TrainState, data: Tree, indices: np.ndarray) -> tuple[TrainState, dict]:
-        """All steps of an epoch as one compiled scan over resident data.
+    def epoch(
+        self, state: TrainState, data: Tree, indices: np.ndarray, *, scan: bool | None = None
+    ) -> tuple[TrainState, dict]:
+        """All steps of an epoch over resident data.
 
         Args:
           state: replicated.
           data: a replicated split.
           indices: (S, B), the clips of each step.
+          scan: whether the epoch is one compiled `lax.scan`. By default it is, but on CPU, where
+            XLA runs a convolution inside a loop some forty times slower than outside
+            (github.com/jax-ml/jax/issues/12868); there the steps are called one by one.
 
         Returns:
           The new state and metrics of shape (S,): loss, scene_loss, event_loss, accuracy.
         """
-        state, metrics = self._epoch(state, data, local_share(indices))
-        return state, unreplicate(metrics)
+        indices = local_share(indices)
+        if scan is None:
+            scan = jax.default_backend() != "cpu"
+        if scan:
+            state, metrics = self._scan(state, data, indices)
+            return state, unreplicate(metrics)
+        each = []
+        for number in range(indices.shape[1]):
+            state, metrics = self._resident_step(state, data, indices[:, number])
+            each.append(metrics)
+        return state, stack(each)
 
     def step(self, state: TrainState, batch: dict) -> tuple[TrainState, dict]:
-        """One step on this process's share of a batch from the host: arrays of (B, ...)."""
-        state, metrics = self._step(state, _split(batch))
-        return state, jax.tree.map(lambda x: x[0], metrics)
+        """One step on this process's share of a batch from the host: arrays of (B, ...).
+
+        Returns the new state and replicated metrics; `stack` makes those of many steps arrays.
+        """
+        return self._step(state, _split(batch))
 
 
 def make_predict(model: nn.Module) -> Callable[[Tree, np.ndarray], dict[str, np.ndarray]]:

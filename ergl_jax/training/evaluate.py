@@ -1,0 +1,108 @@
+"""Predictions for a split, and what they are worth."""
+
+import csv
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from ergl_jax.datasets.batches import eval_indices, stream
+from ergl_jax.datasets.builder import SceneDataset, SceneSplit
+from ergl_jax.errors import InputError
+from ergl_jax.inference.bundle import Bundle
+from ergl_jax.training import metrics, plots, steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """Outputs and labels of the N clips of a split, in its order."""
+
+    scene_logits: np.ndarray  # (N, scenes)
+    scene: np.ndarray  # (N,)
+    event_probabilities: np.ndarray | None  # (N, n)
+    events: np.ndarray  # (N, E), all events of the dataset
+    names: list[str]
+
+
+def predict(
+    run: Callable, variables: steps.Tree, split: SceneSplit, batch_size: int
+) -> Predictions:
+    """Runs a `steps.make_predict` over a split; the last batch is padded, its padding cut away."""
+    indices, mask = eval_indices(len(split), batch_size)
+    parts = []
+    for batch, keep in zip(stream(split, indices), mask > 0, strict=True):
+        batch |= run(variables, batch.pop("log_mel"))
+        parts.append({name: x[keep] for name, x in batch.items()})
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return Predictions(
+        scene_logits=whole["scene_logits"],
+        scene=whole["scene"],
+        event_probabilities=whole.get("event_probabilities"),
+        events=whole["events"],
+        names=[split[index]["name"] for index in range(len(split))],
+    )
+
+
+def scores(predictions: Predictions, events: np.ndarray, *, threshold: float) -> dict:
+    """`metrics.scene_metrics`, and `event_metrics` against the label columns `events`, if any."""
+    result = metrics.scene_metrics(predictions.scene_logits, predictions.scene)
+    if predictions.event_probabilities is not None and len(events):
+        result |= metrics.event_metrics(
+            predictions.event_probabilities, predictions.events[:, events], threshold=threshold
+        )
+    return result
+
+
+def evaluate(bundle: Bundle, dataset: SceneDataset, *, threshold: float, batch_size: int):
+    """A bundle on the test split of a dataset.
+
+    Scenes are matched by name. Events too, where the dataset has all of the bundle's; otherwise
+    their scores are left out.
+
+    Returns:
+      The Predictions, with scenes as the bundle counts them, and a dict of their scores.
+
+    Raises InputError where the dataset has no test split, a scene that the bundle doesn't know, or
+    another front end.
+    """
+    if dataset.front_end != bundle.front_end:
+        raise InputError(
+            f"the dataset was made with front end {dataset.front_end.name!r}, the bundle wants "
+            f"{bundle.front_end.name!r}: set --config.data.front_end={bundle.front_end.name}"
+        )
+    if "test" not in dataset.sizes:
+        raise InputError(f"dataset {dataset.name!r} has no test split: mark rows of it as test")
+    if unknown := sorted(set(dataset.scenes) - set(bundle.scenes)):
+        raise InputError(f"the bundle does not know scene {unknown[0]!r} of the dataset")
+    run = steps.make_predict(bundle.build())
+    predictions = predict(
+        run, steps.replicate(dict(bundle.variables)), dataset.split("test"), batch_size
+    )
+    position = np.array([bundle.scenes.index(name) for name in dataset.scenes])
+    predictions = dataclasses.replace(predictions, scene=position[predictions.scene])
+    known = set(bundle.events) <= set(dataset.events)
+    events = [dataset.events.index(name) for name in bundle.events] if known else []
+    return predictions, scores(predictions, np.array(events, int), threshold=threshold)
+
+
+def write(directory: Path, predictions: Predictions, scenes: tuple[str, ...]) -> None:
+    """Writes predictions.csv, confusion.csv and confusion.png of a test split."""
+    counts = metrics.confusion(
+        predictions.scene, predictions.scene_logits.argmax(axis=1), len(scenes)
+    )
+    with open(directory / "confusion.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["true \\ predicted", *scenes])
+        writer.writerows([name, *row] for name, row in zip(scenes, counts, strict=True))
+    plots.confusion(directory / "confusion.png", counts, scenes)
+    log_odds = predictions.scene_logits - predictions.scene_logits.max(axis=1, keepdims=True)
+    probabilities = np.exp(log_odds) / np.exp(log_odds).sum(axis=1, keepdims=True)
+    with open(directory / "predictions.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["clip", "scene", "predicted", *scenes])
+        rows = zip(predictions.names, predictions.scene, probabilities, strict=True)
+        writer.writerows(
+            [name, scenes[truth], scenes[p.argmax()], *(f"{x:.6f}" for x in p)]
+            for name, truth, p in rows
+        )

@@ -1,0 +1,49 @@
+"""A split on its way to the devices: resident there, or streamed.
+
+Both give the same batches: which clips a step sees follows from the seed and the epoch alone.
+"""
+
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from ergl_jax.datasets.batches import stream
+from ergl_jax.datasets.builder import SceneSplit
+from ergl_jax.errors import InputError
+from ergl_jax.training import steps
+
+RESIDENT = ("auto", "always", "never")
+CPU_BYTES = 4 << 30  # what may be resident where a device does not tell its memory
+
+
+def load(split: SceneSplit, events: np.ndarray) -> dict[str, np.ndarray]:
+    """The whole split on the host: log_mel (N, F, M), scene (N,) and the chosen events (N, n)."""
+    arrays = split.arrays()
+    return {
+        "log_mel": arrays["log_mel"],
+        "scene": arrays["scene"],
+        "events": arrays["events"][:, events],
+    }
+
+
+def is_resident(mode: str, split: SceneSplit) -> bool:
+    """Whether the split is to lie on every local device; half of a device's memory is the limit."""
+    if mode not in RESIDENT:
+        raise InputError(f"data.resident={mode!r} is not one of: {', '.join(RESIDENT)}")
+    if mode != "auto":
+        return mode == "always"
+    needed = len(split) * split[0]["log_mel"].nbytes
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return needed <= stats["bytes_limit"] // 2
+    return needed * jax.local_device_count() <= CPU_BYTES
+
+
+def local_batches(
+    split: SceneSplit, events: np.ndarray, indices: np.ndarray
+) -> Iterator[dict[str, np.ndarray]]:
+    """This process's share of each of the batches `indices` (S, B), streamed from disk."""
+    share = np.moveaxis(steps.local_share(indices), 0, 1).reshape(len(indices), -1)
+    for batch in stream(split, share):
+        yield batch | {"events": batch["events"][:, events]}

@@ -1,0 +1,310 @@
+"""A run from its configuration to its bundle.
+
+A work directory holds config.json, metrics.jsonl, tensorboard/, checkpoints/ and, at the end,
+results.json, bundle/, predictions.csv, confusion.csv and confusion.png. The same command in the
+same work directory goes on where it stopped.
+"""
+
+import dataclasses
+import json
+import math
+import platform
+import time
+from pathlib import Path
+
+import flax
+import jax
+import jaxlib
+import numpy as np
+import optax
+import orbax.checkpoint
+from tqdm import tqdm
+
+import ergl_jax
+from ergl_jax import models
+from ergl_jax.datasets import batches, sources
+from ergl_jax.datasets.builder import SceneDataset
+from ergl_jax.datasets.events import top_events
+from ergl_jax.errors import InputError
+from ergl_jax.inference.bundle import Bundle
+from ergl_jax.inference.bundle import load as load_bundle
+from ergl_jax.training import evaluate, feed, optimizer, steps, writers
+from ergl_jax.training.augment import make_augment
+from ergl_jax.training.checkpoints import Checkpoints, Progress
+
+VALIDATION_BATCH = 64  # clips a step, rounded up to a multiple of the devices
+
+
+def train(config, workdir: Path) -> dict:
+    """Trains a `config` (see configs/ergl.py) in `workdir`; returns what results.json holds.
+
+    Raises InputError for a wrong field, data that can't be used, a work directory of another
+    configuration, or a loss that is no longer finite.
+    """
+    _check(config)
+    claim(config, workdir)
+    dataset = sources.open_dataset(config.data)
+    if "train" not in dataset.sizes:
+        raise InputError(f"dataset {dataset.name!r} has no training clips: mark rows as train")
+    run = _Run(config, dataset, workdir)
+    try:
+        run.fit()
+        return run.finish()
+    finally:
+        run.close()
+
+
+def evaluate_bundle(config, workdir: Path) -> dict:
+    """Evaluates `workdir/bundle` on the test split of `config.data`; writes and returns results."""
+    bundle = load_bundle(workdir / "bundle")
+    dataset = sources.open_dataset(config.data)
+    results = _test(bundle, dataset, config, workdir)
+    _write_json(workdir / "evaluation.json", results)
+    return results
+
+
+def claim(config, workdir: Path) -> None:
+    """Makes `workdir` this configuration's own, or refuses one that belongs to another."""
+    mine = json.loads(config.to_json())
+    path = workdir / "config.json"
+    if path.exists():
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+        if different := sorted(_differences(theirs, mine)):
+            raise InputError(
+                f"{workdir} belongs to a run with other settings: {'; '.join(different)}. "
+                "Choose another --workdir"
+            )
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    _write_json(path, mine)
+
+
+def _differences(theirs: dict, mine: dict, prefix: str = "") -> list[str]:
+    """Fields that differ between two nested configurations, with both values."""
+    different = []
+    for name in theirs.keys() | mine.keys():
+        old, new = theirs.get(name), mine.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            different += _differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            different.append(f"{prefix}{name} was {old!r}, is {new!r}")
+    return different
+
+
+def _check(config) -> None:
+    """InputError for the numbers of `config.train` that no other room looks at."""
+    steps.check_batch_size(config.train.batch_size)
+    for field in ("epochs", "validate_every"):
+        if config.train[field] < 1:
+            raise InputError(f"train.{field}={config.train[field]}: use 1 or more")
+
+
+class _Run:
+    """One training run: its data, compiled steps and state."""
+
+    def __init__(self, config, dataset: SceneDataset, workdir: Path):
+        self.config, self.dataset, self.workdir = config, dataset, workdir
+        self.split = dataset.split("train")
+        self.validation = "validation" in dataset.sizes
+        self.events = _choose_events(config, self.split)
+        per_epoch = len(batches.train_indices(len(self.split), config.train.batch_size, seed=0, epoch=0))
+        optimiser = optimizer.adamw(
+            config.optimizer, steps_per_epoch=per_epoch, epochs=config.train.epochs
+        )
+        sizes = {"num_scenes": len(dataset.scenes), "num_events": len(self.events)}
+        model = models.build(config.model, **sizes, axis_name=steps.AXIS)
+        self.trainer = steps.Trainer(
+            model,
+            optimiser,
+            make_augment(config.augment),
+            num_scenes=len(dataset.scenes),
+            seed=config.seed,
+        )
+        self.predict = steps.make_predict(model)
+        state = steps.init_state(
+            model, optimiser, seed=config.seed, shape=self.split[0]["log_mel"].shape
+        )
+        self.parameters = sum(x.size for x in jax.tree.leaves(state.params))
+        self.like = jax.device_get(state)
+        self.checkpoints = Checkpoints(workdir / "checkpoints")
+        self.progress = Progress()
+        if restored := self.checkpoints.restore("latest", self.like):
+            state, self.progress = restored
+            print(f"Going on after epoch {self.progress.epoch} of {workdir}", flush=True)
+        self.state = steps.replicate(state)
+        self.writer = writers.MetricWriter(workdir, done=self.progress.epoch)
+
+    def fit(self) -> None:
+        """All epochs that are still to do."""
+        config = self.config.train
+        if self.progress.epoch >= config.epochs:
+            return
+        resident = feed.is_resident(self.config.data.resident, self.split)
+        data = steps.replicate(feed.load(self.split, self.events)) if resident else None
+        bar = tqdm(
+            range(self.progress.epoch + 1, config.epochs + 1),
+            initial=self.progress.epoch,
+            total=config.epochs,
+            desc="epochs",
+            unit="epoch",
+        )
+        for epoch in bar:
+            start = time.perf_counter()
+            metrics = self._epoch(epoch, data, bar)
+            elapsed = time.perf_counter() - start
+            clips = len(metrics["loss"]) * config.batch_size
+            values = {name: float(x.mean()) for name, x in metrics.items()}
+            values["clips_per_second"] = clips / elapsed
+            if epoch % config.validate_every == 0 or epoch == config.epochs:
+                values |= self._validate()
+            self._save(epoch, values, time.perf_counter() - start)
+            self.writer.write(epoch, values)
+            bar.set_postfix_str(_line(values))
+
+    def _epoch(self, epoch: int, data, bar: tqdm) -> dict[str, np.ndarray]:
+        """The metrics of each step of an epoch, (S,) each."""
+        indices = batches.train_indices(
+            len(self.split), self.config.train.batch_size, seed=self.config.seed, epoch=epoch
+        )
+        if data is not None:
+            self.state, metrics = self.trainer.epoch(self.state, data, indices)
+        else:
+            each = []
+            for number, batch in enumerate(feed.local_batches(self.split, self.events, indices)):
+                self.state, values = self.trainer.step(self.state, batch)
+                each.append(values)
+                bar.set_postfix_str(f"step {number + 1}/{len(indices)}")
+            metrics = steps.stack(each)
+        _check_finite(metrics, first_step=(epoch - 1) * len(indices))
+        return metrics
+
+    def _validate(self) -> dict[str, float]:
+        if not self.validation:
+            return {}
+        variables = {"params": self.state.params, "batch_stats": self.state.batch_stats}
+        devices = jax.local_device_count()
+        predictions = evaluate.predict(
+            self.predict,
+            variables,
+            self.dataset.split("validation"),
+            math.ceil(VALIDATION_BATCH / devices) * devices,
+        )
+        values = evaluate.scores(
+            predictions, self.events, threshold=self.config.data.event_threshold
+        )
+        return {f"validation_{name}": x for name, x in values.items() if x is not None}
+
+    def _save(self, epoch: int, values: dict, seconds: float) -> None:
+        """Keeps the state as latest, and as best where validation says so."""
+        self.progress = dataclasses.replace(
+            self.progress, epoch=epoch, seconds=self.progress.seconds + seconds
+        )
+        accuracy = values.get("validation_class_mean_accuracy", -1.0)
+        better = accuracy > self.progress.best_accuracy
+        if better:
+            self.progress = dataclasses.replace(
+                self.progress, best_epoch=epoch, best_accuracy=accuracy
+            )
+        if jax.process_index() == 0:
+            state = steps.unreplicate(self.state)
+            if better:
+                self.checkpoints.save("best", state, self.progress)
+            self.checkpoints.save("latest", state, self.progress)
+
+    def finish(self) -> dict:
+        """Tests the best state (the last one without validation) and writes bundle and results."""
+        config, dataset = self.config, self.dataset
+        name = "best" if self.validation else "latest"
+        state, progress = self.checkpoints.restore(name, self.like)
+        bundle = Bundle(
+            model=config.model.to_dict(),
+            variables={"params": state.params, "batch_stats": state.batch_stats},
+            scenes=dataset.scenes,
+            events=tuple(dataset.events[index] for index in self.events),
+            front_end=dataset.front_end,
+            clip_seconds=dataset.clip_seconds,
+            pad=config.data.pad,
+            licence=dataset.licence,
+            dataset=dataset.name,
+        )
+        bundle.save(self.workdir / "bundle")
+        results = {
+            "test": None,
+            "epoch": progress.epoch,
+            "validation_class_mean_accuracy": progress.best_accuracy if self.validation else None,
+            "parameters": self.parameters,
+            "clips": dataset.sizes,
+            "training_seconds": self.progress.seconds,
+            "devices": [device.device_kind for device in jax.devices()],
+            "versions": versions(),
+        }
+        if "test" in dataset.sizes:
+            results["test"] = _test(bundle, dataset, config, self.workdir)
+        _write_json(self.workdir / "results.json", results)
+        return results
+
+    def close(self) -> None:
+        self.writer.close()
+        self.checkpoints.close()
+
+
+def _choose_events(config, split) -> np.ndarray:
+    """Columns of the events that become nodes; none for a model without events."""
+    if config.model.name == "cnn":
+        return np.zeros(0, int)
+    labels = np.stack([split[index]["events"] for index in range(len(split))])
+    return top_events(labels, config.data.num_events)
+
+
+def _check_finite(metrics: dict[str, np.ndarray], *, first_step: int) -> None:
+    """InputError at the first step whose loss is NaN or infinite, with its parts."""
+    bad = np.flatnonzero(~np.isfinite(metrics["loss"]))
+    if len(bad):
+        parts = ", ".join(f"{name}={metrics[name][bad[0]]}" for name in ("scene_loss", "event_loss"))
+        raise InputError(
+            f"the loss is not finite at step {first_step + bad[0] + 1} ({parts}): try a lower "
+            "--config.optimizer.learning_rate, or some --config.optimizer.warmup_epochs"
+        )
+
+
+def _test(bundle: Bundle, dataset: SceneDataset, config, workdir: Path) -> dict:
+    """Scores on the test split, its files written to `workdir`."""
+    devices = jax.local_device_count()
+    predictions, scores = evaluate.evaluate(
+        bundle,
+        dataset,
+        threshold=config.data.event_threshold,
+        batch_size=math.ceil(VALIDATION_BATCH / devices) * devices,
+    )
+    evaluate.write(workdir, predictions, bundle.scenes)
+    return scores
+
+
+def _line(values: dict[str, float]) -> str:
+    """An epoch in a progress line."""
+    parts = [f"loss {values['loss']:.3f}"]
+    parts += [f"scene {values['scene_loss']:.3f}", f"event {values['event_loss']:.4f}"]
+    parts += [f"train {100 * values['accuracy']:.1f} %"]
+    if "validation_class_mean_accuracy" in values:
+        parts += [f"validation {100 * values['validation_class_mean_accuracy']:.1f} %"]
+    return ", ".join([*parts, f"{values['clips_per_second']:.0f} clips/s"])
+
+
+def versions() -> dict[str, str]:
+    """What a log should say of the software that made it."""
+    return {
+        "ergl_jax": ergl_jax.__version__,
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+        "flax": flax.__version__,
+        "optax": optax.__version__,
+        "orbax": orbax.checkpoint.__version__,
+    }
+
+
+def _write_json(path: Path, value: dict) -> None:
+    """Beside, then renamed: a reader finds the old file or the new one, whole."""
+    beside = path.with_suffix(".writing")
+    beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    beside.replace(path)

@@ -1,0 +1,50 @@
+"""Trains or evaluates: `python run.py --config=configs/ergl.py:synthetic --workdir=runs/synthetic`."""
+
+import sys
+from pathlib import Path
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from ergl_jax.errors import InputError
+from ergl_jax.training import loop
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "configs/ergl.py[:source]; override a field with --config.field=value."
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Where the run's files are kept; default runs/<source>-<model>."
+)
+MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do in the workdir.")
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"{argv[1]!r} is not a flag: write --name=value")
+    logging.set_verbosity(logging.WARNING)  # Orbax tells much at INFO
+    config = CONFIG.value
+    workdir = Path(WORKDIR.value or f"runs/{config.data.source}-{config.model.name}")
+    print(f"{MODE.value} in {workdir} on {jax.device_count()} {jax.default_backend()} device(s)")
+    print(", ".join(f"{name} {number}" for name, number in loop.versions().items()), flush=True)
+    try:
+        if MODE.value == "train":
+            results = loop.train(config, workdir)
+            scores = results["test"]
+            print(f"Wrote {workdir}/results.json and {workdir}/bundle")
+        else:
+            scores = loop.evaluate_bundle(config, workdir)
+            print(f"Wrote {workdir}/evaluation.json")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    if scores is None:
+        print("No test split: nothing was tested")
+        return
+    for name, value in scores.items():
+        print(f"{name:20} {value if value is None else format(value, '.4f')}")
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    app.run(main)

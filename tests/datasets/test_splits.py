@@ -1,0 +1,110 @@
+"""The validation split: whole groups, every class, near the asked share."""
+
+import collections
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ergl_jax.datasets.manifest import Clip, Corpus
+from ergl_jax.datasets.splits import hold_out_groups
+from ergl_jax.errors import InputError
+
+
+def corpus_of(rows):
+    """rows: (scene, group, split)"""
+    clips = [
+        Clip(f"c{i}", scene, split, group, np.zeros(0, np.float32), load=None)
+        for i, (scene, group, split) in enumerate(rows)
+    ]
+    return Corpus("toy", tuple("abcdef"), (), clips, "", "00")
+
+
+def counts(corpus, split):
+    return collections.Counter(clip.scene for clip in corpus.clips if clip.split == split)
+
+
+def held_out(corpus):
+    return {clip.group for clip in corpus.clips if clip.split == "validation"}
+
+
+def test_equal_groups_give_the_exact_share():
+    rows = [(scene, f"{scene}-{g}", "train") for scene in range(6) for g in range(10)] * 4
+    corpus = hold_out_groups(corpus_of(rows), 0.3)
+    assert counts(corpus, "validation") == dict.fromkeys(range(6), 12)
+    assert counts(corpus, "train") == dict.fromkeys(range(6), 28)
+
+
+def test_takes_the_group_that_fits():
+    sizes = {"big": 50, "right": 30, "small": 20}
+    rows = [(0, group, "train") for group, size in sizes.items() for _ in range(size)]
+    assert held_out(hold_out_groups(corpus_of(rows), 0.3)) == {"right"}
+
+
+def test_groups_that_hold_several_classes_balance_them_all():
+    # Two "locations" hold both classes; the others one class each, in equal parts.
+    rows = [(scene, f"place{p}", "train") for p in range(10) for scene in (0, 1) for _ in range(5)]
+    corpus = hold_out_groups(corpus_of(rows), 0.3)
+    assert counts(corpus, "validation") == {0: 15, 1: 15}
+
+
+def test_seed_chooses_among_equals_and_repeats():
+    corpus = corpus_of([(g % 2, f"g{g}", "train") for g in range(40)])
+    choices = [held_out(hold_out_groups(corpus, 0.3, seed)) for seed in (0, 0, 1, 2)]
+    assert choices[0] == choices[1] and choices[0] != choices[2] != choices[3]
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_leaves_a_given_validation_split_and_a_corpus_without_training(split):
+    corpus = corpus_of([(0, "a", split), (0, "b", "test")])
+    assert hold_out_groups(corpus, 0.3) is corpus
+
+
+def test_fraction_zero_leaves_it_and_others_are_checked():
+    corpus = corpus_of([(0, "a", "train"), (0, "b", "train")])
+    assert hold_out_groups(corpus, 0.0) is corpus
+    for fraction in (-0.1, 1.0, float("nan")):
+        with pytest.raises(InputError, match="fraction"):
+            hold_out_groups(corpus, fraction)
+
+
+def test_a_class_in_one_group_stays_and_the_others_go():
+    rows = [(0, "only", "train")] * 4 + [(1, f"g{g}", "train") for g in range(10)]
+    corpus = hold_out_groups(corpus_of(rows), 0.3)
+    assert counts(corpus, "train") == {0: 4, 1: 7}
+    nothing_to_spare = corpus_of([(0, "a", "train"), (1, "b", "train"), (1, "b", "train")])
+    assert held_out(hold_out_groups(nothing_to_spare, 0.3)) == set()
+
+
+def test_a_share_below_the_smallest_group_still_holds_one_out():
+    corpus = corpus_of([(scene, f"{scene}-{g}", "train") for scene in (0, 1) for g in (0, 1)])
+    assert len(held_out(hold_out_groups(corpus, 0.1))) == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 8)), min_size=1, max_size=60),
+    fraction=st.floats(0.05, 0.6),
+    seed=st.integers(0, 5),
+)
+def test_always_whole_groups_every_class_kept_and_no_better_move_left(rows, fraction, seed):
+    test_rows = [(scene, f"t{group}", "test") for scene, group in rows]
+    before = corpus_of([(scene, f"g{group}", "train") for scene, group in rows] + test_rows)
+    after = hold_out_groups(before, fraction, seed)
+    chosen = held_out(after)
+    for old, new in zip(before.clips, after.clips, strict=True):
+        assert (new.name, new.scene, new.group) == (old.name, old.scene, old.group)
+        moved = old.split == "train" and old.group in chosen
+        assert new.split == ("validation" if moved else old.split)
+    total = counts(before, "train")
+    assert set(counts(after, "train")) == set(total)
+
+    def distance(groups):
+        inside = collections.Counter(s for s, g in rows if f"g{g}" in groups)
+        return sum((inside[c] - fraction * n) ** 2 / n for c, n in total.items())
+
+    for group in {f"g{g}" for _, g in rows} - chosen:
+        left = {scene for scene, g in rows if f"g{g}" not in chosen | {group}}
+        if left == set(total):  # it could move
+            assert chosen and distance(chosen | {group}) >= distance(chosen) - 1e-6

@@ -1,0 +1,248 @@
+"""The embedded corpus: same clip, same bytes; true labels; relations that shares can't tell."""
+
+import itertools
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from ergl_jax.audio import get_front_end, log_mel
+from ergl_jax.datasets.synthesis import Voice, render
+from ergl_jax.datasets.synthetic import (
+    EVENTS,
+    RELATIONAL_PAIRS,
+    SCENES,
+    TEST_LOCATIONS,
+    TRAIN_LOCATIONS,
+    Synthesis,
+    corpus,
+)
+from ergl_jax.errors import InputError
+from ergl_jax.labels import AUDIOSET
+
+RATE = 16000
+# The two events each pair relates.
+RELATED = {
+    "speech_over_music": ("Speech", "Music"),
+    "dogs_over_bells": ("Dog", "Bell"),
+    "sirens_over_engines": ("Siren", "Engine"),
+}
+
+
+def small(seed=0, train=2, test=1, clip_seconds=3.0):
+    return corpus(
+        seed=seed,
+        train_clips_per_scene=train,
+        test_clips_per_scene=test,
+        clip_seconds=clip_seconds,
+    )
+
+
+@pytest.fixture(scope="module")
+def labelled():
+    """200 clips a scene, of which no waveform is made."""
+    return small(train=200, test=12, clip_seconds=5.0)
+
+
+def pair_clips(clips, pair):
+    chosen = [clip for clip in clips if SCENES[clip.scene] in pair]
+    return chosen, np.array([SCENES[clip.scene] == pair[0] for clip in chosen])
+
+
+def sounding(intervals, clip_seconds, steps=2000):
+    """Whether any of the intervals holds the middle of each of `steps` equal steps, (steps,)."""
+    t = (np.arange(steps) + 0.5) * clip_seconds / steps
+    return np.any((intervals[:, :1] <= t) & (t < intervals[:, 1:]), axis=0)
+
+
+def test_shape_of_the_corpus():
+    made = small(train=13, test=5)
+    assert len(SCENES) == 10 and len(EVENTS) >= 12
+    assert (made.scenes, made.events) == (SCENES, EVENTS)
+    assert len({clip.name for clip in made.clips}) == len(made.clips)
+    for split, count, locations in (("train", 13, TRAIN_LOCATIONS), ("test", 5, TEST_LOCATIONS)):
+        clips = [clip for clip in made.clips if clip.split == split]
+        assert np.bincount([clip.scene for clip in clips]).tolist() == [count] * 10
+        assert len({clip.group for clip in clips}) == locations
+    for group in {clip.group for clip in made.clips}:
+        assert {clip.scene for clip in made.clips if clip.group == group} == set(range(10))
+
+
+def test_names_are_audiosets():
+    assert set(EVENTS) <= set(AUDIOSET)
+    assert sorted(EVENTS, key=AUDIOSET.index) == list(EVENTS)
+
+
+def test_every_event_occurs_in_several_scenes(labelled):
+    present = np.zeros((len(SCENES), len(EVENTS)), bool)
+    for clip in labelled.clips:
+        present[clip.scene] |= clip.events > 0
+    assert present.sum(axis=0).min() >= 2
+
+
+def test_same_clip_same_bytes_whatever_else_is_made():
+    few, many = small(train=2, test=1), small(train=3, test=2)
+    by_name = {clip.name: clip for clip in many.clips}
+    assert {clip.name for clip in few.clips} < set(by_name)
+    for clip in few.clips[::3]:
+        twin = pickle.loads(pickle.dumps(by_name[clip.name]))
+        assert np.array_equal(clip.events, twin.events)
+        assert clip.load(RATE).tobytes() == twin.load(RATE).tobytes()
+
+
+def test_clips_differ_from_one_another_and_from_another_seed():
+    clips = small(train=3).clips + small(seed=1, train=3).clips
+    assert len({clip.load(RATE).tobytes() for clip in clips}) == len(clips)
+
+
+def test_fingerprint_follows_every_parameter():
+    made = [
+        small(),
+        small(seed=1),
+        small(train=3),
+        small(test=2),
+        small(clip_seconds=2.5),
+    ]
+    assert len({one.fingerprint for one in made}) == len(made)
+    assert small().fingerprint == made[0].fingerprint
+
+
+@pytest.mark.parametrize("rate", [16000, 32000, 44100])
+def test_waveforms(rate):
+    for clip in small(train=1, clip_seconds=2.2).clips:
+        wave = clip.load(rate)
+        assert wave.dtype == np.float32 and wave.shape == (round(2.2 * rate),)
+        assert np.isfinite(wave).all()
+        assert 0.01 < np.abs(wave).max() <= 1
+
+
+def test_two_sample_rates_give_the_same_clip():
+    """The level in eighths of a second is alike: events start, stop and ring at the same times."""
+    for clip in small(train=1, test=1, clip_seconds=4.0).clips:
+        low, high = (
+            np.log(np.square(clip.load(rate).reshape(32, rate // 8)).mean(axis=1))
+            for rate in (16000, 32000)
+        )
+        assert np.corrcoef(low, high)[0, 1] > 0.9, clip.name
+
+
+def test_shares_are_the_activity(labelled):
+    for clip in labelled.clips[::7]:
+        activity = clip.load.activity()
+        for event, share in zip(EVENTS, clip.events, strict=True):
+            intervals = activity.get(event, np.zeros((0, 2)))
+            assert np.mean(sounding(intervals, 5.0)) == pytest.approx(share, abs=0.01)
+            assert np.all(np.diff(intervals.ravel()) >= 0)  # in order, never overlapping
+            assert np.all((intervals >= 0) & (intervals <= 5.0 + 1e-9))
+        assert set(activity) <= set(EVENTS)
+        assert clip.events.dtype == np.float32 and 0 < clip.events.max() <= 1
+
+
+def test_events_are_heard_when_they_are_said_to_sound():
+    """A clip is louder while any event sounds than while none does."""
+    for clip in small(train=4, clip_seconds=5.0).clips:
+        level = np.square(clip.load(RATE).reshape(100, -1)).mean(axis=1)
+        busy = np.any([sounding(i, 5.0, 100) for i in clip.load.activity().values()], axis=0)
+        if 10 < busy.sum() < 90:
+            assert level[busy].mean() > 1.5 * level[~busy].mean(), clip.name
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_every_burst_is_audible_and_varies(event):
+    waves = [
+        render(event, np.random.default_rng(seed), Voice(pitch, rate, tilt), 0.3, RATE)
+        for seed, pitch, rate, tilt in ((0, 1, 1, 0), (0, 0.71, 1, 0), (0, 1, 1.3, 0), (0, 1, 1, 2))
+        + ((1, 1.41, 0.77, -2.5),)
+    ]
+    for wave in waves:
+        assert wave.shape == (4800,) and wave.dtype == np.float32
+        assert np.sqrt(np.mean(np.square(wave))) == pytest.approx(1, abs=1e-3)
+        assert abs(wave[0]) < 0.05 * np.abs(wave).max()  # faded: no click
+    differ = [not np.allclose(a, b) for a, b in itertools.combinations(waves, 2)]
+    assert sum(differ) >= 9  # a steady sound has no rate
+
+
+def test_locations_never_share_a_value():
+    """On every axis the ranges of two locations are disjoint, so train's and test's are."""
+    takes = np.array(
+        [
+            [Synthesis(3, 0, location, take, 2.0).coordinates() for take in range(20)]
+            for location in range(TRAIN_LOCATIONS + TEST_LOCATIONS)
+        ]
+    )  # (locations, takes, axes)
+    assert np.all(np.abs(takes) <= 1)
+    low, high = np.sort(takes.min(axis=1), axis=0), np.sort(takes.max(axis=1), axis=0)
+    assert np.all(high[:-1] < low[1:])
+    train, test = (
+        {c.group for c in small(12, 12, 12).clips if c.split == s} for s in ("train", "test")
+    )
+    assert not train & test
+
+
+@pytest.mark.parametrize("pair", RELATIONAL_PAIRS)
+def test_shares_and_presence_cannot_tell_a_pair(labelled, pair):
+    clips, is_over = pair_clips(labelled.clips, pair)
+    shares = np.array([clip.events for clip in clips])
+    bursts = np.array(
+        [[len(clip.load.activity().get(event, ())) for event in EVENTS] for clip in clips]
+    )
+    for model in (
+        make_pipeline(StandardScaler(), LogisticRegression()),
+        RandomForestClassifier(60, random_state=0),
+    ):
+        # 424 clips: chance is 0.5, its standard deviation 0.024.
+        assert cross_val_score(model, np.hstack([shares, bursts]), is_over, cv=5).mean() < 0.6
+
+
+@pytest.mark.parametrize("pair", RELATIONAL_PAIRS)
+def test_activity_tells_a_pair(labelled, pair):
+    clips, is_over = pair_clips(labelled.clips, pair)
+    overlap = []
+    for clip in clips:
+        activity = clip.load.activity()
+        first, second = (sounding(activity[event], 5.0) for event in RELATED[pair[0]])
+        overlap.append((first & second).sum() / min(first.sum(), second.sum()))
+        bursts = [len(activity[event]) for event in RELATED[pair[0]]]
+        assert bursts[0] == bursts[1] >= 3
+        lengths = np.concatenate([np.diff(activity[event]) for event in RELATED[pair[0]]])
+        assert 0.29 < lengths.min() and lengths.max() < 1.0
+    overlap = np.array(overlap)
+    assert overlap[is_over].min() > 0.9 and overlap[~is_over].max() == 0
+
+
+def test_clip_spectra_tell_scenes_but_not_all():
+    """Mean and deviation of log-mel: far above chance, so scenes are audible; far from solved."""
+    made = small(train=20, test=10)
+    front_end = get_front_end("panns_16k")
+    waves = np.stack([clip.load(front_end.sample_rate) for clip in made.clips])
+    mel = np.concatenate(
+        [np.asarray(log_mel(waves[at : at + 100], front_end)) for at in range(0, len(waves), 100)]
+    )
+    features = np.hstack([mel.mean(axis=1), mel.std(axis=1)])
+    scene = np.array([clip.scene for clip in made.clips])
+    train = np.array([clip.split == "train" for clip in made.clips])
+    model = RandomForestClassifier(200, random_state=0).fit(features[train], scene[train])
+    accuracy = model.score(features[~train], scene[~train])
+    assert 0.3 < accuracy < 0.95
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("seed", -1),
+        ("train_clips_per_scene", 0),
+        ("test_clips_per_scene", -3),
+        ("clip_seconds", 1.9),
+        ("clip_seconds", float("nan")),
+        ("clip_seconds", float("inf")),
+    ],
+)
+def test_impossible_parameters(field, value):
+    parameters = dict(seed=0, train_clips_per_scene=1, test_clips_per_scene=1, clip_seconds=3.0)
+    with pytest.raises(InputError, match=rf"^{field} is {value}"):
+        corpus(**parameters | {field: value})
