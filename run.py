@@ -1,4 +1,4 @@
-"""Trains or evaluates: `python run.py --config=configs/ergl.py:synthetic --workdir=runs/synthetic`."""
+"""Trains or evaluates ERGL: `python run.py --config=configs/ergl.py:synthetic`."""
 
 import sys
 from pathlib import Path

@@ -8,7 +8,7 @@ SOURCES = ("tut2018", "synthetic", "folder")
 
 
 def corpus(config) -> manifest.Corpus:
-    """The clips of a `config.data`, with its validation split; see configs/ergl.py for the fields."""
+    """The clips of a `config.data` (commented in configs/ergl.py), with its validation split."""
     if config.source == "tut2018":
         clips = tut2018.corpus(config.root)
     elif config.source == "synthetic":

@@ -41,7 +41,7 @@ class NodeContext(nn.Module):
 
     @nn.compact
     def __call__(self, v: jax.Array) -> jax.Array:
-        """(B, n, T, C) -> S, of the same shape: S_i = softmax(v_i Wq (v_all Wk)' / sqrt(C)) v_all Wv."""
+        """(B, n, T, C) -> S of that shape: S_i = softmax(v_i Wq (v_all Wk)' / sqrt(C)) v_all Wv."""
         batch, events, tokens, channels = v.shape
         query, key, value = _Projections(self.dtype)(v.reshape(batch, events * tokens, channels))
         attention = _softmax(jnp.einsum("bqc,bkc->bqk", query, key), channels)

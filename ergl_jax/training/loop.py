@@ -107,9 +107,9 @@ class _Run:
         self.split = dataset.split("train")
         self.validation = "validation" in dataset.sizes
         self.events = _choose_events(config, self.split)
-        per_epoch = len(batches.train_indices(len(self.split), config.train.batch_size, seed=0, epoch=0))
+        first = batches.train_indices(len(self.split), config.train.batch_size, seed=0, epoch=0)
         optimiser = optimizer.adamw(
-            config.optimizer, steps_per_epoch=per_epoch, epochs=config.train.epochs
+            config.optimizer, steps_per_epoch=len(first), epochs=config.train.epochs
         )
         sizes = {"num_scenes": len(dataset.scenes), "num_events": len(self.events)}
         model = models.build(config.model, **sizes, axis_name=steps.AXIS)
@@ -260,7 +260,8 @@ def _check_finite(metrics: dict[str, np.ndarray], *, first_step: int) -> None:
     """InputError at the first step whose loss is NaN or infinite, with its parts."""
     bad = np.flatnonzero(~np.isfinite(metrics["loss"]))
     if len(bad):
-        parts = ", ".join(f"{name}={metrics[name][bad[0]]}" for name in ("scene_loss", "event_loss"))
+        values = {name: metrics[name][bad[0]] for name in ("scene_loss", "event_loss")}
+        parts = ", ".join(f"{name}={value}" for name, value in values.items())
         raise InputError(
             f"the loss is not finite at step {first_step + bad[0] + 1} ({parts}): try a lower "
             "--config.optimizer.learning_rate, or some --config.optimizer.warmup_epochs"

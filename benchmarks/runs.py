@@ -1,0 +1,82 @@
+"""Many training runs, some at once, each in a work directory of its own; a finished one is kept."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Queue
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def run_all(runs: dict[str, list[str]], root: Path, *, at_once: int) -> None:
+    """`python run.py <flags> --workdir=root/<name>` for each name of `runs`.
+
+    The CPU cores are shared out among the runs that go on at once: two small models train faster
+    side by side, each on half of the cores, than one after the other on all.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    share = max(1, len(cores) // at_once)
+    free = Queue()
+    for slot in range(at_once):
+        free.put(cores[slot * share % len(cores) :][:share])
+
+    def work(name: str) -> None:
+        workdir = root / name
+        if (workdir / "results.json").exists():
+            return
+        workdir.mkdir(parents=True, exist_ok=True)
+        mine, start = free.get(), time.perf_counter()
+        command = [sys.executable, str(REPOSITORY / "run.py"), *runs[name], f"--workdir={workdir}"]
+        with open(workdir / "log.txt", "a", encoding="utf-8") as log:
+            code = subprocess.run(
+                command,
+                cwd=REPOSITORY,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=lambda: os.sched_setaffinity(0, mine),
+                check=False,
+            ).returncode
+        free.put(mine)
+        if code:
+            raise SystemExit(f"{name} failed with status {code}: see {workdir}/log.txt")
+        print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
+
+    with ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(work, runs))
+
+
+def results(workdir: Path) -> dict:
+    """What a finished run wrote into results.json."""
+    return json.loads((workdir / "results.json").read_text(encoding="utf-8"))
+
+
+def predictions(workdir: Path) -> list[dict[str, str]]:
+    """The rows of predictions.csv: clip, scene, predicted and a probability for each scene."""
+    with open(workdir / "predictions.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def epochs(workdir: Path) -> list[dict[str, float]]:
+    """The lines of metrics.jsonl."""
+    lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def table(header: list[str], rows: list[list]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def mean_std(values: list[float]) -> str:
+    """Mean ± standard deviation (of the sample) of accuracies in 0..1, in %."""
+    mean = sum(values) / len(values)
+    if len(values) == 1:
+        return f"{100 * mean:.1f}"
+    variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    return f"{100 * mean:.1f} ± {100 * variance**0.5:.1f}"

@@ -1,0 +1,40 @@
+"""ERGL on ESC-10 (K. J. Piczak, 2015): ten kinds of sound as both scenes and events.
+
+    python data_prep/esc10_manifest.py --root ESC-50-master --out data/esc10.csv
+    python run.py --config=configs/esc10.py --workdir=runs/esc10
+
+Trains on folds 1 to 3 and tests on fold 4; another fold by --config.data.test_folds="(5,)". There
+is no validation split: 240 clips are few, and the last epoch is the result. See
+benchmarks/RESULTS.md for times and scores.
+"""
+
+from configs import ergl
+
+
+def get_config():
+    """ERGL with a quarter of Cnn10's channels, trained with augmentation."""
+    config = ergl.get_config("folder")
+    with config.unlocked():
+        config.data.manifest = "data/esc10.csv"
+        config.data.licence = "Per clip: CC0, CC BY or Sampling+ (see ESC-50)"
+        config.data.test_folds = (4,)
+        config.data.clip_seconds = 5.0
+        config.data.validation_fraction = 0.0
+        config.data.num_events = 10
+
+        config.model.encoder.architecture = "cnn10"
+        config.model.encoder.width_divisor = 4
+
+        config.optimizer.schedule = "cosine"
+        config.optimizer.learning_rate = 2e-3
+        config.optimizer.warmup_epochs = 2.0
+        config.train.batch_size = 32
+        config.train.epochs = 80
+
+        config.augment.roll = True
+        config.augment.mixup_alpha = 0.3
+        config.augment.time_masks = 2
+        config.augment.time_width = 50
+        config.augment.mel_masks = 2
+        config.augment.mel_width = 8
+    return config
