@@ -25,6 +25,9 @@ def build(config, *, num_scenes: int, num_events: int, axis_name: str | None = N
             f"model.compute_dtype={config.compute_dtype!r} is not one of: {', '.join(DTYPES)}"
         )
     dtype = DTYPES[config.compute_dtype]
+    _at_least_one("model.encoder.width_divisor", config.encoder.width_divisor)
+    _rate("model.encoder.dropout", config.encoder.dropout)
+    _rate("model.dropout", config.dropout)
     encoder = Encoder(
         architecture=config.encoder.architecture,
         width_divisor=config.encoder.width_divisor,
@@ -36,6 +39,8 @@ def build(config, *, num_scenes: int, num_events: int, axis_name: str | None = N
         return CNN(num_scenes, encoder, config.dropout)
     if config.name == "ergl":
         check_num_events(num_events)
+        _at_least_one("model.channels", config.channels)
+        _at_least_one("model.gcn.layers", config.gcn.layers)
         return ERGL(
             num_scenes=num_scenes,
             num_events=num_events,
@@ -50,3 +55,13 @@ def build(config, *, num_scenes: int, num_events: int, axis_name: str | None = N
             dtype=dtype,
         )
     raise InputError(f"model.name={config.name!r} is not one of: {', '.join(MODELS)}")
+
+
+def _at_least_one(field: str, value: int) -> None:
+    if value < 1:
+        raise InputError(f"{field}={value} must be at least 1")
+
+
+def _rate(field: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise InputError(f"{field}={value} must be at least 0 and below 1")

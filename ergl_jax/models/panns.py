@@ -52,14 +52,14 @@ def batch_norm(train: bool, axis_name: str | None, dtype: jnp.dtype) -> Callable
 
 
 def average_pool_2x2(x: jax.Array) -> jax.Array:
-    """Mean over 2x2 patches, an odd last row or column dropped: (B, H, W, C) -> half H and W."""
+    """(B, H, W, C) -> (B, H // 2, W // 2, C); an odd last row or column is dropped."""
     height, width = x.shape[1] // 2, x.shape[2] // 2
     x = x[:, : 2 * height, : 2 * width]
     return x.reshape(x.shape[0], height, 2, width, 2, x.shape[3]).mean(axis=(2, 4))
 
 
 class ConvBlock(nn.Module):
-    """[convolution without bias, BatchNorm, ReLU] once or twice, then perhaps a 2x2 average pool."""
+    """[convolution without bias, BatchNorm, ReLU] once or twice, then a 2x2 pool or none."""
 
     channels: int
     kernel: int = 3

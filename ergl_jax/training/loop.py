@@ -6,6 +6,7 @@ same work directory goes on where it stopped.
 """
 
 import dataclasses
+import importlib.metadata
 import json
 import math
 import platform
@@ -17,7 +18,6 @@ import jax
 import jaxlib
 import numpy as np
 import optax
-import orbax.checkpoint
 from tqdm import tqdm
 
 import ergl_jax
@@ -157,8 +157,8 @@ class _Run:
             values["clips_per_second"] = clips / elapsed
             if epoch % config.validate_every == 0 or epoch == config.epochs:
                 values |= self._validate()
+            self.writer.write(epoch, values)  # first: a resumed run drops lines of unsaved epochs
             self._save(epoch, values, time.perf_counter() - start)
-            self.writer.write(epoch, values)
             bar.set_postfix_str(_line(values))
 
     def _epoch(self, epoch: int, data, bar: tqdm) -> dict[str, np.ndarray]:
@@ -300,7 +300,7 @@ def versions() -> dict[str, str]:
         "jaxlib": jaxlib.__version__,
         "flax": flax.__version__,
         "optax": optax.__version__,
-        "orbax": orbax.checkpoint.__version__,
+        "orbax": importlib.metadata.version("orbax-checkpoint"),
     }
 
 

@@ -18,7 +18,7 @@ def learning_rate(config, *, steps_per_epoch: int, epochs: int) -> optax.Schedul
             f"optimizer.warmup_epochs={config.warmup_epochs} is not within 0 and "
             f"train.epochs={epochs}"
         )
-    warmup = round(config.warmup_epochs * steps_per_epoch)
+    warmup = int(config.warmup_epochs * steps_per_epoch)  # down, so that a step is left
     if config.schedule == "constant":
         main = optax.constant_schedule(config.learning_rate)
     elif config.schedule == "cosine":

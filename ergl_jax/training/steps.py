@@ -108,8 +108,7 @@ class Trainer:
             augment_key, dropout_key = jax.random.split(
                 jax.random.fold_in(key, jax.lax.axis_index(AXIS))
             )
-            truth = batch["scene"]
-            batch = batch | {"scene": jax.nn.one_hot(truth, num_scenes)}
+            batch = batch | {"scene": jax.nn.one_hot(batch["scene"], num_scenes)}
             batch = augment(augment_key, batch)
 
             def loss(params):
@@ -121,7 +120,7 @@ class Trainer:
                     mutable=["batch_stats"],
                 )
                 parts = losses(output, scene=batch["scene"], events=batch["events"])
-                hits = (output.scene_logits.argmax(-1) == truth).mean()
+                hits = (output.scene_logits.argmax(-1) == batch["scene"].argmax(-1)).mean()
                 return parts["loss"], (changed["batch_stats"], parts | {"accuracy": hits})
 
             grads, (batch_stats, metrics) = jax.grad(loss, has_aux=True)(state.params)
