@@ -19,6 +19,20 @@ WORKDIR = flags.DEFINE_string(
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do in the workdir.")
 
 
+def parse_flags(argv: list[str]) -> list[str]:
+    """Flags as absl reads them, but a mistake in one is a line and no traceback."""
+    try:
+        arguments = flags.FLAGS(argv)
+        CONFIG.value.keys()  # a config file that isn't there shows itself only when it is used
+        return arguments
+    except (AttributeError, KeyError) as error:
+        reason = f"no such field of the configuration, which configs/ergl.py lists: {error}"
+    except (flags.Error, OSError) as error:
+        reason = str(error).splitlines()[-1].strip()  # below a config file's own traceback, if any
+    print(f"error: {reason}", file=sys.stderr)
+    sys.exit(2)
+
+
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"{argv[1]!r} is not a flag: write --name=value")
@@ -47,4 +61,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

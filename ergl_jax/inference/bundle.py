@@ -113,10 +113,11 @@ def load(directory: Path) -> Bundle:
         flat = load_file(directory / WEIGHTS)
     except SafetensorError as error:
         raise InputError(f"{directory / WEIGHTS} is damaged: {error}") from error
-    if config.get("format") != FORMAT:
+    written = config.get("format") if isinstance(config, dict) else None
+    if written != FORMAT:
         raise InputError(
-            f"{directory / CONFIG}: format={config.get('format')!r}, and this version reads "
-            f"{FORMAT} alone: install the version of ergl_jax that wrote it"
+            f"{directory / CONFIG}: format={written!r}, and this version reads {FORMAT} alone: "
+            "install the version of ergl_jax that wrote it"
         )
     try:
         front_end = FrontEnd(**config["front_end"])
@@ -131,13 +132,13 @@ def load(directory: Path) -> Bundle:
             licence=config["licence"],
             dataset=config["dataset"],
         )
-    except (KeyError, TypeError) as error:
+        if FRONT_ENDS.get(front_end.name) != front_end:
+            raise InputError(
+                f"{directory / CONFIG}: this version can't reproduce the front end {front_end}"
+            )
+        _check_weights(bundle, flat, directory / WEIGHTS)
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{directory / CONFIG} lacks or misspells a field: {error}") from error
-    if FRONT_ENDS.get(front_end.name) != front_end:
-        raise InputError(
-            f"{directory / CONFIG}: this version can't reproduce the front end {front_end}"
-        )
-    _check_weights(bundle, flat, directory / WEIGHTS)
     return bundle
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 from pathlib import Path
 
-import numpy as np
 import orbax.checkpoint as ocp
 
 from ergl_jax.training.steps import TrainState
@@ -60,10 +59,3 @@ class Checkpoints:
     def close(self) -> None:
         for manager in self._managers.values():
             manager.close()
-
-
-def host_copy(state: TrainState) -> TrainState:
-    """Every leaf as a numpy array: what `save` takes and `restore` wants as its likeness."""
-    import jax
-
-    return jax.tree.map(np.asarray, state)

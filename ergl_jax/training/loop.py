@@ -42,7 +42,7 @@ def train(config, workdir: Path) -> dict:
     configuration, or a loss that is no longer finite.
     """
     _check(config)
-    claim(config, workdir)
+    check_workdir(config, workdir)
     dataset = sources.open_dataset(config.data)
     if "train" not in dataset.sizes:
         raise InputError(f"dataset {dataset.name!r} has no training clips: mark rows as train")
@@ -63,8 +63,8 @@ def evaluate_bundle(config, workdir: Path) -> dict:
     return results
 
 
-def claim(config, workdir: Path) -> None:
-    """Makes `workdir` this configuration's own, or refuses one that belongs to another."""
+def check_workdir(config, workdir: Path) -> None:
+    """InputError where `workdir` belongs to a run of another configuration."""
     mine = json.loads(config.to_json())
     path = workdir / "config.json"
     if path.exists():
@@ -74,9 +74,6 @@ def claim(config, workdir: Path) -> None:
                 f"{workdir} belongs to a run with other settings: {'; '.join(different)}. "
                 "Choose another --workdir"
             )
-        return
-    workdir.mkdir(parents=True, exist_ok=True)
-    _write_json(path, mine)
 
 
 def _differences(theirs: dict, mine: dict, prefix: str = "") -> list[str]:
@@ -126,6 +123,9 @@ class _Run:
         )
         self.parameters = sum(x.size for x in jax.tree.leaves(state.params))
         self.like = jax.device_get(state)
+        # Here, where data and settings have proved good: a mistake takes no directory.
+        workdir.mkdir(parents=True, exist_ok=True)
+        _write_json(workdir / "config.json", json.loads(config.to_json()))
         self.checkpoints = Checkpoints(workdir / "checkpoints")
         self.progress = Progress()
         if restored := self.checkpoints.restore("latest", self.like):

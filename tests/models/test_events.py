@@ -17,14 +17,12 @@ CLIPS, FRAMES, WIDTH, EVENTS, CHANNELS = 2, 5, 6, 3, 4
 
 
 def make(tokens, frames=FRAMES, **fields):
-    """The module, variables with biases that are not zero, and an h that has both signs."""
+    """The module, random parameters, and an h that has both signs."""
     module = EventEmbeddings(EVENTS, CHANNELS, tokens, **fields)
-    h = jax.random.normal(KEY, (CLIPS, frames, WIDTH))
-    params = module.init(KEY, h, train=False)["params"]
     rng = np.random.default_rng(2)
-    params["bias"] = jnp.float32(rng.normal(size=params["bias"].shape))
-    params["shared"]["bias"] = jnp.float32(rng.normal(size=WIDTH))
-    return module, {"params": params}, h
+    h = np.float32(rng.normal(size=(CLIPS, frames, WIDTH)))
+    shapes = jax.eval_shape(lambda: module.init(KEY, h, train=False))
+    return module, jax.tree.map(lambda x: np.float32(0.7 * rng.normal(size=x.shape)), shapes), h
 
 
 def naive(params, h, tokens):
@@ -62,7 +60,7 @@ def test_tokens_equal_the_layers_written_out(tokens, frames, count):
 
 def test_bfloat16_computes_in_it_and_keeps_float32_parameters():
     module, variables, h = make("frame", dtype=jnp.bfloat16)
-    v = module.apply(variables, h.astype(jnp.bfloat16), train=False)
+    v = module.apply(variables, jnp.bfloat16(h), train=False)
     assert v.dtype == jnp.bfloat16
     shapes = jax.eval_shape(lambda: module.init(KEY, h, train=False))
     assert {x.dtype for x in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}

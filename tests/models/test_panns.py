@@ -51,9 +51,7 @@ def random_variables(encoder, frames, mels):
 )
 def test_output_shape(architecture, frames, shape):
     x = jnp.zeros((2, frames, 64))
-    h, _ = jax.eval_shape(
-        lambda: Encoder(architecture).init_with_output(KEY, x, train=False)
-    )
+    h, _ = jax.eval_shape(lambda: Encoder(architecture).init_with_output(KEY, x, train=False))
     assert h.shape == shape and h.dtype == jnp.float32
 
 
@@ -119,7 +117,7 @@ def test_equals_a_plain_convolution(architecture, convolutions, pools):
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4 * want.std())
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", ["cnn10", "cnn6"])
 def test_kernels_are_uniform_within_the_he_bound(architecture):
     params = init(Encoder(architecture, width_divisor=8), 32)["params"]
     kernels = {
@@ -127,7 +125,7 @@ def test_kernels_are_uniform_within_the_he_bound(architecture):
         for path, x in jax.tree_util.tree_leaves_with_path(params)
         if x.ndim == 4
     }
-    assert len(kernels) == {"cnn14": 12, "cnn10": 8, "cnn6": 4}[architecture]
+    assert len(kernels) == {"cnn10": 8, "cnn6": 4}[architecture]
     for name, kernel in kernels.items():
         height, width, channels, _ = kernel.shape
         bound = math.sqrt(6 / (height * width * channels))
@@ -168,35 +166,28 @@ def test_the_input_is_normalised_per_mel_bin():
     np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * seen.var(0), rtol=1e-4)
 
 
-def test_dropout_follows_each_block_in_training_alone():
+def test_dropout_follows_each_block_in_training():
+    # Without it in evaluation: test_equals_a_plain_convolution.
     encoder = Encoder("cnn6", width_divisor=8, dropout=0.25)
     variables = random_variables(encoder, 64, 64)
     x = jax.random.normal(KEY, (2, 64, 64))
 
-    def outputs(train):
-        @jax.jit
-        def run():
-            return encoder.apply(
-                variables,
-                x,
-                train=train,
-                rngs={"dropout": KEY},
-                mutable=["batch_stats", "intermediates"],
-                capture_intermediates=lambda m, _: type(m).__name__ in ("ConvBlock", "Dropout"),
-            )
+    @jax.jit
+    def run():
+        return encoder.apply(
+            variables,
+            x,
+            train=True,
+            rngs={"dropout": KEY},
+            mutable=["batch_stats", "intermediates"],
+            capture_intermediates=lambda m, _: type(m).__name__ in ("ConvBlock", "Dropout"),
+        )
 
-        _, state = run()
-        seen = state["intermediates"]
-        return [
-            (seen[f"ConvBlock_{i}"]["__call__"][0], seen[f"Dropout_{i}"]["__call__"][0])
-            for i in range(4)
-        ]
-
-    for before, after in outputs(train=False):
-        np.testing.assert_array_equal(before, after)
-    for before, after in outputs(train=True):
-        alive = before != 0
-        ratio = after[alive] / before[alive]
+    seen = run()[1]["intermediates"]
+    for block in range(4):
+        before = seen[f"ConvBlock_{block}"]["__call__"][0]
+        after = seen[f"Dropout_{block}"]["__call__"][0]
+        ratio = np.asarray(after)[before != 0] / np.asarray(before)[before != 0]
         assert np.mean(ratio == 0) == pytest.approx(0.25, abs=0.06)
         np.testing.assert_allclose(ratio[ratio != 0], 1 / 0.75, rtol=1e-5)
 

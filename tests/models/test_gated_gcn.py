@@ -1,0 +1,234 @@
+"""The dense gated graph convolution against its equations and against jraph's GraphNetwork."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import jraph
+import numpy as np
+import pytest
+
+from ergl_jax.errors import InputError
+from ergl_jax.models.gated_gcn import GatedGCNLayer, to_graphs_tuple
+
+CLIPS, NODES, CHANNELS = 2, 4, 3
+SHAPE = (CLIPS, NODES, CHANNELS)
+EDGES, NODE = "BatchNorm_0", "BatchNorm_1"  # the BatchNorm of ê, and of the nodes
+# Compiling is most of the time here.
+QUICK = {"xla_backend_optimization_level": 0}
+GATES = pytest.mark.parametrize("gate", ["sigmoid", "softmax"])
+
+
+def graph(seed=0):
+    rng = np.random.default_rng(seed)
+    h = np.float32(rng.normal(size=SHAPE))
+    e = np.float32(rng.normal(size=(CLIPS, NODES, NODES, CHANNELS)))
+    return h, e
+
+
+def variables():
+    """Everything random: no scale or variance is 1, no offset or mean 0."""
+    rng = np.random.default_rng(5)
+
+    def norm(*fields):
+        return {
+            "scale" if fields[0] == "scale" else "var": np.float32(rng.uniform(0.5, 2, CHANNELS)),
+            fields[1]: np.float32(rng.normal(size=CHANNELS)),
+        }
+
+    params = {n: {"kernel": np.float32(rng.normal(size=(CHANNELS, CHANNELS)))} for n in "ABCUV"}
+    params |= {name: norm("scale", "bias") for name in (EDGES, NODE)}
+    stats = {name: norm("var", "mean") for name in (EDGES, NODE)}
+    return {"params": params, "batch_stats": stats}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), compiler_options=QUICK)
+def run(layer, train, v, h, e):
+    """((h', e', gates), updated statistics)."""
+    return layer.apply(v, h, e, train=train, mutable="batch_stats")
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def naive(v, h, e, gate):
+    """The layer as its equations stand, a pair at a time in float64; also what both norms see."""
+    v, h, e = jax.tree.map(np.float64, (v, h, e))
+    p, stats = v["params"], v["batch_stats"]
+
+    def linear(name, x):
+        return x @ p[name]["kernel"]
+
+    def norm(name, x):
+        s = stats[name]
+        scaled = (x - s["mean"]) / np.sqrt(s["var"] + 1e-5)
+        return scaled * p[name]["scale"] + p[name]["bias"]
+
+    e_hat, e_new, eta = np.empty_like(e), np.empty_like(e), np.empty_like(e)
+    raw, h_new = np.empty_like(h), np.empty_like(h)
+    for b, i in np.ndindex(*h.shape[:2]):
+        senders = range(h.shape[1])
+        for j in senders:
+            e_hat[b, i, j] = linear("A", h[b, i]) + linear("B", h[b, j]) + linear("C", e[b, i, j])
+            e_new[b, i, j] = e[b, i, j] + np.maximum(norm(EDGES, e_hat[b, i, j]), 0)
+        for j in senders:
+            if gate == "sigmoid":
+                total = sum(sigmoid(e_hat[b, i, k]) for k in senders)
+                eta[b, i, j] = sigmoid(e_hat[b, i, j]) / (total + 1e-6)
+            else:
+                total = sum(np.exp(sigmoid(e_new[b, i, k])) for k in senders)
+                eta[b, i, j] = np.exp(sigmoid(e_new[b, i, j])) / total / h.shape[1]
+        received = sum(eta[b, i, j] * linear("V", h[b, j]) for j in senders)
+        raw[b, i] = linear("U", h[b, i]) + received
+        h_new[b, i] = h[b, i] + np.maximum(norm(NODE, raw[b, i]), 0)
+    return h_new, e_new, eta, e_hat, raw
+
+
+@GATES
+def test_evaluation_equals_the_equations(gate):
+    v, (h, e) = variables(), graph()
+    got, _ = run(GatedGCNLayer(gate), False, v, h, e)
+    want = naive(v, h, e, gate)[:3]
+    for mine, theirs in zip(got, want, strict=True):
+        assert mine.shape == theirs.shape
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
+    # Distinct enough that receivers and senders can't be swapped unnoticed.
+    eta = want[2]
+    assert np.abs(eta - eta.swapaxes(1, 2)).max() > 0.02
+
+
+@GATES
+def test_training_normalises_by_the_batch_and_moves_the_statistics(gate):
+    v, (h, e) = variables(), graph()
+    got, updated = run(GatedGCNLayer(gate), True, v, h, e)
+    # Evaluation with the batch's own statistics must give the same. The nodes see gates that, for
+    # "softmax", depend on the edges' statistics: those go first.
+    batch = {"params": v["params"], "batch_stats": dict(v["batch_stats"])}
+    for name, which in ((EDGES, 3), (NODE, 4)):
+        values = naive(batch, h, e, gate)[which].reshape(-1, CHANNELS)
+        assert len(values) == (CLIPS * NODES**2 if name == EDGES else CLIPS * NODES)
+        batch["batch_stats"][name] = {"mean": values.mean(0), "var": values.var(0)}
+        for field, value in batch["batch_stats"][name].items():
+            want = 0.9 * v["batch_stats"][name][field] + 0.1 * value
+            np.testing.assert_allclose(updated["batch_stats"][name][field], want, rtol=1e-4)
+    for mine, theirs in zip(got, naive(batch, h, e, gate), strict=False):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+def by_jraph(v, graphs, gate, train):
+    """The same layer as a jraph.GraphNetwork on the sparse form."""
+    p, stats, n = v["params"], v["batch_stats"], NODES
+
+    def linear(name, x):
+        return x @ p[name]["kernel"]
+
+    def norm(name, x):
+        s = {"mean": x.mean(0), "var": x.var(0)} if train else stats[name]
+        return (x - s["mean"]) / jnp.sqrt(s["var"] + 1e-5) * p[name]["scale"] + p[name]["bias"]
+
+    def update_edge(edges, sent, received, globals_):
+        e_hat = linear("A", received) + linear("B", sent) + linear("C", edges)
+        edges = edges + jnp.maximum(norm(EDGES, e_hat), 0)
+        weight = jax.nn.sigmoid(e_hat) if gate == "sigmoid" else jnp.exp(jax.nn.sigmoid(edges))
+        return {"e": edges, "weight": weight, "message": weight * linear("V", sent)}
+
+    def update_node(nodes, sent, received, globals_):
+        total = received["weight"] + 1e-6 if gate == "sigmoid" else received["weight"] * n
+        raw = linear("U", nodes) + received["message"] / total
+        return nodes + jnp.maximum(norm(NODE, raw), 0)
+
+    out = jraph.GraphNetwork(update_edge, update_node)(graphs)
+    return out._replace(edges=out.edges["e"])
+
+
+@GATES
+@pytest.mark.parametrize("train", [False, True])
+def test_equals_jraphs_graph_network(gate, train):
+    v, (h, e) = variables(), graph()
+    (nodes, edges, _), _ = run(GatedGCNLayer(gate), train, v, h, e)
+    mine = to_graphs_tuple(nodes, edges)
+    theirs = by_jraph(v, to_graphs_tuple(jnp.asarray(h), jnp.asarray(e)), gate, train)
+    np.testing.assert_allclose(mine.nodes, theirs.nodes, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(mine.edges, theirs.edges, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(mine.senders, theirs.senders)
+    np.testing.assert_array_equal(mine.receivers, theirs.receivers)
+
+
+@GATES
+def test_gates_share_out_the_senders(gate):
+    v, (h, e) = variables(), graph()
+    (_, _, eta), _ = run(GatedGCNLayer(gate), False, v, h, e)
+    want = 1.0 if gate == "sigmoid" else 1 / NODES
+    assert eta.min() > 0
+    np.testing.assert_allclose(eta.sum(axis=2), want, rtol=1e-5)
+
+
+def test_statistics_are_shared_over_the_mapped_axis():
+    """Two replicas with half of the clips each see the statistics of all."""
+    v, (h, e) = variables(), graph()
+    whole = run(GatedGCNLayer(), True, v, h, e)
+    layer = GatedGCNLayer(axis_name="batch")
+    replicas = jax.vmap(
+        lambda h, e: layer.apply(v, h, e, train=True, mutable="batch_stats"), axis_name="batch"
+    )
+    (nodes, edges, eta), stats = jax.jit(replicas)(h[:, None], e[:, None])
+    parts = ((nodes[:, 0], edges[:, 0], eta[:, 0]), jax.tree.map(lambda x: x[0], stats))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), whole, parts)
+
+
+@GATES
+def test_bfloat16_keeps_float32_statistics(gate):
+    v, (h, e) = variables(), graph()
+    full, full_stats = run(GatedGCNLayer(gate), True, v, h, e)
+    layer = GatedGCNLayer(gate, dtype=jnp.bfloat16)
+    half, stats = run(layer, True, v, jnp.bfloat16(h), jnp.bfloat16(e))
+    for a, b in zip(full, half, strict=True):
+        assert b.dtype == jnp.bfloat16
+        assert np.abs(a - b).max() < 0.05 * np.abs(a).max()
+    for a, b in zip(jax.tree.leaves(full_stats), jax.tree.leaves(stats), strict=True):
+        assert b.dtype == jnp.float32
+        np.testing.assert_allclose(a, b, rtol=0.05, atol=0.02)
+
+
+def test_unknown_gate_is_named():
+    h, e = graph()
+    with pytest.raises(InputError, match="model.gcn.gate='relu' is not one of: sigmoid, softmax"):
+        GatedGCNLayer("relu").apply(variables(), h, e, train=False)
+
+
+def test_graphs_tuple_says_who_receives_and_who_sends():
+    n, clips = 3, 2
+    nodes = np.float32([[[100 * b + i] for i in range(n)] for b in range(clips)])
+    edges = np.float32(
+        [[[[100 * b + 10 * i + j] for j in range(n)] for i in range(n)] for b in range(clips)]
+    )
+    graphs = to_graphs_tuple(nodes, edges)
+    assert graphs.globals is None
+    np.testing.assert_array_equal(graphs.n_node, [3, 3])
+    np.testing.assert_array_equal(graphs.n_edge, [9, 9])
+    pairs = set()
+    for edge, receiver, sender in zip(graphs.edges, graphs.receivers, graphs.senders, strict=True):
+        b, rest = divmod(int(edge[0]), 100)
+        i, j = divmod(rest, 10)
+        # Each end is the node whose own value says so.
+        assert graphs.nodes[receiver] == 100 * b + i and graphs.nodes[sender] == 100 * b + j
+        pairs.add((b, i, j))
+    assert pairs == set(np.ndindex(clips, n, n))
+    # What jraph sums over receivers is the dense sum over j.
+    received = jraph.segment_sum(jnp.asarray(graphs.edges), graphs.receivers, clips * n)
+    np.testing.assert_array_equal(received.reshape(clips, n, 1), edges.sum(axis=2))
+
+
+def test_graphs_tuple_of_a_batch_is_jraphs_batch_of_its_clips():
+    h, e = map(jnp.asarray, graph())
+    together = to_graphs_tuple(h, e)
+    batched = jraph.batch([to_graphs_tuple(h[b : b + 1], e[b : b + 1]) for b in range(CLIPS)])
+    for field in ("nodes", "edges", "senders", "receivers", "n_node", "n_edge"):
+        np.testing.assert_array_equal(getattr(together, field), getattr(batched, field), field)
+
+
+def test_graphs_tuple_refuses_edges_of_other_nodes():
+    h, e = graph()
+    with pytest.raises(ValueError, match="do not pair all nodes"):
+        to_graphs_tuple(h, e[:, :3])
