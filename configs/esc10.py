@@ -24,17 +24,17 @@ def get_config():
 
         config.model.encoder.architecture = "cnn10"
         config.model.encoder.width_divisor = 4
+        config.model.encoder.dropout = 0.1
+        config.model.dropout = 0.2
 
         config.optimizer.schedule = "cosine"
-        config.optimizer.learning_rate = 2e-3
         config.optimizer.warmup_epochs = 2.0
-        config.train.batch_size = 32
-        config.train.epochs = 80
+        config.train.batch_size = 8
+        config.train.epochs = 60
 
         config.augment.roll = True
-        config.augment.mixup_alpha = 0.3
         config.augment.time_masks = 2
-        config.augment.time_width = 50
+        config.augment.time_width = 30
         config.augment.mel_masks = 2
-        config.augment.mel_width = 8
+        config.augment.mel_width = 6
     return config

@@ -1,4 +1,4 @@
-"""What all tests share: compiled programs, and one tiny run from its configuration to its bundle."""
+"""What all tests share: compiled programs, and one tiny run from configuration to bundle."""
 
 import os
 import shutil

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 
 from ergl_jax.models.ergl import Output
-from ergl_jax.models.panns import Encoder, he_uniform
+from ergl_jax.models.panns import Encoder, he_uniform, small_uniform
 
 
 class CNN(nn.Module):
@@ -22,4 +22,4 @@ class CNN(nn.Module):
         z = nn.Dropout(self.dropout, deterministic=not train)(z)
         z = nn.relu(nn.Dense(z.shape[-1], kernel_init=he_uniform, name="shared")(z))
         z = nn.Dropout(self.dropout, deterministic=not train)(z)
-        return Output(nn.Dense(self.num_scenes, kernel_init=he_uniform, name="scene")(z))
+        return Output(nn.Dense(self.num_scenes, kernel_init=small_uniform, name="scene")(z))

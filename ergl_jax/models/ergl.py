@@ -12,7 +12,7 @@ from ergl_jax.errors import InputError
 from ergl_jax.models.edges import EdgeLearning
 from ergl_jax.models.events import EventClassifier, EventEmbeddings
 from ergl_jax.models.gated_gcn import GatedGCNLayer
-from ergl_jax.models.panns import Encoder, he_uniform
+from ergl_jax.models.panns import Encoder, small_uniform
 
 
 @struct.dataclass
@@ -83,7 +83,7 @@ class ERGL(nn.Module):
             gates.append(eta)
         x = nodes.reshape(nodes.shape[0], -1).astype(jnp.float32)  # (B, n * C)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        scene_logits = nn.Dense(self.num_scenes, kernel_init=he_uniform, name="scene")(x)
+        scene_logits = nn.Dense(self.num_scenes, kernel_init=small_uniform, name="scene")(x)
         graph = Graph(v, nodes_in, edges_in, nodes, edges, jnp.stack(gates))
         return Output(scene_logits, event_logits, graph)
 

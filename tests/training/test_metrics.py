@@ -4,7 +4,12 @@ import warnings
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, average_precision_score, balanced_accuracy_score, log_loss
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    log_loss,
+)
 
 from ergl_jax.training import metrics
 

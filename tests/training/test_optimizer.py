@@ -61,7 +61,9 @@ def test_adamw_is_pytorchs_on_every_parameter(fields):
             weight_decay=config.weight_decay,
         )
         assert np.abs(expected - p).max() > 5e-5  # it went somewhere
-        np.testing.assert_allclose(mine[name], expected, rtol=2e-6, atol=5e-5 * config.learning_rate, err_msg=name)
+        np.testing.assert_allclose(
+            mine[name], expected, rtol=2e-6, atol=5e-5 * config.learning_rate, err_msg=name
+        )
 
 
 def test_the_papers_rate_and_decay():

@@ -1,0 +1,261 @@
+"""Runs from their configuration to their bundle."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import soundfile
+
+from ergl_jax.datasets import builder, synthetic
+from ergl_jax.errors import InputError
+from ergl_jax.inference import bundle as bundles
+from ergl_jax.training import loop
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def lines(workdir):
+    """metrics.jsonl without what a clock decides."""
+    found = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert all(line.pop("clips_per_second") > 0 for line in found)
+    return found
+
+
+def weights(workdir):
+    return (workdir / "bundle" / "model.safetensors").read_bytes()
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+class TestAWholeRun:
+    def test_leaves_its_files(self, tiny):
+        assert sorted(path.name for path in tiny.workdir.iterdir()) == [
+            "bundle",
+            "checkpoints",
+            "config.json",
+            "confusion.csv",
+            "confusion.png",
+            "metrics.jsonl",
+            "predictions.csv",
+            "results.json",
+            "tensorboard",
+        ]
+
+    def test_keeps_its_configuration(self, tiny):
+        assert read(tiny.workdir / "config.json") == json.loads(tiny.config().to_json())
+
+    def test_tells_its_results(self, tiny):
+        results = read(tiny.workdir / "results.json")
+        assert results == tiny.results
+        assert results["clips"] == {"train": 30, "validation": 10, "test": 10}
+        assert results["devices"] == [device.device_kind for device in jax.devices()]
+        assert results["versions"]["jax"] == jax.__version__
+        assert set(results["versions"]) > {"ergl_jax", "python", "flax", "optax", "orbax"}
+        bundle = bundles.load(tiny.workdir / "bundle")
+        leaves = jax.tree.leaves(bundle.variables["params"])
+        assert results["parameters"] == sum(x.size for x in leaves)
+        assert results["training_seconds"] > 0
+
+    def test_writes_a_line_an_epoch(self, tiny):
+        parts = ["loss", "scene_loss", "event_loss", "accuracy"]
+        validation = ["class_mean_accuracy", "accuracy", "scene_loss"]
+        validation += ["event_mse", "event_mae", "event_map"]
+        found = lines(tiny.workdir)
+        assert [line.pop("epoch") for line in found] == [1, 2]
+        for line in found:
+            assert set(line) == {*parts, *(f"validation_{name}" for name in validation)}
+            assert line["loss"] == pytest.approx(line["scene_loss"] + line["event_loss"])
+        assert found[1]["loss"] < found[0]["loss"]
+
+    def test_tests_the_best_epoch_on_validation(self, tiny):
+        scores = [line["validation_class_mean_accuracy"] for line in lines(tiny.workdir)]
+        assert tiny.results["epoch"] == 1 + int(np.argmax(scores))  # the first of equals
+        assert tiny.results["validation_class_mean_accuracy"] == max(scores)
+
+    def test_bundles_all_that_inference_needs(self, tiny):
+        bundle = bundles.load(tiny.workdir / "bundle")
+        dataset = builder.load(next(tiny.data_dir.glob("*/*/*")))
+        assert bundle.scenes == synthetic.SCENES and bundle.front_end == dataset.front_end
+        assert (bundle.clip_seconds, bundle.pad, bundle.dataset) == (2.0, "zero", "synthetic")
+        assert bundle.licence == synthetic.LICENCE
+        totals = dataset.split("train").arrays()["events"].sum(axis=0)
+        ranked = sorted(zip(-totals, dataset.events, strict=True))
+        assert bundle.events == tuple(name for _, name in ranked[:4])
+
+    def test_evaluate_gives_the_same_scores(self, tiny, tmp_path):
+        shutil.copytree(tiny.workdir / "bundle", tmp_path / "bundle")
+        assert loop.evaluate_bundle(tiny.config(), tmp_path) == tiny.results["test"]
+        assert read(tmp_path / "evaluation.json") == tiny.results["test"]
+        for name in ("predictions.csv", "confusion.csv"):
+            assert (tmp_path / name).read_text() == (tiny.workdir / name).read_text()
+
+    def test_done_again_is_done(self, tiny, tmp_path):
+        shutil.copytree(tiny.workdir, tmp_path / "run")
+        assert loop.train(tiny.config(), tmp_path / "run") == tiny.results
+        assert lines(tmp_path / "run") == lines(tiny.workdir)
+        assert weights(tmp_path / "run") == weights(tiny.workdir)
+
+
+def test_a_killed_run_ends_as_an_uninterrupted_one(tiny, tmp_path):
+    """Killed in the second epoch, after its line was written and before its state was saved."""
+    kill = (
+        "import os, runpy, sys\n"
+        "from ergl_jax.training.checkpoints import Checkpoints\n"
+        "save = Checkpoints.save\n"
+        "def stop(self, name, state, progress):\n"
+        "    if name == 'latest' and progress.epoch == 2: os._exit(9)\n"
+        "    save(self, name, state, progress)\n"
+        "Checkpoints.save = stop\n"
+        "sys.argv[0] = 'run.py'\n"
+        "runpy.run_path('run.py', run_name='__main__')\n"
+    )
+    arguments = [
+        "--config=configs/test.py",
+        f"--workdir={tmp_path}/run",
+        f"--config.data.data_dir={tiny.data_dir}",
+    ]
+
+    def command(*program):
+        return subprocess.run(
+            [sys.executable, *program, *arguments],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+
+    assert command("-c", kill).returncode == 9
+    assert not (tmp_path / "run" / "results.json").exists()
+    assert [line["epoch"] for line in lines(tmp_path / "run")] == [1, 2]
+    done = command("run.py")
+    assert done.returncode == 0, done.stderr
+    assert "Going on after epoch 1" in done.stdout and "class_mean_accuracy" in done.stdout
+    assert weights(tmp_path / "run") == weights(tiny.workdir)
+    assert lines(tmp_path / "run") == lines(tiny.workdir)
+    results = read(tmp_path / "run" / "results.json")
+    assert {**results, "training_seconds": 0} == {**tiny.results, "training_seconds": 0}
+
+
+def test_another_configuration_is_refused_and_named(tiny):
+    config = tiny.config(data__num_events=3, optimizer__weight_decay=0.5)
+    with pytest.raises(InputError) as error:
+        loop.train(config, tiny.workdir)
+    assert "data.num_events was 4, is 3" in str(error.value)
+    assert "optimizer.weight_decay was 0.01, is 0.5" in str(error.value)
+    assert str(error.value).count(" was ") == 2 and "--workdir" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"train__batch_size": 0}, "train.batch_size=0"),
+        ({"train__batch_size": 64}, "batch of 64 from 30"),
+        ({"train__epochs": 0}, "train.epochs=0"),
+        ({"train__validate_every": 0}, "train.validate_every=0"),
+        ({"data__source": "web"}, "data.source='web'"),
+        ({"data__source": "folder"}, "--config.data.manifest"),
+        ({"data__num_events": 99}, "data.num_events=99, but the dataset has"),
+        ({"model__name": "rnn"}, "model.name='rnn'"),
+        ({"augment__mel_width": -1}, "augment.mel_width=-1"),
+        ({"optimizer__schedule": "step"}, "optimizer.schedule='step'"),
+    ],
+)
+def test_a_mistake_is_named_and_takes_no_directory(tiny, tmp_path, overrides, message):
+    with pytest.raises(InputError, match=message):
+        loop.train(tiny.config(**overrides), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+CNN = {"model__name": "cnn", "optimizer__schedule": "constant", "optimizer__warmup_epochs": 0.0}
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny, tmp_path):
+    config = tiny.config(**CNN, optimizer__learning_rate=1e30)
+    with pytest.raises(InputError) as error:
+        loop.train(config, tmp_path)
+    message = str(error.value)
+    assert "not finite at step 2 (scene_loss=" in message and "learning_rate" in message
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    """Twenty recordings of ten scenes, of different lengths, and a function that lists them."""
+    directory = tmp_path_factory.mktemp("recordings")
+    for number in range(20):
+        rng = np.random.default_rng(number)
+        noise = rng.uniform(-0.1, 0.1, 16000 + 2000 * number)
+        soundfile.write(directory / f"{number}.wav", noise, 16000)
+
+    def manifest(name, splits, events=()):
+        rows = [",".join(["file", "scene", "split", *(f"event:{event}" for event in events)])]
+        for number, split in enumerate(splits):
+            labels = np.random.default_rng(number).random(len(events)).round(2)
+            rows.append(",".join([f"{number}.wav", f"s{number % 10}", split, *map(str, labels)]))
+        (directory / f"{name}.csv").write_text("\n".join(rows))
+        return str(directory / f"{name}.csv")
+
+    return manifest
+
+
+def test_a_folder_streamed_without_validation_or_test(tiny, tmp_path, recordings):
+    config = tiny.config(
+        data__source="folder",
+        data__manifest=recordings("mine", ["train"] * 20, ["Rain", "Dog", "Wind", "Bird", "Bus"]),
+        data__licence="CC0",
+        data__data_dir=str(tmp_path / "data"),
+        data__validation_fraction=0.0,
+        data__resident="never",
+    )
+    results = loop.train(config, tmp_path / "run")
+    assert results["test"] is None and results["validation_class_mean_accuracy"] is None
+    assert results["clips"] == {"train": 20} and results["epoch"] == 2  # the last is the result
+    assert [line["epoch"] for line in lines(tmp_path / "run")] == [1, 2]
+    assert not any("validation" in name for line in lines(tmp_path / "run") for name in line)
+    bundle = bundles.load(tmp_path / "run" / "bundle")
+    assert bundle.licence == "CC0" and bundle.dataset == "mine" and len(bundle.events) == 4
+    assert not (tmp_path / "run" / "predictions.csv").exists()
+    with pytest.raises(InputError, match="no test split"):
+        loop.evaluate_bundle(config, tmp_path / "run")
+
+
+def test_a_folder_without_events(tiny, tmp_path, recordings):
+    splits = ["train"] * 10 + ["validation"] * 4 + ["test"] * 6
+    folder = {
+        "data__source": "folder",
+        "data__manifest": recordings("silent", splits),
+        "data__data_dir": str(tmp_path / "data"),
+        "train__validate_every": 2,
+    }
+    with pytest.raises(InputError, match="no events, which ERGL needs.*--config.model.name=cnn"):
+        loop.train(tiny.config(**folder), tmp_path / "run")
+    results = loop.train(tiny.config(**folder, **CNN), tmp_path / "run")
+    assert set(results["test"]) == {"class_mean_accuracy", "accuracy", "scene_loss"}
+    first, second = lines(tmp_path / "run")
+    assert first["event_loss"] == 0 and first["loss"] == first["scene_loss"]
+    assert not any("validation" in name for name in first)
+    assert second["validation_accuracy"] == results["validation_class_mean_accuracy"]
+    assert results["epoch"] == 2 and bundles.load(tmp_path / "run" / "bundle").events == ()
+
+
+def test_a_folder_without_training_clips_is_refused(tiny, tmp_path, recordings):
+    config = tiny.config(
+        data__source="folder",
+        data__manifest=recordings("untrained", ["test"] * 3),
+        data__data_dir=str(tmp_path / "data"),
+    )
+    with pytest.raises(InputError, match="'untrained' has no training clips"):
+        loop.train(config, tmp_path / "run")
+
+
+def test_there_is_nothing_to_evaluate_without_a_bundle(tiny, tmp_path):
+    with pytest.raises(InputError, match="is not a bundle: it has no config.json"):
+        loop.evaluate_bundle(tiny.config(), tmp_path)
