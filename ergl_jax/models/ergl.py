@@ -69,7 +69,9 @@ class ERGL(nn.Module):
         v = EventEmbeddings(
             self.num_events, self.channels, self.tokens, self.dropout, self.dtype, name="events"
         )(h, train=train)  # (B, n, T, C)
-        nodes_in = v.mean(axis=2)
+        # §2.1 pools time by max plus mean; here the tokens, for a short sound among many silent
+        # frames is lost in their mean. Halved, so that one token is its own node.
+        nodes_in = (v.max(axis=2) + v.mean(axis=2)) / 2  # v_i: (B, n, C)
         event_logits = EventClassifier(name="event_classifier")(nodes_in)
         if self.mel:
             edges_in = EdgeLearning(self.dtype, name="mel")(v)

@@ -83,10 +83,10 @@ def ergl_curve():
     model = models.build(config.model, num_scenes=10, num_events=4, axis_name=steps.AXIS)
     adamw = optimizer.adamw(config.optimizer, steps_per_epoch=STEPS, epochs=1)
     data = examples(64, 32)
-    optimised = jax.config.jax_disable_most_optimizations
-    jax.config.update("jax_disable_most_optimizations", True)  # quick to compile, the same numbers
     state = steps.replicate(steps.init_state(model, adamw, seed=0, shape=(64, 32)))
-    jax.config.update("jax_disable_most_optimizations", optimised)
+    # From here on with LLVM's optimisations, as users have them: BatchNorm's variance is
+    # E[x²] - E[x]², and sums made without lose too many of its digits.
+    jax.config.update("jax_disable_most_optimizations", False)
     state, metrics = trainer(model, adamw).epoch(state, steps.replicate(data), schedule())
     state = steps.unreplicate(state)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
@@ -124,11 +124,7 @@ def measure():
 
 @pytest.fixture(scope="module")
 def curves(tmp_path_factory):
-    """What the script measures on one device and on eight, at the same time.
-
-    With LLVM's optimisations, as users have them: BatchNorm's variance is E[x²] - E[x]², and sums
-    as LLVM makes them without would lose too many of its digits.
-    """
+    """What the script measures on one device and on eight, at the same time."""
     directory, processes = tmp_path_factory.mktemp("curves"), []
     for devices in (1, 8):
         flags = (
@@ -137,7 +133,7 @@ def curves(tmp_path_factory):
         environment = {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
         process = subprocess.Popen(
             [sys.executable, __file__, str(directory / f"{devices}.npz")],
-            env=os.environ | environment | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"},
+            env=os.environ | environment,
             stderr=subprocess.PIPE,
             text=True,
         )
