@@ -19,7 +19,6 @@ COMMANDS = {
     "no such field": ["--config=configs/ergl.py", "--config.data.nonsense=1"],
     "stray": ["--config=configs/ergl.py", "stray"],
     "no data": ["--config=configs/ergl.py", "--config.data.root=OUT", "--workdir=OUT/run"],
-    "no bundle": ["--config=configs/test.py", "--mode=evaluate", "--workdir=OUT/run"],
 }
 
 
@@ -47,7 +46,6 @@ def done(tmp_path_factory):
         ("no config", ["--config"]),
         ("no such source", ["configs/ergl.py:nonsense", "tut2018, synthetic, folder"]),
         ("no such field", ["nonsense", "configs/ergl.py"]),
-        ("no bundle", ["is not a bundle"]),
     ],
 )
 def test_a_mistake_is_one_line_and_status_two(done, name, words):

@@ -28,13 +28,21 @@ class Predictions:
 def predict(
     run: Callable, variables: steps.Tree, split: SceneSplit, batch_size: int
 ) -> Predictions:
-    """Runs a `steps.make_predict` over a split; the last batch is padded, its padding cut away."""
+    """Runs a `steps.make_predict` over a split; the last batch is padded, its padding cut away.
+
+    Raises InputError where an output is not finite: an epoch's last step can be what diverges.
+    """
     indices, mask = eval_indices(len(split), batch_size)
     parts = []
     for batch, keep in zip(stream(split, indices), mask > 0, strict=True):
         batch |= run(variables, batch.pop("log_mel"))
         parts.append({name: x[keep] for name, x in batch.items()})
     whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    if not all(np.isfinite(x).all() for x in whole.values()):
+        raise InputError(
+            "the model's outputs are not finite: it diverged; train it with a lower "
+            "--config.optimizer.learning_rate, or some --config.optimizer.warmup_epochs"
+        )
     return Predictions(
         scene_logits=whole["scene_logits"],
         scene=whole["scene"],

@@ -54,7 +54,9 @@ def test_the_restored_model_is_the_trained_one(tiny, directory):
 
     bundle = bundles.load(directory)
     split = builder.load(next(tiny.data_dir.glob("*/*/*"))).split("test")
-    output = bundle.build().apply(bundle.variables, split.arrays()["log_mel"], train=False)
+    model = bundle.build()
+    apply = jax.jit(lambda x: model.apply(bundle.variables, x, train=False))
+    output = apply(split.arrays()["log_mel"])
     written = np.loadtxt(
         tiny.workdir / "predictions.csv",
         delimiter=",",

@@ -198,7 +198,7 @@ def test_the_stages_are_joined_as_the_paper_says(mel):
     h = evaluate(model.encoder, {"params": params["encoder"]}, x)
     embed = EventEmbeddings(EVENTS, CHANNELS)
     close(graph.tokens, evaluate(embed, {"params": params["events"]}, h))
-    close(graph.nodes_in, graph.tokens.mean(axis=2))
+    close(graph.nodes_in, (graph.tokens.max(axis=2) + graph.tokens.mean(axis=2)) / 2)
     p = params["event_classifier"]
     close(out.event_logits, (graph.nodes_in * p["kernel"]).sum(-1) + p["bias"])
     if mel:

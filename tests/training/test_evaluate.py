@@ -43,16 +43,19 @@ def test_predictions_are_the_models_clip_by_clip(bundle, dataset, evaluated):
     assert predictions.names == arrays["name"]
 
 
+class Split:
+    """Ten clips; the log-mel of each is its number throughout."""
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, i):
+        clip = np.full((2, 3), i, np.float32)
+        return dict(log_mel=clip, scene=np.int32(i), events=np.zeros(0), name=f"clip {i}")
+
+
 def test_padding_leaves_no_trace():
     """Ten clips in batches of four: what comes out is what went in."""
-
-    class Split:
-        def __len__(self):
-            return 10
-
-        def __getitem__(self, i):
-            clip = np.full((2, 3), i, np.float32)
-            return dict(log_mel=clip, scene=np.int32(i), events=np.zeros(0), name=f"clip {i}")
 
     def run(variables, log_mel):
         assert log_mel.shape == (4, 2, 3)
@@ -62,6 +65,16 @@ def test_padding_leaves_no_trace():
     np.testing.assert_array_equal(found.scene_logits[:, 0], 2 * np.arange(10))
     np.testing.assert_array_equal(found.scene, np.arange(10))
     assert found.names == [f"clip {i}" for i in range(10)] and found.event_probabilities is None
+
+
+@pytest.mark.parametrize("name", ["scene_logits", "event_probabilities"])
+def test_outputs_of_a_model_that_diverged_are_refused(name):
+    def run(variables, log_mel):
+        outputs = {"scene_logits": log_mel[:, 0], "event_probabilities": log_mel[:, 0]}
+        return outputs | {name: np.where(log_mel[:, 0] == 9, np.nan, 0)}
+
+    with pytest.raises(InputError, match="not finite.*--config.optimizer.learning_rate"):
+        evaluate.predict(run, None, Split(), 5)
 
 
 def test_scores_are_those_of_the_bundles_events(bundle, dataset, evaluated):

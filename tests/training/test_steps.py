@@ -65,6 +65,7 @@ def examples(frames, mels):
 
 
 def schedule(count=STEPS, batch=BATCH):
+    """The clips of each step."""
     return np.random.default_rng(1).integers(0, CLIPS, (count, batch)).astype(np.int32)
 
 
