@@ -38,7 +38,8 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"{argv[1]!r} is not a flag: write --name=value")
     logging.set_verbosity(logging.WARNING)  # Orbax tells much at INFO
     config = CONFIG.value
-    workdir = Path(WORKDIR.value or f"runs/{config.data.source}-{config.model.name}")
+    name = WORKDIR.value or f"runs/{config.data.source}-{config.model.name}"
+    workdir = Path(name).expanduser()
     print(f"{MODE.value} in {workdir} on {jax.device_count()} {jax.default_backend()} device(s)")
     print(", ".join(f"{name} {number}" for name, number in loop.versions().items()), flush=True)
     try:

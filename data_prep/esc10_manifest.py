@@ -40,7 +40,7 @@ def read_clips(root: Path) -> list[dict[str, str]]:
     if (meta := root / "meta" / "esc50.csv").is_file():
         audio, label, source = root / "audio", "category", "src_file"
         with open(meta, newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row["esc10"] == "True"]
+            rows = [row for row in csv.DictReader(file) if row.get("esc10") == "True"]
     elif (meta := root / "meta.csv").is_file():
         audio, label, source = root, "label", "source"
         with open(meta, newline="", encoding="utf-8") as file:
@@ -49,6 +49,8 @@ def read_clips(root: Path) -> list[dict[str, str]]:
         raise InputError(f"{root} has neither meta/esc50.csv nor meta.csv: is it a copy of ESC-50?")
     clips = []
     for row in rows:
+        if missing := [name for name in ("filename", label, "fold", source) if not row.get(name)]:
+            raise InputError(f"{meta}: a row without {missing[0]}: {row}")
         if row[label] not in CLASSES:
             raise InputError(f"{meta}: {row[label]!r} is not a class of ESC-10")
         clips.append(

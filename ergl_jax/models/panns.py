@@ -39,8 +39,13 @@ ARCHITECTURES = {
 }
 
 
-def batch_norm(train: bool, axis_name: str | None, dtype: jnp.dtype) -> Callable:
+def batch_norm(
+    train: bool, axis_name: str | None, dtype: jnp.dtype, *, two_passes: bool = False
+) -> Callable:
     """BatchNorm over the last axis, its statistics shared by all devices of `axis_name`.
+
+    `two_passes` takes the variance around the mean instead of E[x²] - E[x]², which loses digits
+    where the mean is large beside the spread.
 
     Parameters and statistics are float32 whatever `dtype` is computed in. Flax keeps the biased
     running variance where PyTorch keeps the unbiased one: with N values a channel they differ by
@@ -52,6 +57,7 @@ def batch_norm(train: bool, axis_name: str | None, dtype: jnp.dtype) -> Callable
         epsilon=BATCH_NORM_EPSILON,
         axis_name=axis_name,
         dtype=dtype,
+        use_fast_variance=not two_passes,
     )
 
 
@@ -117,8 +123,9 @@ class Encoder(nn.Module):
                 f"{self.architecture} halves time and frequency {spec.pools} times and needs at "
                 f"least {shortest} frames and mel bins, not {log_mel.shape[1:]}: use longer clips"
             )
-        # One mean, variance, scale and offset for each mel bin: M is the channel axis here.
-        x = batch_norm(train, self.axis_name, jnp.float32)(log_mel)
+        # One mean, variance, scale and offset for each mel bin: M is the channel axis here. In dB
+        # the mean is far from zero.
+        x = batch_norm(train, self.axis_name, jnp.float32, two_passes=True)(log_mel)
         x = x[..., None].astype(self.dtype)  # (B, F, M, 1)
         for index, channels in enumerate(spec.channels):
             if channels % self.width_divisor:

@@ -264,7 +264,8 @@ def _check_finite(metrics: dict[str, np.ndarray], *, first_step: int) -> None:
         parts = ", ".join(f"{name}={value}" for name, value in values.items())
         raise InputError(
             f"the loss is not finite at step {first_step + bad[0] + 1} ({parts}): try a lower "
-            "--config.optimizer.learning_rate, or some --config.optimizer.warmup_epochs"
+            "--config.optimizer.learning_rate, or some --config.optimizer.warmup_epochs, in a new "
+            "--workdir"
         )
 
 
