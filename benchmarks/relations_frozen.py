@@ -43,7 +43,7 @@ def optimizer(steps: int, *, events: bool) -> optax.GradientTransformation:
 
 
 def train(model, variables, data, *, events: bool, epochs: int, batch: int, seed: int, scenes: int):
-    """The variables after training on the event loss or, with the event layers frozen, the other."""
+    """The variables after training on the event loss or, those layers frozen, on the other."""
     count = len(data["scene"])
     each = len(batches.train_indices(count, batch, seed=seed, epoch=0))
     transform = optimizer(each * epochs, events=events)
