@@ -130,5 +130,6 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
         optimizer.learning_rate = 2e-3
         optimizer.warmup_epochs = 1.0
         train.batch_size = 16
-        train.epochs = 12
+        train.epochs = 16
+        augment.roll = True
     return config.lock()
