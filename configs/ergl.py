@@ -131,5 +131,10 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
         optimizer.warmup_epochs = 1.0
         train.batch_size = 16
         train.epochs = 16
+        # 420 training clips are few: without these ERGL overfits them.
         augment.roll = True
+        augment.time_masks = 2
+        augment.time_width = 30
+        augment.mel_masks = 2
+        augment.mel_width = 6
     return config.lock()
