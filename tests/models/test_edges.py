@@ -102,6 +102,23 @@ def test_an_edge_depends_on_its_sender_only_with_several_tokens():
     np.testing.assert_allclose(single[:, :, 0], value, rtol=1e-5, atol=1e-6)
 
 
+def test_edges_do_not_see_when_tokens_occur():
+    """Attention has no positions: shuffling each event's tokens by itself changes no edge.
+
+    So MEL can't line events up in time; that two sound together must be in the tokens already.
+    """
+    v = draw(0, 1, EVENTS, TOKENS, CHANNELS)
+    params = {"ncm": {"_Projections_0": projections(1)}, "nnm": {"_Projections_0": projections(4)}}
+    shuffled = np.random.default_rng(2).permuted(np.arange(TOKENS)[None].repeat(EVENTS, 0), axis=1)
+    assert len({tuple(order) for order in shuffled}) > 1
+    moved = np.take_along_axis(v, shuffled[None, :, :, None], axis=2)
+    edges, same = (EdgeLearning().apply({"params": params}, x) for x in (v, moved))
+    np.testing.assert_allclose(same, edges, rtol=1e-5, atol=1e-5)
+    # Tokens that change owner do change the edges.
+    mixed = np.concatenate([v[:, ::-1, :1], v[:, :, 1:]], axis=2)
+    assert np.abs(EdgeLearning().apply({"params": params}, mixed) - edges).max() > 1e-2
+
+
 def test_clips_do_not_meet():
     v = draw(0, CLIPS, EVENTS, TOKENS, CHANNELS)
     params = {"ncm": {"_Projections_0": projections(1)}, "nnm": {"_Projections_0": projections(4)}}
