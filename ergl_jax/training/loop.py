@@ -200,7 +200,8 @@ class _Run:
             self.progress, epoch=epoch, seconds=self.progress.seconds + seconds
         )
         accuracy = values.get("validation_class_mean_accuracy", -1.0)
-        better = accuracy > self.progress.best_accuracy
+        # The later of equals: it has trained longer, at a lower rate if that falls.
+        better = self.validation and accuracy >= self.progress.best_accuracy
         if better:
             self.progress = dataclasses.replace(
                 self.progress, best_epoch=epoch, best_accuracy=accuracy
