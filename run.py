@@ -49,10 +49,13 @@ def main(argv: list[str]) -> None:
             print(f"Wrote {workdir}/results.json and {workdir}/bundle")
         else:
             scores = loop.evaluate_bundle(config, workdir)
-            print(f"Wrote {workdir}/evaluation.json")
+            print(f"Wrote {workdir}/evaluation")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"interrupted; the same command goes on from {workdir}", file=sys.stderr)
+        sys.exit(130)
     if scores is None:
         print("No test split: nothing was tested")
         return

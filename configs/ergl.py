@@ -4,8 +4,8 @@
     python run.py --config=configs/ergl.py:synthetic      the embedded corpus, made on the spot
     python run.py --config=configs/ergl.py:folder --config.data.manifest=my.csv
 
-The paper reports 78.08 +- 2.01 % on TUT 2018. `:synthetic` takes about two minutes on two CPU
-cores and reaches 90 % or more on its test split. `:folder` trains on the recordings that a manifest
+The paper reports 78.08 +- 2.01 % on TUT 2018. `:synthetic` takes some three minutes on two CPU
+cores; README.md has its score. `:folder` trains on the recordings that a manifest
 lists; see README.md for its columns.
 """
 

@@ -58,7 +58,8 @@ def test_urban_clips_are_prepared_trained_on_and_evaluated_without_a_warning(tmp
     said.append(command("run.py", *settings, f"--config.data.manifest={test}", "--mode=evaluate"))
     assert "warning" not in "".join(said).lower()
     assert "features:" not in said[2]  # prepare_dataset.py made them
-    with open(tmp_path / "run" / "predictions.csv", newline="", encoding="utf-8") as file:
+    evaluation = tmp_path / "run" / "evaluation"
+    with open(evaluation / "predictions.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert sorted(row["scene"] for row in rows) == sorted(clip.stem for clip in CLIPS.glob("*.wav"))
-    assert (tmp_path / "run" / "evaluation.json").is_file()
+    assert (evaluation / "results.json").is_file()

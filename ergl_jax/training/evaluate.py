@@ -62,7 +62,9 @@ def scores(predictions: Predictions, events: np.ndarray, *, threshold: float) ->
     return result
 
 
-def evaluate(bundle: Bundle, dataset: SceneDataset, *, threshold: float, batch_size: int):
+def evaluate(
+    bundle: Bundle, dataset: SceneDataset, *, threshold: float, batch_size: int
+) -> tuple[Predictions, dict]:
     """A bundle on the test split of a dataset.
 
     Scenes are matched by name. Events too, where the dataset has all of the bundle's; otherwise
@@ -72,12 +74,17 @@ def evaluate(bundle: Bundle, dataset: SceneDataset, *, threshold: float, batch_s
       The Predictions, with scenes as the bundle counts them, and a dict of their scores.
 
     Raises InputError where the dataset has no test split, a scene that the bundle doesn't know, or
-    another front end.
+    another front end or clip length.
     """
     if dataset.front_end != bundle.front_end:
         raise InputError(
             f"the dataset was made with front end {dataset.front_end.name!r}, the bundle wants "
             f"{bundle.front_end.name!r}: set --config.data.front_end={bundle.front_end.name}"
+        )
+    if dataset.clip_seconds != bundle.clip_seconds:
+        raise InputError(
+            f"the dataset has clips of {dataset.clip_seconds} s, the bundle wants "
+            f"{bundle.clip_seconds} s: set --config.data.clip_seconds={bundle.clip_seconds}"
         )
     if "test" not in dataset.sizes:
         raise InputError(f"dataset {dataset.name!r} has no test split: mark rows of it as test")

@@ -55,11 +55,16 @@ def train(config, workdir: Path) -> dict:
 
 
 def evaluate_bundle(config, workdir: Path) -> dict:
-    """Evaluates `workdir/bundle` on the test split of `config.data`; writes and returns results."""
+    """Evaluates `workdir/bundle` on the test split of `config.data`.
+
+    Writes results.json, predictions and confusion matrix to `workdir/evaluation`; returns scores.
+    """
     bundle = load_bundle(workdir / "bundle")
     dataset = sources.open_dataset(config.data)
-    results = _test(bundle, dataset, config, workdir)
-    _write_json(workdir / "evaluation.json", results)
+    directory = workdir / "evaluation"
+    directory.mkdir(exist_ok=True)
+    results = _test(bundle, dataset, config, directory)
+    _write_json(directory / "results.json", results)
     return results
 
 
@@ -91,6 +96,12 @@ def _differences(theirs: dict, mine: dict, prefix: str = "") -> list[str]:
 def _check(config) -> None:
     """InputError for the numbers of `config.train` that no other room looks at."""
     steps.check_batch_size(config.train.batch_size)
+    for name, seed in (
+        ("seed", config.seed),
+        ("data.validation_seed", config.data.validation_seed),
+    ):
+        if seed < 0:
+            raise InputError(f"{name}={seed}: use 0 or more")
     for field in ("epochs", "validate_every"):
         if config.train[field] < 1:
             raise InputError(f"train.{field}={config.train[field]}: use 1 or more")
@@ -199,9 +210,9 @@ class _Run:
         self.progress = dataclasses.replace(
             self.progress, epoch=epoch, seconds=self.progress.seconds + seconds
         )
-        accuracy = values.get("validation_class_mean_accuracy", -1.0)
+        accuracy = values.get("validation_class_mean_accuracy")  # None: not validated
         # The later of equals: it has trained longer, at a lower rate if that falls.
-        better = self.validation and accuracy >= self.progress.best_accuracy
+        better = accuracy is not None and accuracy >= self.progress.best_accuracy
         if better:
             self.progress = dataclasses.replace(
                 self.progress, best_epoch=epoch, best_accuracy=accuracy
@@ -270,8 +281,8 @@ def _check_finite(metrics: dict[str, np.ndarray], *, first_step: int) -> None:
         )
 
 
-def _test(bundle: Bundle, dataset: SceneDataset, config, workdir: Path) -> dict:
-    """Scores on the test split, its files written to `workdir`."""
+def _test(bundle: Bundle, dataset: SceneDataset, config, directory: Path) -> dict:
+    """Scores on the test split, its files written to `directory`."""
     devices = jax.local_device_count()
     predictions, scores = evaluate.evaluate(
         bundle,
@@ -279,7 +290,7 @@ def _test(bundle: Bundle, dataset: SceneDataset, config, workdir: Path) -> dict:
         threshold=config.data.event_threshold,
         batch_size=math.ceil(VALIDATION_BATCH / devices) * devices,
     )
-    evaluate.write(workdir, predictions, bundle.scenes)
+    evaluate.write(directory, predictions, bundle.scenes)
     return scores
 
 

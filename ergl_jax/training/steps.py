@@ -149,7 +149,7 @@ class Trainer:
           data: a replicated split.
           indices: (S, B), the clips of each step.
           scan: whether the epoch is one compiled `lax.scan`. By default it is, but on CPU, where
-            XLA runs a convolution inside a loop some forty times slower than outside
+            XLA runs a convolution inside a loop some ten times slower than outside
             (github.com/jax-ml/jax/issues/12868); there the steps are called one by one.
 
         Returns:
