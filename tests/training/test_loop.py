@@ -97,7 +97,8 @@ class TestAWholeRun:
         assert loop.evaluate_bundle(tiny.config(), tmp_path) == tiny.results["test"]
         assert read(tmp_path / "evaluation" / "results.json") == tiny.results["test"]
         for name in ("predictions.csv", "confusion.csv"):
-            assert (tmp_path / name).read_text() == (tiny.workdir / name).read_text()
+            mine = tmp_path / "evaluation" / name
+            assert mine.read_text() == (tiny.workdir / name).read_text()
 
     def test_done_again_is_done(self, tiny, tmp_path):
         shutil.copytree(tiny.workdir, tmp_path / "run")
