@@ -23,6 +23,10 @@ def get_config():
         config.model.encoder.width_divisor = 32
         config.model.gcn.layers = 1
 
+        config.augment.roll = False
+        config.augment.time_masks = 0
+        config.augment.mel_masks = 0
+
         config.train.batch_size = 8
         config.train.epochs = 2
     return config
