@@ -9,7 +9,7 @@ epoch of every run.
 import argparse
 from pathlib import Path
 
-import runs
+import harness
 
 MODELS = ("ergl", "cnn")
 
@@ -33,10 +33,10 @@ def main() -> None:
         for seed in options.seeds
         for model in MODELS
     }
-    runs.run_all(flags, options.root, at_once=options.at_once)
+    harness.run_all(flags, options.root, at_once=options.at_once)
     rows = []
     for model in MODELS:
-        found = [runs.results(options.root / f"{model}-{seed}") for seed in options.seeds]
+        found = [harness.results(options.root / f"{model}-{seed}") for seed in options.seeds]
         scores = [result["test"]["class_mean_accuracy"] for result in found]
         seconds = [result["training_seconds"] for result in found]
         each = ", ".join(f"{100 * score:.2f}" for score in scores)
@@ -45,18 +45,18 @@ def main() -> None:
                 model,
                 f"{found[0]['parameters']:,}",
                 each,
-                runs.mean_std(scores),
+                harness.mean_std(scores),
                 f"{sum(seconds) / len(seconds) / 60:.1f} min",
             ]
         )
-    print(runs.table(["model", "parameters", "seeds", "mean ± std, %", "training"], rows))
+    print(harness.table(["model", "parameters", "seeds", "mean ± std, %", "training"], rows))
     print("\nLoss and training accuracy (%, of mixed clips) after each epoch:\n")
-    logs = {name: runs.epochs(options.root / name) for name in flags}
+    logs = {name: harness.epochs(options.root / name) for name in flags}
     rows = [
         [lines[0]["epoch"], *(f"{x['loss']:.3f} / {100 * x['accuracy']:.0f}" for x in lines)]
         for lines in zip(*logs.values(), strict=True)
     ]
-    print(runs.table(["epoch", *logs], rows))
+    print(harness.table(["epoch", *logs], rows))
 
 
 if __name__ == "__main__":

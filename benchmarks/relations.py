@@ -10,7 +10,7 @@ only in whether these sound over one another or in turn.
 import argparse
 from pathlib import Path
 
-import runs
+import harness
 
 from ergl_jax.datasets.synthetic import RELATIONAL_PAIRS
 
@@ -45,21 +45,21 @@ def main() -> None:
         ]
         for (variant, seed), name in names.items()
     }
-    runs.run_all(flags, options.root, at_once=options.at_once)
+    harness.run_all(flags, options.root, at_once=options.at_once)
     related = {scene for pair in RELATIONAL_PAIRS for scene in pair}
     rows = []
     for variant in VARIANTS:
         scores = [
             accuracies(options.root / names[variant, seed], related) for seed in options.seeds
         ]
-        rows.append([variant, *map(runs.mean_std, zip(*scores, strict=True))])
+        rows.append([variant, *map(harness.mean_std, zip(*scores, strict=True))])
     header = ["", "all scenes", "relational pairs", "other scenes", "event mAP"]
-    print(runs.table(header, rows))
+    print(harness.table(header, rows))
 
 
 def accuracies(workdir: Path, related: set[str]) -> tuple[float, float, float, float]:
     """Accuracy over all clips, those of `related` scenes and the others, and the event mAP."""
-    clips = runs.predictions(workdir)
+    clips = harness.predictions(workdir)
 
     def accuracy(chosen) -> float:
         hits = [clip["scene"] == clip["predicted"] for clip in clips if chosen(clip["scene"])]
@@ -69,7 +69,7 @@ def accuracies(workdir: Path, related: set[str]) -> tuple[float, float, float, f
         accuracy(lambda scene: True),
         accuracy(lambda scene: scene in related),
         accuracy(lambda scene: scene not in related),
-        runs.results(workdir)["test"]["event_map"],
+        harness.results(workdir)["test"]["event_map"],
     )
 
 
