@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax
 
 from ergl_jax.models.ergl import Output
-from ergl_jax.models.panns import Encoder, he_uniform, small_uniform
+from ergl_jax.models.layers import he_uniform, small_uniform
+from ergl_jax.models.panns import Encoder
 
 
 class CNN(nn.Module):

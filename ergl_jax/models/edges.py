@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ergl_jax.models.panns import he_uniform
+from ergl_jax.models.layers import he_uniform
 
 
 class _Projections(nn.Module):

@@ -12,7 +12,8 @@ from ergl_jax.errors import InputError
 from ergl_jax.models.edges import EdgeLearning
 from ergl_jax.models.events import EventClassifier, EventEmbeddings
 from ergl_jax.models.gated_gcn import GatedGCNLayer
-from ergl_jax.models.panns import Encoder, small_uniform
+from ergl_jax.models.layers import small_uniform
+from ergl_jax.models.panns import Encoder
 
 
 @struct.dataclass
@@ -34,6 +35,44 @@ class Output:
     scene_logits: jax.Array  # (B, scenes), float32
     event_logits: jax.Array | None = None  # (B, n), float32
     graph: Graph | None = None
+
+
+class GraphHead(nn.Module):
+    """All of ERGL that follows the event tokens: nodes, edges, graph convolutions, scene (§2.2-3).
+
+    Attributes: as of `ERGL`.
+    """
+
+    num_scenes: int
+    mel: bool = True
+    gcn_layers: int = 2
+    gate: str = "sigmoid"
+    dropout: float = 0.5
+    axis_name: str | None = None
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, v: jax.Array, *, train: bool) -> Output:
+        """Tokens v_{i,t} (B, n, T, C) -> Output with its Graph."""
+        # §2.1 pools time by max plus mean; here the tokens, for a short sound among many silent
+        # frames is lost in their mean. Halved, so that one token is its own node.
+        nodes_in = (v.max(axis=2) + v.mean(axis=2)) / 2  # v_i: (B, n, C)
+        event_logits = EventClassifier(name="event_classifier")(nodes_in)
+        if self.mel:
+            edges_in = EdgeLearning(self.dtype, name="mel")(v)
+        else:
+            batch, n, channels = nodes_in.shape
+            edges_in = jnp.zeros((batch, n, n, channels), v.dtype)
+        nodes, edges, gates = nodes_in, edges_in, []
+        for layer in range(self.gcn_layers):
+            gcn = GatedGCNLayer(self.gate, self.axis_name, self.dtype, name=f"gcn{layer}")
+            nodes, edges, eta = gcn(nodes, edges, train=train)
+            gates.append(eta)
+        x = nodes.reshape(nodes.shape[0], -1).astype(jnp.float32)  # (B, n * C)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        scene_logits = nn.Dense(self.num_scenes, kernel_init=small_uniform, name="scene")(x)
+        graph = Graph(v, nodes_in, edges_in, nodes, edges, jnp.stack(gates))
+        return Output(scene_logits, event_logits, graph)
 
 
 class ERGL(nn.Module):
@@ -69,25 +108,16 @@ class ERGL(nn.Module):
         v = EventEmbeddings(
             self.num_events, self.channels, self.tokens, self.dropout, self.dtype, name="events"
         )(h, train=train)  # (B, n, T, C)
-        # §2.1 pools time by max plus mean; here the tokens, for a short sound among many silent
-        # frames is lost in their mean. Halved, so that one token is its own node.
-        nodes_in = (v.max(axis=2) + v.mean(axis=2)) / 2  # v_i: (B, n, C)
-        event_logits = EventClassifier(name="event_classifier")(nodes_in)
-        if self.mel:
-            edges_in = EdgeLearning(self.dtype, name="mel")(v)
-        else:
-            batch, n, channels = nodes_in.shape
-            edges_in = jnp.zeros((batch, n, n, channels), v.dtype)
-        nodes, edges, gates = nodes_in, edges_in, []
-        for layer in range(self.gcn_layers):
-            gcn = GatedGCNLayer(self.gate, self.axis_name, self.dtype, name=f"gcn{layer}")
-            nodes, edges, eta = gcn(nodes, edges, train=train)
-            gates.append(eta)
-        x = nodes.reshape(nodes.shape[0], -1).astype(jnp.float32)  # (B, n * C)
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        scene_logits = nn.Dense(self.num_scenes, kernel_init=small_uniform, name="scene")(x)
-        graph = Graph(v, nodes_in, edges_in, nodes, edges, jnp.stack(gates))
-        return Output(scene_logits, event_logits, graph)
+        return GraphHead(
+            num_scenes=self.num_scenes,
+            mel=self.mel,
+            gcn_layers=self.gcn_layers,
+            gate=self.gate,
+            dropout=self.dropout,
+            axis_name=self.axis_name,
+            dtype=self.dtype,
+            name="head",
+        )(v, train=train)
 
 
 def check_num_events(num_events: int) -> None:

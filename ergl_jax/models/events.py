@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ergl_jax.errors import InputError
-from ergl_jax.models.panns import he_uniform
+from ergl_jax.models.layers import he_uniform
 
 TOKENS = ("frame", "clip")
 

@@ -11,7 +11,7 @@ import jraph
 import numpy as np
 
 from ergl_jax.errors import InputError
-from ergl_jax.models.panns import batch_norm, he_uniform
+from ergl_jax.models.layers import BatchNormReLU, he_uniform
 
 GATES = ("sigmoid", "softmax")
 
@@ -44,12 +44,11 @@ class GatedGCNLayer(nn.Module):
             return dense(x)
 
         e_hat = linear("A", h)[:, :, None] + linear("B", h)[:, None, :] + linear("C", e)
-        normed = batch_norm(train, self.axis_name, self.dtype)(e_hat)
-        e = e + nn.relu(normed)
+        e = e + BatchNormReLU(self.axis_name, self.dtype)(e_hat, train=train)
         eta = gates(e_hat, e, self.gate).astype(self.dtype)
         received = jnp.einsum("bijc,bjc->bic", eta, linear("V", h))
-        nodes = batch_norm(train, self.axis_name, self.dtype)(linear("U", h) + received)
-        return h + nn.relu(nodes), e, eta
+        nodes = linear("U", h) + received
+        return h + BatchNormReLU(self.axis_name, self.dtype)(nodes, train=train), e, eta
 
 
 def gates(e_hat: jax.Array, e_new: jax.Array, gate: str) -> jax.Array:

@@ -3,7 +3,6 @@
 Shapes: B clips, F frames, M mel bins, T encoder frames, D encoder channels.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -11,16 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from ergl_jax.errors import InputError
-
-# Uniform in +-sqrt(6 / fan_in): for convolutions and dense layers alike.
-he_uniform = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
-# A tenth of that for the scene layers, so that training begins near equal probabilities. The
-# features it reads are all positive and alike from clip to clip: at full size their common part
-# drowns the rest, and ERGL learns much slower (benchmarks/RESULTS.md, "Scene layer").
-small_uniform = nn.initializers.variance_scaling(0.02, "fan_in", "uniform")
-
-BATCH_NORM_MOMENTUM = 0.9  # in Flax's sense: 0.1 in PyTorch's
-BATCH_NORM_EPSILON = 1e-5
+from ergl_jax.models.layers import (
+    BATCH_NORM_EPSILON,
+    BATCH_NORM_MOMENTUM,
+    BatchNormReLU,
+    average_pool_2x2,
+    he_uniform,
+)
 
 
 class Architecture(NamedTuple):
@@ -37,35 +33,6 @@ ARCHITECTURES = {
     "cnn10": Architecture((64, 128, 256, 512), kernel=3, convolutions=2, pools=4),
     "cnn6": Architecture((64, 128, 256, 512), kernel=5, convolutions=1, pools=4),
 }
-
-
-def batch_norm(
-    train: bool, axis_name: str | None, dtype: jnp.dtype, *, two_passes: bool = False
-) -> Callable:
-    """BatchNorm over the last axis, its statistics shared by all devices of `axis_name`.
-
-    `two_passes` takes the variance around the mean instead of E[x²] - E[x]², which loses digits
-    where the mean is large beside the spread.
-
-    Parameters and statistics are float32 whatever `dtype` is computed in. Flax keeps the biased
-    running variance where PyTorch keeps the unbiased one: with N values a channel they differ by
-    the factor N / (N - 1).
-    """
-    return nn.BatchNorm(
-        use_running_average=not train,
-        momentum=BATCH_NORM_MOMENTUM,
-        epsilon=BATCH_NORM_EPSILON,
-        axis_name=axis_name,
-        dtype=dtype,
-        use_fast_variance=not two_passes,
-    )
-
-
-def average_pool_2x2(x: jax.Array) -> jax.Array:
-    """(B, H, W, C) -> (B, H // 2, W // 2, C); an odd last row or column is dropped."""
-    height, width = x.shape[1] // 2, x.shape[2] // 2
-    x = x[:, : 2 * height, : 2 * width]
-    return x.reshape(x.shape[0], height, 2, width, 2, x.shape[3]).mean(axis=(2, 4))
 
 
 class ConvBlock(nn.Module):
@@ -89,8 +56,7 @@ class ConvBlock(nn.Module):
                 kernel_init=he_uniform,
                 dtype=self.dtype,
             )(x)
-            x = batch_norm(train, self.axis_name, self.dtype)(x)
-            x = nn.relu(x)
+            x = BatchNormReLU(self.axis_name, self.dtype)(x, train=train)
         return average_pool_2x2(x) if self.pool else x
 
 
@@ -124,8 +90,14 @@ class Encoder(nn.Module):
                 f"least {shortest} frames and mel bins, not {log_mel.shape[1:]}: use longer clips"
             )
         # One mean, variance, scale and offset for each mel bin: M is the channel axis here. In dB
-        # the mean is far from zero.
-        x = batch_norm(train, self.axis_name, jnp.float32, two_passes=True)(log_mel)
+        # the mean is far from zero, where E[x²] - E[x]² loses digits.
+        x = nn.BatchNorm(
+            use_running_average=not train,
+            momentum=BATCH_NORM_MOMENTUM,
+            epsilon=BATCH_NORM_EPSILON,
+            axis_name=self.axis_name,
+            use_fast_variance=False,
+        )(log_mel)
         x = x[..., None].astype(self.dtype)  # (B, F, M, 1)
         for index, channels in enumerate(spec.channels):
             if channels % self.width_divisor:

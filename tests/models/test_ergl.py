@@ -199,6 +199,7 @@ def test_the_stages_are_joined_as_the_paper_says(mel):
     embed = EventEmbeddings(EVENTS, CHANNELS)
     close(graph.tokens, evaluate(embed, {"params": params["events"]}, h))
     close(graph.nodes_in, (graph.tokens.max(axis=2) + graph.tokens.mean(axis=2)) / 2)
+    params, stats = params["head"], stats["head"]
     p = params["event_classifier"]
     close(out.event_logits, (graph.nodes_in * p["kernel"]).sum(-1) + p["bias"])
     if mel:
@@ -224,11 +225,12 @@ def test_reordering_the_events_reorders_the_graph_and_leaves_the_scene(fields):
     model, x, order = tiny(**fields), spectrograms(), np.array([2, 0, 3, 1])
     variables = random_variables(model, x)
     params = dict(variables["params"])
-    for name in ("events", "event_classifier"):
+    head = params["head"] = dict(params["head"])
+    for tree, name in ((params, "events"), (head, "event_classifier")):
         per_event = ("kernel", "bias")
-        params[name] = {k: v[order] if k in per_event else v for k, v in params[name].items()}
-    rows = params["scene"]["kernel"].reshape(EVENTS, CHANNELS, SCENES)
-    params["scene"] = params["scene"] | {"kernel": rows[order].reshape(-1, SCENES)}
+        tree[name] = {k: v[order] if k in per_event else v for k, v in tree[name].items()}
+    rows = head["scene"]["kernel"].reshape(EVENTS, CHANNELS, SCENES)
+    head["scene"] = head["scene"] | {"kernel": rows[order].reshape(-1, SCENES)}
 
     before = evaluate(model, variables, x)
     after = evaluate(model, variables | {"params": params}, x)
@@ -315,7 +317,7 @@ def test_bfloat16_computes_near_float32():
 
 # Gradients
 
-LAST_EDGES = {"gcn1/BatchNorm_0/bias", "gcn1/BatchNorm_0/scale"}
+LAST_EDGES = {"head/gcn1/BatchNormReLU_0/bias", "head/gcn1/BatchNormReLU_0/scale"}
 
 
 @pytest.mark.parametrize(
@@ -326,11 +328,12 @@ LAST_EDGES = {"gcn1/BatchNorm_0/bias", "gcn1/BatchNorm_0/scale"}
         # ME-GraphAU's gates are made of e', so nothing is left over.
         ({"gate": "softmax"}, set()),
         # Without MEL the first layer multiplies C by zeros.
-        ({"mel": False}, LAST_EDGES | {"gcn0/C/kernel"}),
+        ({"mel": False}, LAST_EDGES | {"head/gcn0/C/kernel"}),
         # A softmax over one key is 1 whatever query and key are.
         (
             {"tokens": "clip"},
-            LAST_EDGES | {f"mel/nnm/_Projections_0/{name}/kernel" for name in ("query", "key")},
+            LAST_EDGES
+            | {f"head/mel/nnm/_Projections_0/{name}/kernel" for name in ("query", "key")},
         ),
     ],
 )

@@ -13,7 +13,7 @@ from ergl_jax.models.gated_gcn import GatedGCNLayer, to_graphs_tuple
 
 CLIPS, NODES, CHANNELS = 2, 4, 3
 SHAPE = (CLIPS, NODES, CHANNELS)
-EDGES, NODE = "BatchNorm_0", "BatchNorm_1"  # the BatchNorm of ê, and of the nodes
+EDGES, NODE = "BatchNormReLU_0", "BatchNormReLU_1"  # the BatchNorm of ê, and of the nodes
 # Compiling is most of the time here.
 QUICK = {"xla_backend_optimization_level": 0}
 GATES = pytest.mark.parametrize("gate", ["sigmoid", "softmax"])

@@ -2,14 +2,13 @@
 
 import math
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ergl_jax.errors import InputError
-from ergl_jax.models.panns import ARCHITECTURES, Encoder, average_pool_2x2
+from ergl_jax.models.panns import ARCHITECTURES, Encoder
 
 SHORTEST = {"cnn14": 32, "cnn10": 16, "cnn6": 16}
 
@@ -61,17 +60,6 @@ def test_width_divisor_divides_all_channels():
     assert widths == [2, 4, 8, 16, 32, 64]
 
 
-def test_average_pool():
-    x = jax.random.normal(KEY, (2, 5, 7, 3))
-    got = average_pool_2x2(x)
-    want = [[(x[:, i : i + 2, j : j + 2]).mean((1, 2)) for j in (0, 2, 4)] for i in (0, 2)]
-    assert got.shape == (2, 2, 3, 3)
-    np.testing.assert_allclose(got, jnp.stack([jnp.stack(row, 1) for row in want], 1), atol=1e-6)
-    np.testing.assert_allclose(got, nn.avg_pool(x, (2, 2), (2, 2)), atol=1e-6)
-    # The odd last row and column are dropped.
-    np.testing.assert_array_equal(got, average_pool_2x2(x.at[:, 4].set(9.0).at[:, :, 6].set(9.0)))
-
-
 def naive_encoder(variables, x, convolutions, pools):
     """PANNs' blocks in NumPy float64, in evaluation mode."""
     variables = jax.tree.map(np.float64, variables)
@@ -96,7 +84,7 @@ def naive_encoder(variables, x, convolutions, pools):
         p, s = params[f"ConvBlock_{block}"], stats[f"ConvBlock_{block}"]
         for c in range(convolutions):
             x = conv(x, p[f"Conv_{c}"]["kernel"])
-            x = np.maximum(norm(x, p[f"BatchNorm_{c}"], s[f"BatchNorm_{c}"]), 0.0)
+            x = np.maximum(norm(x, p[f"BatchNormReLU_{c}"], s[f"BatchNormReLU_{c}"]), 0.0)
         if block < pools:
             h, w = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
             x = (x[:, :h:2, :w:2] + x[:, 1:h:2, :w:2] + x[:, :h:2, 1:w:2] + x[:, 1:h:2, 1:w:2]) / 4
