@@ -50,7 +50,7 @@ def main() -> None:
             ]
         )
     print(harness.table(["model", "parameters", "seeds", "mean ± std, %", "training"], rows))
-    print("\nLoss and training accuracy (%, of mixed clips) after each epoch:\n")
+    print("\nLoss and training accuracy (%) after each epoch:\n")
     logs = {name: harness.epochs(options.root / name) for name in flags}
     rows = [
         [lines[0]["epoch"], *(f"{x['loss']:.3f} / {100 * x['accuracy']:.0f}" for x in lines)]

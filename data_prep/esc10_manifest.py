@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from ergl_jax.errors import InputError
+from ergl_jax.errors import InputError, make_directory
 from ergl_jax.labels import AUDIOSET
 
 # ESC-50's category, the older ESC-10's label where it differs, and AudioSet's name.
@@ -47,6 +47,8 @@ def read_clips(root: Path) -> list[dict[str, str]]:
             rows = list(csv.DictReader(file))
     else:
         raise InputError(f"{root} has neither meta/esc50.csv nor meta.csv: is it a copy of ESC-50?")
+    if not rows:
+        raise InputError(f"{meta}: no clip of ESC-10")
     clips = []
     for row in rows:
         if missing := [name for name in ("filename", label, "fold", source) if not row.get(name)]:
@@ -67,7 +69,9 @@ def read_clips(root: Path) -> list[dict[str, str]]:
 def write_manifest(out: Path, clips: list[dict[str, str]]) -> None:
     """Clips with an event column for each class: 1 for the clip's own, else 0."""
     events = sorted({CLASSES[clip["scene"]] for clip in clips}, key=AUDIOSET.index)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(out.parent, "directory")
+    if out.is_dir():
+        raise InputError(f"{out} is a directory: name the file to write")
     beside = out.with_suffix(".writing")
     with open(beside, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -85,10 +89,10 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         clips = read_clips(options.root)
+        write_manifest(options.out, clips)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    write_manifest(options.out, clips)
     print(f"{len(clips)} clips in {options.out}")
     return 0
 

@@ -29,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--test_folds", type=_folds, default=[], help="folds of the test split, as 4 or 4,5")
     add("--validation_folds", type=_folds, default=[], help="folds of the validation split")
     add("--validation_fraction", type=float, default=0.3, help="held out where none is given")
-    add("--split_seed", type=int, default=0, help="settles which groups are held out")
+    add("--validation_seed", type=int, default=0, help="settles which groups are held out")
     add("--licence", default="", help="of the recordings; goes into every bundle trained on them")
     add("--data_dir", default="data/prepared", help="where datasets are kept")
     add("--front_end", default="paper", help=" or ".join(FRONT_ENDS))
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
             licence=args.licence,
         )
         dataset = builder.prepare(
-            splits.hold_out_groups(corpus, args.validation_fraction, args.split_seed),
+            splits.hold_out_groups(corpus, args.validation_fraction, args.validation_seed),
             data_dir=args.data_dir,
             front_end=get_front_end(args.front_end),
             clip_seconds=args.clip_seconds,
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
             strict=args.strict,
         )
     except InputError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     print(dataset.path)
     width = max(len(scene) for scene in ("scene", *dataset.scenes))

@@ -26,7 +26,7 @@ def train_indices(num_examples: int, batch_size: int, *, seed: int, epoch: int) 
     if not 1 <= batch_size <= num_examples:
         raise InputError(
             f"a batch of {batch_size} from {num_examples} training clips: "
-            f"set config.train.batch_size from 1 to {num_examples}"
+            f"set train.batch_size from 1 to {num_examples}"
         )
     rng = np.random.default_rng(np.random.SeedSequence([seed, epoch]))
     steps = num_examples // batch_size

@@ -15,6 +15,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import os
 import sys
 import tempfile
@@ -28,7 +29,7 @@ import tqdm
 
 from ergl_jax import audio
 from ergl_jax.datasets.manifest import SPLITS, Clip, Corpus
-from ergl_jax.errors import InputError
+from ergl_jax.errors import InputError, make_directory
 
 BATCH = 16  # waveforms to one call of log_mel; the last batch is padded, so it compiles once
 ROWS_PER_SHARD = 1000  # about 256 MB of 10 s clips
@@ -65,13 +66,16 @@ def prepare(
     """
     if not corpus.clips:
         raise InputError(f"{corpus.name}: no clips")
-    if not clip_seconds > 0:
-        raise InputError(f"clip_seconds is {clip_seconds}: it must be positive")
+    if not 0 < clip_seconds < math.inf:
+        raise InputError(f"clip_seconds is {clip_seconds}: it must be positive and finite")
+    if front_end.num_samples(clip_seconds) <= front_end.n_fft // 2:
+        least = (front_end.n_fft // 2 + 1) / front_end.sample_rate
+        raise InputError(f"clip_seconds is {clip_seconds}: {front_end.name} needs {least:.3f} s")
     if pad not in ("zero", "repeat"):
         raise InputError(f'pad is {pad!r}: choose "zero" or "repeat"')
     if long not in ("crop", "windows"):
         raise InputError(f'long is {long!r}: choose "crop" or "windows"')
-    data_dir = Path(data_dir).expanduser()
+    data_dir = make_directory(Path(data_dir).expanduser(), "data_dir")
     with _no_tfds_warnings():
         builder = ErglScenes(corpus, data_dir, front_end, float(clip_seconds), pad, long, strict)
     with tempfile.TemporaryDirectory() as downloads:  # TFDS wants one; nothing is downloaded

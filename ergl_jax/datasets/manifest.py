@@ -87,7 +87,7 @@ def read_manifest(
     Raises:
       InputError: one line that names file, line and field.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     header, rows = _read_rows(path)
     splits = _splits(path, header, rows, test_folds, validation_folds)
     groups = [row.cells.get("group") or row.cells["file"] for row in rows]
@@ -205,7 +205,7 @@ def _read_events(path, header, rows, events_file) -> tuple[tuple[str, ...], np.n
             raise InputError(
                 f"{path}: has event columns, and {events_file} gives events too; keep one"
             )
-        return _read_events_npz(Path(events_file), rows)
+        return _read_events_npz(Path(events_file).expanduser(), rows)
     names = tuple(column.removeprefix("event:").strip() for column in columns)
     if "" in names:
         raise InputError(f"{path}, line 1: a column 'event:' has no event name")

@@ -38,7 +38,7 @@ def corpus(root: str | os.PathLike) -> Corpus:
       InputError: there is none yet; the message, one screen, says what is missing, the download's
         size and how to go on.
     """
-    root = Path(root)
+    root = Path(root).expanduser()
     manifest = root / "manifest.csv"
     if not manifest.is_file():
         raise InputError(

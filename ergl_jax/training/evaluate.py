@@ -22,7 +22,6 @@ class Predictions:
     scene: np.ndarray  # (N,)
     event_probabilities: np.ndarray | None  # (N, n)
     events: np.ndarray  # (N, E), all events of the dataset
-    names: list[str]
 
 
 def predict(
@@ -48,7 +47,6 @@ def predict(
         scene=whole["scene"],
         event_probabilities=whole.get("event_probabilities"),
         events=whole["events"],
-        names=[split[index]["name"] for index in range(len(split))],
     )
 
 
@@ -101,8 +99,10 @@ def evaluate(
     return predictions, scores(predictions, np.array(events, int), threshold=threshold)
 
 
-def write(directory: Path, predictions: Predictions, scenes: tuple[str, ...]) -> None:
-    """Writes predictions.csv, confusion.csv and confusion.png of a test split."""
+def write(
+    directory: Path, predictions: Predictions, split: SceneSplit, scenes: tuple[str, ...]
+) -> None:
+    """Writes predictions.csv, confusion.csv and confusion.png of the split predicted."""
     counts = metrics.confusion(
         predictions.scene, predictions.scene_logits.argmax(axis=1), len(scenes)
     )
@@ -116,7 +116,8 @@ def write(directory: Path, predictions: Predictions, scenes: tuple[str, ...]) ->
     with open(directory / "predictions.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["clip", "scene", "predicted", *scenes])
-        rows = zip(predictions.names, predictions.scene, probabilities, strict=True)
+        names = (split[index]["name"] for index in range(len(split)))
+        rows = zip(names, predictions.scene, probabilities, strict=True)
         writer.writerows(
             [name, scenes[truth], scenes[p.argmax()], *(f"{x:.6f}" for x in p)]
             for name, truth, p in rows

@@ -27,10 +27,15 @@ def load(split: SceneSplit, events: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def is_resident(mode: str, split: SceneSplit) -> bool:
-    """Whether the split is to lie on every local device; half of a device's memory is the limit."""
+def check_resident(mode: str) -> None:
+    """InputError unless `mode` is one of RESIDENT."""
     if mode not in RESIDENT:
         raise InputError(f"data.resident={mode!r} is not one of: {', '.join(RESIDENT)}")
+
+
+def is_resident(mode: str, split: SceneSplit) -> bool:
+    """Whether the split is to lie on every local device; half of a device's memory is the limit."""
+    check_resident(mode)
     if mode != "auto":
         return mode == "always"
     needed = len(split) * split[0]["log_mel"].nbytes

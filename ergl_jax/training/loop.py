@@ -25,7 +25,7 @@ from ergl_jax import models
 from ergl_jax.datasets import batches, sources
 from ergl_jax.datasets.builder import SceneDataset
 from ergl_jax.datasets.events import top_events
-from ergl_jax.errors import InputError
+from ergl_jax.errors import InputError, make_directory
 from ergl_jax.inference.bundle import Bundle
 from ergl_jax.inference.bundle import load as load_bundle
 from ergl_jax.training import evaluate, feed, optimizer, steps, writers
@@ -62,7 +62,7 @@ def evaluate_bundle(config, workdir: Path) -> dict:
     bundle = load_bundle(workdir / "bundle")
     dataset = sources.open_dataset(config.data)
     directory = workdir / "evaluation"
-    directory.mkdir(exist_ok=True)
+    make_directory(directory, "directory")
     results = _test(bundle, dataset, config, directory)
     _write_json(directory / "results.json", results)
     return results
@@ -73,7 +73,13 @@ def check_workdir(config, workdir: Path) -> None:
     mine = json.loads(config.to_json())
     path = workdir / "config.json"
     if path.exists():
-        theirs = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            theirs = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(
+                f"{path} is damaged ({error}): choose another --workdir, or delete the file to go "
+                "on with these settings"
+            ) from error
         if different := sorted(_differences(theirs, mine)):
             raise InputError(
                 f"{workdir} belongs to a run with other settings: {'; '.join(different)}. "
@@ -105,6 +111,9 @@ def _check(config) -> None:
     for field in ("epochs", "validate_every"):
         if config.train[field] < 1:
             raise InputError(f"train.{field}={config.train[field]}: use 1 or more")
+    if not 0 < config.data.event_threshold <= 1:
+        raise InputError(f"data.event_threshold={config.data.event_threshold}: use 0 to 1")
+    feed.check_resident(config.data.resident)
 
 
 class _Run:
@@ -135,7 +144,7 @@ class _Run:
         self.parameters = sum(x.size for x in jax.tree.leaves(state.params))
         self.like = jax.device_get(state)
         # Here, where data and settings have proved good: a mistake takes no directory.
-        workdir.mkdir(parents=True, exist_ok=True)
+        make_directory(workdir, "workdir")
         _write_json(workdir / "config.json", json.loads(config.to_json()))
         self.checkpoints = Checkpoints(workdir / "checkpoints")
         self.progress = Progress()
@@ -290,7 +299,7 @@ def _test(bundle: Bundle, dataset: SceneDataset, config, directory: Path) -> dic
         threshold=config.data.event_threshold,
         batch_size=math.ceil(VALIDATION_BATCH / devices) * devices,
     )
-    evaluate.write(directory, predictions, bundle.scenes)
+    evaluate.write(directory, predictions, dataset.split("test"), bundle.scenes)
     return scores
 
 

@@ -18,6 +18,8 @@ def learning_rate(config, *, steps_per_epoch: int, epochs: int) -> optax.Schedul
             f"optimizer.warmup_epochs={config.warmup_epochs} is not within 0 and "
             f"train.epochs={epochs}"
         )
+    if not config.weight_decay >= 0:
+        raise InputError(f"optimizer.weight_decay={config.weight_decay} is below zero: try 1e-2")
     warmup = int(config.warmup_epochs * steps_per_epoch)  # down, so that a step is left
     if config.schedule == "constant":
         main = optax.constant_schedule(config.learning_rate)

@@ -96,18 +96,28 @@ def test_every_class_has_a_name_of_audiosets(script):
     assert len(set(script.CLASSES.values())) == 10
 
 
-@pytest.mark.parametrize("mistake", ["no corpus", "no such class"])
+@pytest.mark.parametrize("mistake", ["no corpus", "no such class", "no clip"])
 def test_a_mistake_is_one_line_and_status_two(script, older, tmp_path, capsys, mistake):
     root = older
     if mistake == "no corpus":
         root = tmp_path / "nowhere"
-    else:
+    elif mistake == "no such class":
         row = dict(filename="a.ogg", label="cat", fold=1, source="x")
         write(older / "meta.csv", [row])
+    else:
+        (older / "meta.csv").write_text("filename,label,fold,source\n")
     assert script.main([f"--root={root}", f"--out={tmp_path}/esc10.csv"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "meta.csv" in line and ("'cat'" in line or "esc50.csv" in line)
+    assert "meta.csv" in line and any(x in line for x in ("'cat'", "esc50.csv", "no clip"))
     assert not (tmp_path / "esc10.csv").exists()
+
+
+def test_an_output_that_cannot_be_written_is_named(script, older, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file" / "esc10.csv", tmp_path):
+        assert script.main([f"--root={older}", f"--out={out}"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ") and str(out if out == tmp_path else out.parent) in line
 
 
 def test_the_real_corpus_fits_the_configuration(script, tmp_path):

@@ -181,6 +181,8 @@ def test_a_split_that_loses_every_clip_is_an_error(tmp_path, capfd):
         (dict(pad="edge"), "pad is 'edge'"),
         (dict(long="all"), "long is 'all'"),
         (dict(clip_seconds=0), "clip_seconds is 0"),
+        (dict(clip_seconds=float("inf")), "clip_seconds is inf"),
+        (dict(clip_seconds=0.01), "clip_seconds is 0.01: panns_16k needs 0.016 s"),
     ],
 )
 def test_wrong_arguments(tmp_path, changes, message):

@@ -169,12 +169,29 @@ def test_another_configuration_is_refused_and_named(tiny):
         ({"model__name": "rnn"}, "model.name='rnn'"),
         ({"augment__mel_width": -1}, "augment.mel_width=-1"),
         ({"optimizer__schedule": "step"}, "optimizer.schedule='step'"),
+        ({"optimizer__weight_decay": -1.0}, "optimizer.weight_decay=-1.0"),
+        ({"data__event_threshold": 7.0}, "data.event_threshold=7.0"),
+        ({"data__resident": "sometimes"}, "data.resident='sometimes'"),
+        ({"data__clip_seconds": float("inf")}, "clip_seconds is inf"),
     ],
 )
 def test_a_mistake_is_named_and_takes_no_directory(tiny, tmp_path, overrides, message):
     with pytest.raises(InputError, match=message):
         loop.train(tiny.config(**overrides), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_that_cannot_be_made_or_read_is_named(tiny, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="workdir .*file/run can't be made: Not a directory"):
+        loop.train(tiny.config(), tmp_path / "file" / "run")
+    with pytest.raises(InputError, match="data_dir .*file/data can't be made"):
+        loop.train(tiny.config(data__data_dir=str(tmp_path / "file" / "data")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{")
+    with pytest.raises(InputError, match="config.json is damaged"):
+        loop.train(tiny.config(), tmp_path / "run")
 
 
 CNN = {"model__name": "cnn", "optimizer__schedule": "constant", "optimizer__warmup_epochs": 0.0}

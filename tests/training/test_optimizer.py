@@ -104,6 +104,7 @@ def test_a_warm_up_of_nearly_all_epochs_leaves_a_step():
         ({"learning_rate": -1.0}, "learning_rate=-1.0"),
         ({"learning_rate": float("nan")}, "learning_rate=nan"),
         ({"schedule": "step"}, "schedule='step' is not one of: constant, cosine"),
+        ({"weight_decay": -1.0}, "weight_decay=-1.0"),
         ({"warmup_epochs": -1.0}, "warmup_epochs=-1.0"),
         ({"warmup_epochs": 3.0}, "warmup_epochs=3.0 .*epochs=3"),
     ],
