@@ -12,7 +12,7 @@ from configs import ergl
 
 
 def get_config():
-    """ERGL with a quarter of Cnn10's channels, trained with augmentation."""
+    """ERGL with an eighth of Cnn10's channels, trained with augmentation."""
     config = ergl.get_config("folder")
     with config.unlocked():
         config.data.manifest = "data/esc10.csv"
@@ -23,14 +23,14 @@ def get_config():
         config.data.num_events = 10
 
         config.model.encoder.architecture = "cnn10"
-        config.model.encoder.width_divisor = 4
-        config.model.encoder.dropout = 0.1
-        config.model.dropout = 0.2
+        config.model.encoder.width_divisor = 8
+        config.model.encoder.dropout = 0.0
+        config.model.dropout = 0.1
 
         config.optimizer.schedule = "cosine"
         config.optimizer.warmup_epochs = 2.0
         config.train.batch_size = 8
-        config.train.epochs = 60
+        config.train.epochs = 120
 
         config.augment.roll = True
         config.augment.time_masks = 2
