@@ -1,0 +1,95 @@
+"""BatchNorm with ReLU and the pool, with gradients of our own, beside Flax's and JAX's.
+
+    python benchmarks/layers.py
+
+Times an encoder, forward and backward, A and B in turn in one run. Prints a Markdown table of
+medians and their ratio.
+"""
+
+import argparse
+import statistics
+import time
+from unittest import mock
+
+import flax.linen as nn
+import harness
+import jax
+import jax.numpy as jnp
+
+from ergl_jax.models import layers, panns
+
+
+class FlaxBatchNormReLU(nn.Module):
+    """The same layer by Flax, its gradient by JAX."""
+
+    axis_name: str | None = None
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        return nn.relu(
+            nn.BatchNorm(
+                use_running_average=not train,
+                momentum=layers.BATCH_NORM_MOMENTUM,
+                epsilon=layers.BATCH_NORM_EPSILON,
+                axis_name=self.axis_name,
+                dtype=self.dtype,
+            )(x)
+        )
+
+
+def flax_pool(x):
+    return nn.avg_pool(x, (2, 2), (2, 2))
+
+
+def compiled(architecture: str, divisor: int, shape: tuple[int, int, int], changed: dict):
+    """A call that computes an encoder's gradients, with some layers exchanged."""
+    with mock.patch.multiple(panns, **changed):
+        encoder = panns.Encoder(architecture, divisor, dropout=0.0)
+        x = jax.random.normal(jax.random.key(0), shape)
+        variables = encoder.init(jax.random.key(1), x[:1], train=False)
+
+        def loss(params):
+            out, _ = encoder.apply(
+                variables | {"params": params}, x, train=True, mutable=["batch_stats"]
+            )
+            return jnp.square(out).mean()
+
+        gradients = jax.jit(jax.grad(loss)).lower(variables["params"]).compile()
+    return lambda: jax.block_until_ready(gradients(variables["params"]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=7)
+    options = parser.parse_args()
+    variants = {
+        "Flax": {"BatchNormReLU": FlaxBatchNormReLU, "average_pool_2x2": flax_pool},
+        "our BatchNorm with ReLU": {"average_pool_2x2": flax_pool},
+        "our pool": {"BatchNormReLU": FlaxBatchNormReLU},
+        "both": {"BatchNormReLU": layers.BatchNormReLU},
+    }
+    rows = []
+    for architecture, divisor, shape in (
+        ("cnn10", 8, (16, 501, 64)),
+        ("cnn10", 4, (8, 501, 64)),
+        ("cnn14", 1, (2, 1001, 64)),
+    ):
+        calls = {name: compiled(architecture, divisor, shape, v) for name, v in variants.items()}
+        times = {name: [] for name in calls}
+        for repeat in range(options.repeats + 1):
+            for name, call in calls.items():
+                start = time.perf_counter()
+                call()
+                if repeat:  # the first one warms up
+                    times[name].append(time.perf_counter() - start)
+        medians = {name: statistics.median(each) for name, each in times.items()}
+        for name, median in medians.items():
+            what = f"{architecture} / {divisor}, {' x '.join(map(str, shape))}"
+            ratio = medians["Flax"] / median
+            rows.append([what, name, f"{1000 * median:.0f} ms", f"{ratio:.2f}"])
+    print(harness.table(["encoder, input", "layers", "forward and backward", "speed-up"], rows))
+
+
+if __name__ == "__main__":
+    main()
