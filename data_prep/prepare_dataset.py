@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from there", file=sys.stderr)
+        print("interrupted; the same command takes it up again", file=sys.stderr)
         return 130
     print(dataset.path)
     width = max(len(scene) for scene in ("scene", *dataset.scenes))
