@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="tut2018: keep what was downloaded",
     )
-    add("--data_dir", default="data/prepared", help="where datasets are kept")
+    add("--data_dir", default="data/prepared", help="where datasets are kept, and TUT 2018")
     add("--front_end", default="paper", help=" or ".join(FRONT_ENDS))
     add("--clip_seconds", type=float, default=10.0, help="duration of a clip")
     add("--pad", default="zero", choices=["zero", "repeat"], help="what fills a shorter recording")

@@ -69,6 +69,7 @@ class Web(http.server.ThreadingHTTPServer):
         self.asked: list[tuple[str, str | None]] = []  # name and Range of each request
         self.ranges = True  # False: every answer is the whole file
         self.cuts: dict[str, list[int]] = {}  # name -> bytes after which the next answers break off
+        self.stalls: dict[str, int] = {}  # name -> bytes after which its next answer stops for good
         self.states: dict[str, list[int]] = {}  # name -> HTTP errors that come first
 
     def url(self, name: str) -> str:
@@ -95,7 +96,10 @@ class _Answer(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body) - start))
         self.end_headers()
         cut = web.cuts[name].pop(0) if web.cuts.get(name) else None
-        self.wfile.write(body[start:][:cut])
+        stall = web.stalls.pop(name, None)
+        self.wfile.write(body[start:][: cut if stall is None else stall])
+        if stall is not None:
+            self.rfile.read()  # until the other side goes
 
     def log_message(self, *_):
         pass

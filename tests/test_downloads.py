@@ -2,6 +2,10 @@
 
 import hashlib
 import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,6 +74,27 @@ def test_a_later_call_goes_on_from_the_part(offer, web, tmp_path):
     web.asked.clear()
     assert offer(cuts=[]).read_bytes() == BODY
     assert ranges(web) == ["bytes=40000-"]
+
+
+def test_a_killed_process_leaves_what_the_next_goes_on_from(offer, web, tmp_path):
+    web.stalls["a.zip"] = 60_000
+    part = tmp_path / "deep" / "a.zip.part"
+    call = f"fetch({web.url('a.zip')!r}, {str(part.with_suffix(''))!r}, md5={MD5!r})"
+    code = f"from ergl_jax import downloads as d; d.CHUNK = 1000; d.{call}"
+    killed = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).resolve().parents[1],
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while not (part.exists() and part.stat().st_size == 60_000):
+            assert killed.poll() is None
+            time.sleep(0.01)
+    finally:
+        killed.kill()
+        killed.wait()
+    assert offer().read_bytes() == BODY
+    assert ranges(web) == [None, "bytes=60000-"]
 
 
 def test_a_server_without_ranges_starts_anew(offer, web):

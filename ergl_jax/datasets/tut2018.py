@@ -87,7 +87,8 @@ The paper trains on its development set: ten scenes, clips of 10 s, of the offic
        python data_prep/prepare_dataset.py tut2018 --root={root}
   2. Label its events with a pretrained PANN:
        python data_prep/port_panns.py --download=Cnn14_16k --out=data/Cnn14_16k
-       python data_prep/pseudo_label.py --bundle=data/Cnn14_16k --manifest={manifest} \\
+       python data_prep/pseudo_label.py --bundle=data/Cnn14_16k \\
+         --manifest={manifest} \\
          --out={events}
 
 Without any download, this runs at once:
