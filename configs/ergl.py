@@ -26,18 +26,18 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     config.data = data = ml_collections.ConfigDict()
     # "tut2018", "synthetic" or "folder".
     data.source = source
-    # tut2018: the directory that holds manifest.csv and the recordings.
-    data.root = "data/tut2018"
+    # tut2018: the directory that holds manifest.csv and the recordings; "" is <data_dir>/tut2018.
+    data.root = ""
     # folder: the CSV that lists the recordings.
     data.manifest = ""
-    # folder: an .npz of event probabilities; "" takes the one beside the manifest, if any.
+    # tut2018, folder: an .npz of event probabilities; "" takes the one beside the manifest, if any.
     data.events_file = ""
     # folder: for a manifest with folds, which ones test and which ones validate.
     data.test_folds = ()
     data.validation_folds = ()
     # folder: the recordings' licence, handed on in the bundle.
     data.licence = ""
-    # Where prepared features are kept.
+    # Where prepared features are kept, and TUT 2018 itself.
     data.data_dir = "data/prepared"
     # "paper" (32 kHz) or "panns_16k" (what the published Cnn14_16k was trained with).
     data.front_end = "paper"
@@ -52,7 +52,11 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     data.validation_fraction = 0.3
     # Which groups those are.
     data.validation_seed = 0
-    # n: the events of highest accumulated probability in the training split (§3.1).
+    # What ranks the events: "" their probability accumulated over the training split (§3.1), or the
+    # path of a list, an event a line, as data_prep/rank_events.py writes. "paper" is the paper's
+    # own list; it was never published in full, so that is an error which says how to rank instead.
+    data.events = ""
+    # n: the first so many of that ranking become the nodes of the graph.
     data.num_events = 25
     # A label of at least this counts as "present" in the mean average precision of events.
     data.event_threshold = 0.5

@@ -1,17 +1,27 @@
-"""Makes the features of the recordings that a manifest describes.
+"""Makes the features of the recordings that a manifest describes, or of TUT 2018.
 
     python data_prep/prepare_dataset.py --manifest my.csv
+    python data_prep/prepare_dataset.py tut2018 --data_dir data/prepared
 
-Training on the same manifest with the same settings opens what this built. Exit status: 0 when
-every clip was prepared, 1 when some could not be (failures.csv names them), 2 on wrong input.
+Training on the same corpus with the same settings opens what this built. `tut2018` first downloads
+TUT Urban Acoustic Scenes 2018, as far as it isn't there; the same command goes on after a stop.
+Exit status: 0 when every clip was prepared, 1 when some could not be (failures.csv names them), 2
+on wrong input, 130 when interrupted.
 """
 
 import argparse
 import sys
+from pathlib import Path
 
 from ergl_jax.audio import FRONT_ENDS, get_front_end
-from ergl_jax.datasets import builder, manifest, splits
+from ergl_jax.datasets import builder, manifest, splits, tut2018
 from ergl_jax.errors import InputError
+
+# Flags of one source alone.
+ONLY = {
+    "folder": ("manifest", "test_folds", "validation_folds", "licence"),
+    "tut2018": ("root", "archives", "keep_archives"),
+}
 
 
 def _folds(text: str) -> list[str]:
@@ -20,18 +30,29 @@ def _folds(text: str) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Makes the features of the recordings that a manifest describes.",
+        description="Makes the features of a manifest's recordings, or of TUT 2018.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--manifest", required=True, help="CSV: file, scene, split or fold, group, event:<name>")
+    add("source", nargs="?", default="folder", choices=ONLY, help="where the recordings come from")
+    add("--manifest", help="folder: CSV: file, scene, split or fold, group, event:<name>")
     add("--events_file", help=".npz of event probabilities, if not <manifest>.events.npz")
-    add("--test_folds", type=_folds, default=[], help="folds of the test split, as 4 or 4,5")
-    add("--validation_folds", type=_folds, default=[], help="folds of the validation split")
+    add(
+        "--test_folds", type=_folds, default=[], help="folder: folds of the test split, as 4 or 4,5"
+    )
+    add("--validation_folds", type=_folds, default=[], help="folder: folds of the validation split")
     add("--validation_fraction", type=float, default=0.3, help="held out where none is given")
     add("--validation_seed", type=int, default=0, help="settles which groups are held out")
-    add("--licence", default="", help="of the recordings; goes into every bundle trained on them")
-    add("--data_dir", default="data/prepared", help="where datasets are kept")
+    add("--licence", default="", help="folder: of the recordings; goes into every bundle")
+    add("--root", help="tut2018: where the recordings are kept, if not <data_dir>/tut2018")
+    add("--archives", help="tut2018: directory of archives already downloaded")
+    add(
+        "--keep-archives",
+        "--keep_archives",
+        action="store_true",
+        help="tut2018: keep what was downloaded",
+    )
+    add("--data_dir", default="data/prepared", help="where datasets are kept, and TUT 2018")
     add("--front_end", default="paper", help=" or ".join(FRONT_ENDS))
     add("--clip_seconds", type=float, default=10.0, help="duration of a clip")
     add("--pad", default="zero", choices=["zero", "repeat"], help="what fills a shorter recording")
@@ -40,21 +61,42 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _corpus(args: argparse.Namespace) -> manifest.Corpus:
+    """The clips of the source that the flags name."""
+    for source, flags in ONLY.items():
+        for flag in flags:
+            if source != args.source and getattr(args, flag):
+                raise InputError(f"--{flag} is a flag of {source}, not of {args.source}")
+    if args.source == "tut2018":
+        root = args.root or Path(args.data_dir) / "tut2018"
+        print(tut2018.LICENCE, file=sys.stderr)
+        tut2018.prepare(
+            root,
+            release=tut2018.DEVELOPMENT,
+            archives=args.archives,
+            keep_archives=args.keep_archives,
+        )
+        return tut2018.corpus(root, args.events_file)
+    if not args.manifest:
+        raise InputError("no recordings: add --manifest=PATH.csv, or name the source tut2018")
+    return manifest.read_manifest(
+        args.manifest,
+        events_file=args.events_file,
+        test_folds=args.test_folds,
+        validation_folds=args.validation_folds,
+        licence=args.licence,
+    )
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     args = _parser().parse_args(argv)
     try:
-        corpus = manifest.read_manifest(
-            args.manifest,
-            events_file=args.events_file,
-            test_folds=args.test_folds,
-            validation_folds=args.validation_folds,
-            licence=args.licence,
-        )
+        front_end = get_front_end(args.front_end)  # a mistake shows before hours of download
         dataset = builder.prepare(
-            splits.hold_out_groups(corpus, args.validation_fraction, args.validation_seed),
+            splits.hold_out_groups(_corpus(args), args.validation_fraction, args.validation_seed),
             data_dir=args.data_dir,
-            front_end=get_front_end(args.front_end),
+            front_end=front_end,
             clip_seconds=args.clip_seconds,
             pad=args.pad,
             long=args.long,
@@ -63,6 +105,9 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command takes it up again", file=sys.stderr)
+        return 130
     print(dataset.path)
     width = max(len(scene) for scene in ("scene", *dataset.scenes))
     print(f"{'scene':{width}}", *(f"{split:>10}" for split in dataset.sizes))

@@ -12,9 +12,10 @@ SCRIPTS = [ROOT / "run.py", *sorted((ROOT / "configs").glob("*.py"))]
 # Which rooms of the package each room may import, besides itself and ergl_jax's version.
 ROOMS = {
     "errors": set(),
+    "downloads": {"errors"},
     "labels": set(),
     "audio": {"errors"},
-    "datasets": {"audio", "labels", "errors"},
+    "datasets": {"audio", "downloads", "labels", "errors"},
     "models": {"labels", "errors"},
     "inference": {"audio", "models", "labels", "errors"},
     "training": {"audio", "datasets", "models", "inference", "labels", "errors"},

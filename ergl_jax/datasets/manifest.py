@@ -27,6 +27,7 @@ import numpy as np
 
 from ergl_jax.audio import read_audio
 from ergl_jax.errors import InputError
+from ergl_jax.labels import AUDIOSET
 
 SPLITS = ("train", "validation", "test")
 
@@ -75,7 +76,8 @@ def read_manifest(
     Args:
       path: the CSV file, UTF-8.
       events_file: an .npz with arrays `clip` (N,) names with or without extension, `events` (E,)
-        names, `probabilities` (N, E); default `<manifest's stem>.events.npz` if that exists.
+        names, `probabilities` (N, E); or `clip` and `tags` (N, 527), in AudioSet's order. Default
+        `<manifest's stem>.events.npz` if that exists.
       test_folds: folds that make the test split, for a manifest with a `fold` column.
       validation_folds: folds that make the validation split; the other folds train.
       licence: of the recordings; travels with whatever is trained on them.
@@ -231,16 +233,19 @@ def _read_events_npz(path: Path, rows) -> tuple[tuple[str, ...], np.ndarray]:
         raise InputError(f"{path}: can't read the events: {error.strerror or error}") from error
     except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not an .npz of plain arrays") from error
-    for name in ("clip", "events", "probabilities"):
+    values_name = "tags" if "tags" in found else "probabilities"
+    if values_name == "tags":
+        found.setdefault("events", np.array(AUDIOSET))
+    for name in ("clip", "events", values_name):
         if name not in found:
             raise InputError(f"{path}: no array {name!r}; found {', '.join(found)}")
     clips, names = (
         [str(name).strip() for name in found[key].ravel()] for key in ("clip", "events")
     )
-    values = found["probabilities"]
+    values = found[values_name]
     if values.shape != (len(clips), len(names)) or values.dtype.kind not in "fiub":
         raise InputError(
-            f"{path}: 'probabilities' is {values.dtype} {values.shape}: give numbers, "
+            f"{path}: {values_name!r} is {values.dtype} {values.shape}: give numbers, "
             f"({len(clips)} clips, {len(names)} events)"
         )
     for key, entries in (("clip", clips), ("events", names)):
@@ -252,7 +257,7 @@ def _read_events_npz(path: Path, rows) -> tuple[tuple[str, ...], np.ndarray]:
     if wrong.any():
         i, j = np.argwhere(wrong)[0]
         raise InputError(
-            f"{path}: 'probabilities' of {clips[i]!r}, {names[j]!r} is {values[i, j]}: "
+            f"{path}: {values_name!r} of {clips[i]!r}, {names[j]!r} is {values[i, j]}: "
             "give numbers from 0 to 1"
         )
 

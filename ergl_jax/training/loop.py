@@ -24,7 +24,7 @@ import ergl_jax
 from ergl_jax import models
 from ergl_jax.datasets import batches, sources
 from ergl_jax.datasets.builder import SceneDataset
-from ergl_jax.datasets.events import top_events
+from ergl_jax.datasets.events import choose_events, read_list
 from ergl_jax.errors import InputError, make_directory
 from ergl_jax.inference.bundle import Bundle
 from ergl_jax.inference.bundle import load as load_bundle
@@ -113,6 +113,7 @@ def _check(config) -> None:
             raise InputError(f"train.{field}={config.train[field]}: use 1 or more")
     if not 0 < config.data.event_threshold <= 1:
         raise InputError(f"data.event_threshold={config.data.event_threshold}: use 0 to 1")
+    read_list(config.data.events)
     feed.check_resident(config.data.resident)
 
 
@@ -123,7 +124,7 @@ class _Run:
         self.config, self.dataset, self.workdir = config, dataset, workdir
         self.split = dataset.split("train")
         self.validation = "validation" in dataset.sizes
-        self.events = _choose_events(config, self.split)
+        self.events = _choose_events(config, dataset.events, self.split)
         first = batches.train_indices(len(self.split), config.train.batch_size, seed=0, epoch=0)
         optimiser = optimizer.adamw(
             config.optimizer, steps_per_epoch=len(first), epochs=config.train.epochs
@@ -269,12 +270,12 @@ class _Run:
         self.checkpoints.close()
 
 
-def _choose_events(config, split) -> np.ndarray:
+def _choose_events(config, names, split) -> np.ndarray:
     """Columns of the events that become nodes; none for a model without events."""
     if config.model.name == "cnn":
         return np.zeros(0, int)
     labels = np.stack([split[index]["events"] for index in range(len(split))])
-    return top_events(labels, config.data.num_events)
+    return choose_events(names, labels, ranking=config.data.events, count=config.data.num_events)
 
 
 def _check_finite(metrics: dict[str, np.ndarray], *, first_step: int) -> None:

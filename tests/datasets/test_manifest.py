@@ -9,6 +9,7 @@ import soundfile
 from ergl_jax.datasets import tut2018
 from ergl_jax.datasets.manifest import read_manifest
 from ergl_jax.errors import InputError
+from ergl_jax.labels import AUDIOSET
 
 GOOD = "file,scene,split\na.wav,tram,train\nb.wav,bus,test\n"
 
@@ -231,6 +232,19 @@ def test_events_from_two_places_are_refused(write, tmp_path):
     assert "keep one" in error_of(write("file,scene,split,event:Dog\na,x,train,1\n"))
 
 
+def test_tags_of_audiosets_events(write, tmp_path):
+    """As published with RGASC: 0 or 1 for each of the 527."""
+    tags = np.random.default_rng(0).integers(0, 2, (3, 527)).astype(np.uint8)
+    np.savez(tmp_path / "my.events.npz", clip=EVENTS["clip"], tags=tags)
+    corpus = read_manifest(write(GOOD))
+    assert corpus.events == AUDIOSET
+    np.testing.assert_array_equal([clip.events for clip in corpus.clips], tags[[1, 0]])
+    for wrong, part in ((tags[:, 1:], "(3 clips, 527 events)"), (tags + 1, "'tags' of 'b'")):
+        np.savez(tmp_path / "my.events.npz", clip=EVENTS["clip"], tags=wrong)
+        message = error_of(write(GOOD))
+        assert "'tags'" in message and part in message
+
+
 def test_tut2018_is_its_manifest_and_says_on_one_screen_what_is_missing(write, tmp_path):
     with pytest.raises(InputError) as caught:
         tut2018.corpus(tmp_path)
@@ -245,14 +259,11 @@ def test_tut2018_is_its_manifest_and_says_on_one_screen_what_is_missing(write, t
     ):
         assert part in message
     manifest = tmp_path / "manifest.csv"
-    assert f"prepare_dataset.py --manifest={manifest}" in message
+    assert f"prepare_dataset.py tut2018 --root={tmp_path}\n" in message
+    assert f"--manifest={manifest} " in message
+    assert f"--out={tmp_path / 'manifest.events.npz'}\n" in message
 
-    example = [
-        line.strip()
-        for line in message.splitlines()
-        if line.strip().startswith(("file,", "audio/"))
-    ]
-    write("\n".join(example), name="manifest.csv")
+    write("file,scene,split,group\naudio/airport-barcelona-0-0-a.wav,airport,train,\n", manifest)
     corpus = tut2018.corpus(tmp_path)
     assert corpus.name == "tut2018" and "non-commercial" in corpus.licence
     # What prepare_dataset.py makes of the manifest is what training opens.

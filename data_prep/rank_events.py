@@ -1,0 +1,91 @@
+"""Ranks a corpus's events by their probability accumulated over its training split (§3.1).
+
+    python data_prep/rank_events.py --labels labels.npz --manifest my.csv --top 25
+
+Prints the table and writes the names, one a line, for --config.data.events. The training split is
+that of the training itself, without what is held out for validation: with the same flags and
+`data.events` empty, training takes the same events.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from ergl_jax.datasets import manifest, splits
+from ergl_jax.datasets.events import rank_events
+from ergl_jax.errors import InputError, make_directory
+
+
+def _folds(text: str) -> list[str]:
+    return [fold.strip() for fold in text.split(",") if fold.strip()]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Ranks events by probability accumulated over the training split.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--labels", required=True, help=".npz: clip, events, probabilities; or clip, tags")
+    add("--manifest", required=True, help="CSV: file, scene, split or fold, group")
+    add("--top", type=int, default=25, help="how many events to list")
+    add("--out", help="the list to write, if not <labels>.top<N>.txt")
+    add("--test_folds", type=_folds, default=[], help="folds of the test split, as 4 or 4,5")
+    add("--validation_folds", type=_folds, default=[], help="folds of the validation split")
+    add("--validation_fraction", type=float, default=0.3, help="held out where none is given")
+    add("--validation_seed", type=int, default=0, help="settles which groups are held out")
+    return parser
+
+
+def _rank(args: argparse.Namespace) -> tuple[list[str], np.ndarray, int]:
+    """The first events, their accumulated probabilities and the number of training clips."""
+    corpus = manifest.read_manifest(
+        args.manifest,
+        events_file=args.labels,
+        test_folds=args.test_folds,
+        validation_folds=args.validation_folds,
+    )
+    corpus = splits.hold_out_groups(corpus, args.validation_fraction, args.validation_seed)
+    if not 1 <= args.top <= len(corpus.events):
+        raise InputError(f"--top={args.top}: {args.labels} has {len(corpus.events)} events")
+    train = [clip.events for clip in corpus.clips if clip.split == "train"]
+    if not train:
+        raise InputError(f"{args.manifest}: no training clips to rank events over")
+    probabilities = np.stack(train)  # (N, E)
+    chosen = rank_events(probabilities)[: args.top]
+    accumulated = probabilities.sum(axis=0, dtype=np.float64)[chosen]
+    return [corpus.events[index] for index in chosen], accumulated, len(train)
+
+
+def _write(path: Path, names: list[str]) -> None:
+    make_directory(path.parent, "directory")
+    if path.is_dir():
+        raise InputError(f"{path} is a directory: name the file to write")
+    beside = path.with_name(path.name + ".writing")
+    beside.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    os.replace(beside, path)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command and returns its exit status."""
+    args = _parser().parse_args(argv)
+    out = Path(args.out or Path(args.labels).with_suffix(f".top{args.top}.txt")).expanduser()
+    try:
+        names, accumulated, clips = _rank(args)
+        _write(out, names)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    width = max(len(name) for name in ("event", *names))
+    print(f"{'rank':>4}  {'event':{width}} {'accumulated':>12} {'mean':>8}")
+    for rank, (name, total) in enumerate(zip(names, accumulated, strict=True), start=1):
+        print(f"{rank:>4}  {name:{width}} {total:>12.2f} {total / clips:>8.4f}")
+    print(f"{len(names)} events by {clips} training clips: --config.data.events={out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

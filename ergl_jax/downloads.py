@@ -1,0 +1,141 @@
+"""Files from the network: resumed where they stopped, and whole or absent."""
+
+import hashlib
+import http.client
+import os
+import shutil
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from tqdm import tqdm
+
+import ergl_jax
+from ergl_jax.errors import InputError, make_directory
+
+ATTEMPTS = 5  # in a row without a new byte
+PAUSE_SECONDS = 2.0  # after the first failed attempt; twice as long after each further one
+TIMEOUT_SECONDS = 60.0
+CHUNK = 1 << 20
+
+
+def fetch(url: str, path: str | os.PathLike, *, md5: str, size: int | None = None) -> Path:
+    """Downloads `url` to `path`, or checks the file that is there already; returns the path.
+
+    What has arrived is kept in `<path>.part`. A lost connection is taken up again from there, also
+    by a later call; a server that knows no ranges starts anew.
+
+    Args:
+      url: http or https.
+      path: where the file will be; its directory is made.
+      md5: the file's, in hex.
+      size: the file's in bytes, if known: a shorter answer is then refused before it is read.
+
+    Raises:
+      InputError: the file can't be had or written, or it is not the one that `md5` names.
+    """
+    path = Path(path)
+    if path.exists():
+        verify(path, md5=md5, size=size)
+        return path
+    make_directory(path.parent, "directory")
+    part = path.with_name(path.name + ".part")
+    failures = 0
+    with tqdm(desc=path.name, unit="B", unit_scale=True, unit_divisor=1000) as bar:
+        while True:
+            before = _bytes(part)
+            try:
+                _receive(url, part, size, bar)
+                break
+            except (OSError, http.client.HTTPException) as error:
+                failures = failures + 1 if _bytes(part) <= before else 1
+                if failures == ATTEMPTS:
+                    raise InputError(
+                        f"{url} can't be downloaded: {error}; the same command goes on after "
+                        f"{_bytes(part)} bytes"
+                    ) from error
+            time.sleep(PAUSE_SECONDS * 2 ** (failures - 1))
+    if difference := _difference(part, md5, size):
+        part.unlink()
+        raise InputError(f"{url}: {difference}; it was deleted, the same command gets it anew")
+    os.replace(part, path)
+    return path
+
+
+def verify(path: Path, *, md5: str, size: int | None = None) -> None:
+    """InputError unless the file has that checksum, and that size if one is given."""
+    if difference := _difference(path, md5, size):
+        raise InputError(f"{path}: {difference}; replace it, or remove it to have it downloaded")
+
+
+def require_space(directory: Path, needed: float) -> None:
+    """InputError unless the disk of `directory`, which exists, has `needed` bytes free."""
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise InputError(
+            f"{directory}: {needed / 1e9:.1f} GB needed and {free / 1e9:.1f} GB free on this disk: "
+            "make space or choose another directory"
+        )
+
+
+def _receive(url: str, part: Path, size: int | None, bar: tqdm) -> None:
+    """One request, for what `part` lacks; OSError or HTTPException where the network fails."""
+    offset = _bytes(part)
+    if offset == size:
+        return
+    if size is not None and offset > size:  # of another file
+        offset = 0
+    headers = {"User-Agent": f"ergl_jax/{ergl_jax.__version__}"}
+    if offset:
+        headers["Range"] = f"bytes={offset}-"
+    try:
+        response = urllib.request.urlopen(
+            urllib.request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS
+        )
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 416:  # nothing beyond what is here: the checksum decides
+            return
+        if error.code < 500 and error.code not in (408, 429):  # these may pass
+            raise InputError(f"{url} can't be downloaded: {error}") from error
+        raise
+    with response:
+        if not (
+            response.status == 206
+            and response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
+        ):
+            offset = 0
+        length = response.headers.get("Content-Length")
+        total = size if length is None else offset + int(length)
+        if size is not None and total != size:
+            raise InputError(f"{url} has {total} bytes where {size} are expected: not that file")
+        bar.total, bar.n = total, offset
+        bar.refresh()
+        try:
+            # Unbuffered: every byte counted is on disk, and a full disk shows itself in `write`.
+            file = open(part, "ab" if offset else "wb", buffering=0)
+        except OSError as error:
+            raise InputError(f"{part} can't be written: {error.strerror}") from error
+        with file:
+            while chunk := response.read(CHUNK):
+                try:
+                    file.write(chunk)
+                except OSError as error:
+                    raise InputError(f"{part} can't be written: {error.strerror}") from error
+                bar.update(len(chunk))
+    if total is not None and _bytes(part) < total:
+        raise ConnectionError(f"the connection broke off after {_bytes(part)} of {total} bytes")
+
+
+def _difference(path: Path, md5: str, size: int | None) -> str:
+    """How the file differs from what it should be, "" if it doesn't."""
+    if size is not None and _bytes(path) != size:
+        return f"{_bytes(path)} bytes where {size} are expected"
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "md5").hexdigest()
+    return "" if found == md5 else f"md5 is {found} where {md5} is expected"
+
+
+def _bytes(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

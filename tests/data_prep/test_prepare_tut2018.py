@@ -1,0 +1,304 @@
+"""prepare_dataset.py tut2018: the archives from a server to features, and all that goes wrong."""
+
+import csv
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs import ergl
+from ergl_jax import downloads
+from ergl_jax.datasets import builder, sources, tut2018
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = ("doc", "meta", "audio.1", "audio.2")
+
+
+def archive(part):
+    return f"{tut2018.FOLDER}.{part}.zip"
+
+
+@pytest.fixture
+def prepare(tmp_path, capfd):
+    """Runs the command; returns its status and both its streams, without progress bars."""
+    spec = importlib.util.spec_from_file_location(
+        "prepare_dataset", ROOT / "data_prep" / "prepare_dataset.py"
+    )
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+
+    def prepare(*more):
+        capfd.readouterr()
+        settings = ["--front_end=panns_16k", "--clip_seconds=0.4", f"--data_dir={tmp_path}/data"]
+        status = script.main(["tut2018", *settings, *more])
+        out, err = capfd.readouterr()
+        lines = [line for line in err.replace("\r", "\n").splitlines() if "|" not in line]
+        return status, out, [line for line in lines if line.strip() and "B/s]" not in line]
+
+    return prepare
+
+
+@pytest.fixture
+def fails(prepare):
+    """Runs the command, which must fail as a user's mistake does; returns its one line."""
+
+    def fails(*more):
+        status, out, (licence, line) = prepare(*more)
+        assert (status, out, licence) == (2, "", tut2018.LICENCE)
+        assert line.startswith("error: ")
+        return line
+
+    return fails
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "data" / "tut2018"
+
+
+def unpacked(root):
+    return sorted(path.name.removeprefix(tut2018.FOLDER)[1:-4] for path in root.glob(".unpacked/*"))
+
+
+def config(tmp_path, **fields):
+    data = ergl.get_config("tut2018").data
+    data.update(front_end="panns_16k", clip_seconds=0.4, data_dir=f"{tmp_path}/data", **fields)
+    return data
+
+
+def test_from_the_server_to_features_and_a_training_corpus(
+    prepare, fake_tut, root, tmp_path, capfd
+):
+    status, out, err = prepare()
+    assert status == 0 and err == [tut2018.LICENCE] and "non-commercial" in tut2018.LICENCE
+    dataset = builder.load(out.splitlines()[0])
+    # Two of a scene's four training locations would be 50 %, one is 25 %.
+    assert dataset.sizes == {"train": 18, "validation": 6, "test": 12}
+    assert dataset.scenes == ("airport", "metro_station", "tram") and dataset.events == ()
+    assert dataset.licence == tut2018.LICENCE and dataset.name == "tut2018"
+    assert [name for name, _ in fake_tut.web.asked] == [archive(part) for part in PARTS]
+    # Nothing of a download is left, and every member lies where its archive says.
+    assert {path.name for path in root.iterdir()} == {
+        *("README.md", "meta.csv", "audio", "evaluation_setup", "manifest.csv", ".unpacked")
+    }
+    for members in fake_tut.members.values():
+        assert all((root / name).read_bytes() == content for name, content in members.items())
+
+    groups = {split: set(dataset.split(split).arrays()["group"]) for split in dataset.sizes}
+    assert [len(places) for places in groups.values()] == [9, 3, 6]
+    assert (
+        len(set.union(*groups.values())) == 18
+        and "paris-0" in groups["train"] | groups["validation"]
+    )
+    # The training of the same settings opens what this built.
+    opened = sources.open_dataset(config(tmp_path))
+    assert opened.path == dataset.path and "features" not in capfd.readouterr().err
+
+    assert prepare() == (0, out, [tut2018.LICENCE])
+    assert len(fake_tut.web.asked) == len(PARTS)
+
+
+def test_events_from_a_file_named_or_beside(prepare, fake_tut, root, tmp_path):
+    prepare()
+    with open(root / "manifest.csv", newline="", encoding="utf-8") as file:
+        clips = [Path(row["file"]).stem for row in csv.DictReader(file)]
+    values = np.random.default_rng(0).random((36, 2))
+    labels = dict(clip=clips, events=["Speech", "Dog"], probabilities=values)
+    np.savez(tmp_path / "labels.npz", **labels)
+    _, out, _ = prepare(f"--events_file={tmp_path}/labels.npz")
+    named = builder.load(out.splitlines()[0])
+    assert named.events == ("Speech", "Dog")
+    assert sources.open_dataset(config(tmp_path, events_file=f"{tmp_path}/labels.npz")) == named
+    rows = named.split("test").arrays()
+    wanted = [values[clips.index(Path(name).stem)] for name in rows["name"]]
+    np.testing.assert_array_equal(rows["events"], np.float32(wanted))
+    np.savez(root / "manifest.events.npz", **labels)
+    _, out, _ = prepare()
+    assert builder.load(out.splitlines()[0]) == named == sources.open_dataset(config(tmp_path))
+
+
+def test_another_root_and_archives_kept(prepare, fake_tut, root, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    assert prepare(f"--root={elsewhere}", "--keep-archives")[0] == 0
+    assert not root.exists() and (elsewhere / "manifest.csv").is_file()
+    kept = {path.name: path.read_bytes() for path in (elsewhere / "archives").iterdir()}
+    assert kept == fake_tut.web.files
+    assert sources.corpus(config(tmp_path, root=str(elsewhere))).clips
+
+
+def test_a_manifest_that_is_there_stays(prepare, fake_tut, root):
+    prepare()
+    manifest = root / "manifest.csv"
+    manifest.write_text("\n".join(manifest.read_text().splitlines()[:-1]))
+    edited = manifest.read_text()
+    status, out, _ = prepare()
+    assert status == 0 and manifest.read_text() == edited
+    assert builder.load(out.splitlines()[0]).sizes["test"] == 11
+
+
+def test_archives_brought_along_are_taken_and_never_deleted(prepare, fake_tut, root, tmp_path):
+    given = tmp_path / "given"
+    given.mkdir()
+    for part in ("meta", "audio.2"):
+        (given / archive(part)).write_bytes(fake_tut.web.files[archive(part)])
+    assert prepare(f"--archives={given}")[0] == 0
+    assert [name for name, _ in fake_tut.web.asked] == [archive("doc"), archive("audio.1")]
+    assert sorted(path.name for path in given.iterdir()) == [archive("audio.2"), archive("meta")]
+    assert not (root / "archives").exists()
+
+
+def test_wrong_archives_brought_along(fails, fake_tut, root, tmp_path):
+    given = tmp_path / "given"
+    for _ in range(2):  # no directory, then an empty one
+        assert f"{given} holds none of the archives" in fails(f"--archives={given}")
+        given.mkdir(exist_ok=True)
+    path = given / archive("doc")
+    body = fake_tut.web.files[path.name]
+    for wrong in (body[:-1], body[:-1] + b"?"):
+        path.write_bytes(wrong)
+        line = fails(f"--archives={given}")
+        assert str(path) in line and "expected" in line and path.read_bytes() == wrong
+    assert fake_tut.web.asked == [] and unpacked(root) == []
+
+
+@pytest.mark.parametrize("fault", ["truncated", "wrong md5"])
+def test_a_bad_archive_stops_and_the_same_command_goes_on(prepare, fails, fake_tut, root, fault):
+    web, name = fake_tut.web, archive("audio.1")
+    body = web.files[name]
+    web.files[name] = body[:-100] if fault == "truncated" else body[:-1] + b"?"
+    line = fails()
+    assert name in line and ("bytes where" in line if fault == "truncated" else "md5" in line)
+    assert unpacked(root) == ["doc", "meta"] and not (root / "manifest.csv").exists()
+    assert not list((root / "archives").iterdir())
+    web.files[name] = body
+    web.asked.clear()
+    assert prepare()[0] == 0
+    assert [asked for asked, _ in web.asked] == [name, archive("audio.2")]
+
+
+def test_a_download_that_breaks_off_is_resumed(prepare, fails, fake_tut, root):
+    web, name = fake_tut.web, archive("audio.1")
+    web.cuts[name] = [1000] + [0] * downloads.ATTEMPTS
+    assert "after 1000 bytes" in fails()
+    web.cuts[name], web.asked[:] = [500], []
+    assert prepare()[0] == 0
+    assert web.asked[:2] == [(name, "bytes=1000-"), (name, "bytes=1500-")]
+    for path, content in fake_tut.members["audio.1"].items():
+        assert (root / path).read_bytes() == content
+
+
+def test_a_server_without_ranges(prepare, fake_tut):
+    web, name = fake_tut.web, archive("audio.1")
+    web.ranges, web.cuts[name] = False, [1000]
+    assert prepare()[0] == 0
+    assert [wanted for asked, wanted in web.asked if asked == name] == [None, "bytes=1000-"]
+
+
+def test_what_is_unpacked_when_it_is_killed_is_not_done_again(prepare, fake_tut, root, monkeypatch):
+    done, unpack = [], tut2018.unpack
+
+    def unpack_two(path, *arguments, **keywords):
+        if len(done) == 2:
+            unpack(path, *arguments, **keywords)  # killed before the mark
+            raise KeyboardInterrupt
+        done.append(path.name)
+        unpack(path, *arguments, **keywords)
+
+    monkeypatch.setattr(tut2018, "unpack", unpack_two)
+    status, out, err = prepare()
+    assert (status, out) == (130, "") and "interrupted" in err[-1]
+    assert unpacked(root) == ["doc", "meta"]
+    monkeypatch.setattr(
+        tut2018, "unpack", lambda path, *a, **k: (done.append(path.name), unpack(path, *a, **k))
+    )
+    fake_tut.web.asked.clear()
+    assert prepare()[0] == 0
+    assert done == [archive(part) for part in PARTS]
+    assert [name for name, _ in fake_tut.web.asked] == [archive("audio.2")]
+    assert not (root / "archives").exists()
+
+
+def test_no_space_is_found_before_the_download(fails, fake_tut, root, tmp_path, monkeypatch):
+    sizes = [archive.size for archive in tut2018.DEVELOPMENT.archives]
+    free = max(sizes) + tut2018.EXPANSION * sum(sizes)
+    disk = type("", (), {"free": free - 1})()
+    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: disk)
+    line = fails()
+    assert "needed" in line and "free" in line and str(root) in line
+    disk.free = free
+    assert "needed" in fails("--keep-archives")  # all of them at once
+    assert fake_tut.web.asked == []
+
+
+def test_enough_space(prepare, fake_tut, monkeypatch):
+    sizes = [archive.size for archive in tut2018.DEVELOPMENT.archives]
+    disk = type("", (), {"free": max(sizes) + tut2018.EXPANSION * sum(sizes)})()
+    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: disk)
+    assert prepare()[0] == 0
+
+
+@pytest.mark.parametrize("name", ["../../evil.wav", "/evil.wav"])
+def test_a_member_that_leads_out_of_the_folder(fails, fake_tut, root, tmp_path, name, monkeypatch):
+    fake_tut.members["audio.2"][name] = b"evil"
+    monkeypatch.setattr(tut2018, "DEVELOPMENT", fake_tut.publish())
+    line = fails()
+    assert name in line and archive("audio.2") in line
+    assert not list(tmp_path.rglob("evil.wav")) and unpacked(root) == ["audio.1", "doc", "meta"]
+
+
+def edit(text, old, new):
+    assert old in text
+    return text.replace(old, new, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "parts"),
+    [
+        ("fold1_train", None, ["fold1_train.txt", "No such file", "meta.zip"]),
+        ("fold1_test", None, ["fold1_test.txt", "No such file"]),
+        ("fold1_evaluate", None, ["fold1_evaluate.txt", "No such file"]),
+        ("fold1_train", lambda t: t.split("\n", 1)[1], ["23 train clips", "has 24"]),
+        (
+            "fold1_test",
+            lambda t: t.split("\n", 1)[1],
+            ["fold1_test.txt", "fold1_evaluate.txt alone"],
+        ),
+        ("fold1_train", lambda t: edit(t, "\tairport", "\tbus"), ["fold1_train.txt, line 1"]),
+        ("fold1_train", lambda t: edit(t, "\tairport", ""), ["fold1_train.txt, line 1"]),
+        ("fold1_train", lambda t: edit(t, "airport-paris", "beach-paris"), ["line 1", "beach"]),
+        ("fold1_train", lambda t: t + t.splitlines()[0], ["line 25"]),
+        ("fold1_train", lambda t: edit(t, "paris-0-0", "paris-0-9"), ["1 recordings", "paris-0-9"]),
+        ("fold1_train", lambda t: edit(t, "paris-0-0", "paris-4-9"), ["location paris-4"]),
+        ("fold1_train", lambda t: t.encode("utf-16"), ["fold1_train.txt", "UTF-8"]),
+    ],
+)
+def test_wrong_lists(fails, fake_tut, root, monkeypatch, name, change, parts):
+    meta, path = fake_tut.members["meta"], f"evaluation_setup/{name}.txt"
+    text = meta.pop(path).decode()
+    if change:
+        changed = change(text)
+        meta[path] = changed if isinstance(changed, bytes) else changed.encode()
+    monkeypatch.setattr(tut2018, "DEVELOPMENT", fake_tut.publish())
+    line = fails()
+    assert all(part in line for part in parts), line
+    assert not (root / "manifest.csv").exists()
+
+
+def test_flags_of_the_other_source_and_mistakes_before_any_download(fails, prepare, fake_tut, root):
+    status, out, err = prepare("--manifest=a.csv")
+    assert (status, out) == (2, "")
+    assert err == ["error: --manifest is a flag of folder, not of tut2018"]
+    status, _, (line,) = prepare("--front_end=mel")
+    assert status == 2 and "panns_16k" in line
+    assert fake_tut.web.asked == [] and not root.exists()
+
+
+def test_the_real_release_is_the_records():
+    real = tut2018.DEVELOPMENT
+    assert len(real.archives) == 15 and real.size == 21_353_171_682
+    assert real.clips == {"train": 6122, "test": 2518}
+    assert len({archive.md5 for archive in real.archives}) == 15
+    for archive in real.archives:
+        assert archive.url == f"{tut2018.RECORD}/files/{archive.name}"
+        assert len(bytes.fromhex(archive.md5)) == 16

@@ -1,0 +1,74 @@
+"""Section 3.1 in miniature: archives, labels, ranking, training and evaluation on TUT 2018."""
+
+import csv
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs import test as test_config
+from ergl_jax.datasets import tut2018
+from ergl_jax.datasets.events import read_list
+from ergl_jax.errors import InputError
+from ergl_jax.inference import bundle
+from ergl_jax.labels import AUDIOSET
+from ergl_jax.training import loop
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(name, *arguments):
+    """A script of data_prep, which must succeed."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "data_prep" / f"{name}.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert script.main(list(arguments)) == 0
+
+
+@pytest.fixture
+def config(tmp_path):
+    config = test_config.get_config()
+    config.data.update(source="tut2018", data_dir=str(tmp_path / "data"), clip_seconds=0.4)
+    return config
+
+
+def test_from_the_archives_to_the_evaluation(fake_tut, config, tmp_path, capfd):
+    settings = [f"--data_dir={tmp_path}/data", "--front_end=panns_16k", "--clip_seconds=0.4"]
+    run("prepare_dataset", "tut2018", "--validation_fraction=0.25", *settings)
+    root = tmp_path / "data" / "tut2018"
+    with open(root / "manifest.csv", newline="", encoding="utf-8") as file:
+        clips = [Path(row["file"]).stem for row in csv.DictReader(file)]
+
+    config.data.update(events=str(tmp_path / "list.txt"), num_events=4)
+    with pytest.raises(InputError, match="list.txt: the list can't be read"):
+        loop.train(config, tmp_path / "run")
+
+    labels = root / "manifest.events.npz"
+    soft = np.random.default_rng(0).random((len(clips), len(AUDIOSET)), np.float32)
+    np.savez(labels, clip=clips, events=AUDIOSET, probabilities=soft)
+    flags = [f"--labels={labels}", f"--manifest={root}/manifest.csv", "--top=6"]
+    run("rank_events", *flags, "--validation_fraction=0.25", f"--out={tmp_path}/list.txt")
+    ranked = read_list(str(tmp_path / "list.txt"))
+
+    results = loop.train(config, tmp_path / "run")
+    assert results["clips"] == {"train": 18, "validation": 6, "test": 12}
+    trained = bundle.load(tmp_path / "run" / "bundle")
+    assert trained.events == tuple(ranked[:4])
+    assert trained.scenes == ("airport", "metro_station", "tram")
+    assert (trained.licence, trained.dataset) == (tut2018.LICENCE, "tut2018")
+    scores = loop.evaluate_bundle(config, tmp_path / "run")
+    assert scores == results["test"] and 0 <= scores["class_mean_accuracy"] <= 1
+    with open(tmp_path / "run/evaluation/predictions.csv", newline="", encoding="utf-8") as file:
+        tested = {Path(row["clip"]).stem for row in csv.DictReader(file)}
+    assert tested == {
+        Path(line).stem
+        for line in (root / "evaluation_setup" / "fold1_test.txt").read_text().split()
+    }
+
+
+def test_the_papers_list_is_refused_before_any_data_is_touched(config, tmp_path):
+    config.data.events = "paper"
+    with pytest.raises(InputError, match="not published"):
+        loop.train(config, tmp_path / "run")
+    assert not list(tmp_path.iterdir())
