@@ -65,7 +65,9 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     done.bundle.save(args.out)
     rows = [("tensor", "shape", "what became of it")]
-    rows += [(name, "x".join(map(str, shape)), what) for name, shape, what in done.tensors]
+    rows += [
+        (name, "x".join(map(str, shape)) or "scalar", what) for name, shape, what in done.tensors
+    ]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, shape, what in rows:
         print(f"{name:{widths[0]}}  {shape:{widths[1]}}  {what}")
