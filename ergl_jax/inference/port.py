@@ -162,7 +162,7 @@ def _load(path: Path) -> Any:
             if not any(member.endswith("/data.pkl") for member in archive.namelist()):
                 raise InputError(f"{path} is not a PANN: not a file that PyTorch saved")
     try:
-        with torch.serialization.safe_globals(_array_globals()):
+        with torch.serialization.safe_globals([(_Ignored, name) for name in _NUMPY]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # where a damaged file fails is anyone's guess
         if found := re.search(r"GLOBAL (\S+)", str(error)):
@@ -172,17 +172,27 @@ def _load(path: Path) -> Any:
         raise InputError(truncated) from error
 
 
-def _array_globals() -> list:
-    """What the pickle of a NumPy array or scalar calls, under NumPy 2's names and NumPy 1's.
+class _Ignored:
+    """Stands where a pickle asks for a NumPy array, and drops what the array is made of.
 
-    The samplers that PANNs' checkpoints hold are of such.
+    The samplers in PANNs' checkpoints hold arrays. Nothing here needs them, and NumPy's own
+    unpickling is not proof against a file that was made to break it.
     """
-    functions = {"_reconstruct": np.zeros(0), "scalar": np.float32(0)}
-    allowed = [np.ndarray, np.dtype, *(getattr(np.dtypes, name) for name in np.dtypes.__all__)]
-    for name, example in functions.items():
-        for module in ("numpy._core.multiarray", "numpy.core.multiarray"):
-            allowed.append((example.__reduce__()[0], f"{module}.{name}"))
-    return allowed
+
+    def __new__(cls, *_):
+        return super().__new__(cls)
+
+    def __init__(self, *_):
+        pass
+
+    def __setstate__(self, _):
+        pass
+
+
+# What the pickle of an array or a scalar calls, under NumPy 2's names and NumPy 1's.
+_NUMPY = ["numpy.ndarray", "numpy.dtype"]
+_NUMPY += [f"numpy.{core}.multiarray._reconstruct" for core in ("_core", "core")]
+_NUMPY += [f"numpy.{core}.multiarray.scalar" for core in ("_core", "core")]
 
 
 def _tensors(content: Any, path: Path) -> dict[str, np.ndarray]:
@@ -204,7 +214,7 @@ def _architecture(state: Mapping[str, np.ndarray], path: Path) -> tuple[str, int
     deepest = f"conv_block{blocks}.conv2.weight"
     for name, spec in ARCHITECTURES.items():
         if len(spec.channels) == blocks and (spec.convolutions == 2) == (deepest in state):
-            widest, channels = spec.channels[0], len(state[FIRST])
+            widest, channels = spec.channels[0], (*state[FIRST].shape, 0)[0]
             if not channels or widest % channels:
                 raise InputError(f"{path}: {FIRST} is {state[FIRST].shape}, misshapen for {name}")
             return name, widest // channels
@@ -260,6 +270,17 @@ def _check_tensors(shapes, ours, path: Path, architecture: str) -> None:
 
 def _front_end(state: Mapping[str, np.ndarray], path: Path) -> FrontEnd:
     """The front end whose window and mel filters the checkpoint holds; InputError if none is."""
+    kernels, n_fft = state[REAL].shape, (0, *state[REAL].shape)[-1]
+    bins = n_fft // 2 + 1
+    if (
+        n_fft < 2
+        or kernels != (bins, 1, n_fft)
+        or state[IMAGINARY].shape != kernels
+        or state[MEL].shape[:1] != (bins,)
+        or state[MEL].ndim != 2
+    ):
+        found = ", ".join(f"{name} {state[name].shape}" for name in (REAL, IMAGINARY, MEL))
+        raise InputError(f"{path}: misshapen tensors, of an STFT and mel filters: {found}")
     for front_end in FRONT_ENDS.values():
         window, filters = front_end_constants(front_end)
         if _has_window(state, window) and _close(state[MEL], filters):
