@@ -69,7 +69,8 @@ def file_md5(path: Path) -> str:
 def _download(url: str, part: Path) -> None:
     """Appends to `part` what it still lacks, or begins it anew where the server can't go on."""
     begun = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={begun}-"} if begun else {})
+    headers = {"User-Agent": "ergl_jax"} | ({"Range": f"bytes={begun}-"} if begun else {})
+    request = urllib.request.Request(url, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
             if response.status != http.HTTPStatus.PARTIAL_CONTENT:
