@@ -39,7 +39,7 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     data.licence = ""
     # Where prepared features are kept, and TUT 2018 itself.
     data.data_dir = "data/prepared"
-    # "paper" (32 kHz) or "panns_16k" (what the published Cnn14_16k was trained with).
+    # "paper" (32 kHz), or a PANN's: "panns_16k" (Cnn14_16k) or "panns_32k" (Cnn14, Cnn10, Cnn6).
     data.front_end = "paper"
     # Every clip is cut or filled to this length.
     data.clip_seconds = 10.0
@@ -79,6 +79,9 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     model.encoder.width_divisor = 1
     # Dropout after each block.
     model.encoder.dropout = 0.2
+    # A bundle whose encoder this one starts from, such as data_prep/port_panns.py makes: of the
+    # same architecture, width and front end. "" starts from chance, as in the paper.
+    model.init_from = ""
     # Dropout before the shared layer of the event embeddings and before the scene layer.
     model.dropout = 0.5
     # C, the channels of nodes and edges.

@@ -64,9 +64,19 @@ def fetch(url: str, path: str | os.PathLike, *, md5: str, size: int | None = Non
 
 
 def verify(path: Path, *, md5: str, size: int | None = None) -> None:
-    """InputError unless the file has that checksum, and that size if one is given."""
-    if difference := _difference(path, md5, size):
+    """InputError unless the file can be read and has that checksum, and that size if given."""
+    try:
+        difference = _difference(path, md5, size)
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror}") from error
+    if difference:
         raise InputError(f"{path}: {difference}; replace it, or remove it to have it downloaded")
+
+
+def file_md5(path: Path) -> str:
+    """The MD5 of a file, hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def require_space(directory: Path, needed: float) -> None:
@@ -132,8 +142,7 @@ def _difference(path: Path, md5: str, size: int | None) -> str:
     """How the file differs from what it should be, "" if it doesn't."""
     if size is not None and _bytes(path) != size:
         return f"{_bytes(path)} bytes where {size} are expected"
-    with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "md5").hexdigest()
+    found = file_md5(path)
     return "" if found == md5 else f"md5 is {found} where {md5} is expected"
 
 

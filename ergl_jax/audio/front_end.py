@@ -1,4 +1,4 @@
-"""Waveform to log-mel spectrogram: the two front ends and one jitted, batched function."""
+"""Waveform to log-mel spectrogram: the front ends and one jitted, batched function."""
 
 import functools
 from dataclasses import dataclass
@@ -42,6 +42,8 @@ FRONT_ENDS = {
         FrontEnd("paper", 32000, "hamming", 1024, 320, 64, 50.0, 14000.0),
         # What the published 16 kHz Cnn14 of PANNs was trained with (arXiv 1912.10211).
         FrontEnd("panns_16k", 16000, "hann", 512, 160, 64, 50.0, 8000.0),
+        # The same paper's Cnn14, Cnn10 and Cnn6, at 32 kHz.
+        FrontEnd("panns_32k", 32000, "hann", 1024, 320, 64, 50.0, 14000.0),
     )
 }
 

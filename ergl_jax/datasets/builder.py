@@ -7,15 +7,12 @@ directory of its own beside it and renames that at the end: a dataset is whole o
 
 from __future__ import annotations
 
-import collections
-import concurrent.futures
 import contextlib
 import csv
 import dataclasses
 import hashlib
 import itertools
 import json
-import math
 import os
 import sys
 import tempfile
@@ -28,6 +25,7 @@ import tensorflow_datasets as tfds
 import tqdm
 
 from ergl_jax import audio
+from ergl_jax.datasets import pieces
 from ergl_jax.datasets.manifest import SPLITS, Clip, Corpus
 from ergl_jax.errors import InputError, make_directory
 
@@ -66,15 +64,7 @@ def prepare(
     """
     if not corpus.clips:
         raise InputError(f"{corpus.name}: no clips")
-    if not 0 < clip_seconds < math.inf:
-        raise InputError(f"clip_seconds is {clip_seconds}: it must be positive and finite")
-    if front_end.num_samples(clip_seconds) <= front_end.n_fft // 2:
-        least = (front_end.n_fft // 2 + 1) / front_end.sample_rate
-        raise InputError(f"clip_seconds is {clip_seconds}: {front_end.name} needs {least:.3f} s")
-    if pad not in ("zero", "repeat"):
-        raise InputError(f'pad is {pad!r}: choose "zero" or "repeat"')
-    if long not in ("crop", "windows"):
-        raise InputError(f'long is {long!r}: choose "crop" or "windows"')
+    pieces.check(front_end, clip_seconds, pad, long)
     data_dir = make_directory(Path(data_dir).expanduser(), "data_dir")
     with _no_tfds_warnings():
         builder = ErglScenes(corpus, data_dir, front_end, float(clip_seconds), pad, long, strict)
@@ -275,7 +265,7 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _pieces(self, clips: list[Clip]) -> Iterator[tuple[Clip, str, np.ndarray]]:
         """Yields (clip, row name, waveform (L,)) of what can be decoded; notes what can't."""
-        for clip, future in _ahead(self._waveforms, clips):
+        for clip, future in pieces.ahead(self._waveforms, clips):
             try:
                 waveforms = future.result()
             except InputError as error:
@@ -292,9 +282,7 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """A clip's recording as rows (W, L) of the dataset's length."""
         length = self._front_end.num_samples(self._clip_seconds)
         waveform = clip.load(self._front_end.sample_rate)
-        if self._long == "windows":
-            return audio.windows(waveform, length, pad=self._pad)
-        return audio.fit_length(waveform, length, pad=self._pad)[None]
+        return pieces.cut(waveform, length, self._pad, self._long)
 
     # TFDS prints here that it downloads. It doesn't.
     def _log_download_bytes(self) -> None:
@@ -302,21 +290,6 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _log_download_done(self) -> None:
         pass
-
-
-def _ahead(function, items):
-    """Yields (item, future of function(item)) in order, a few items ahead, in threads.
-
-    soundfile and soxr let go of the GIL, and the bound keeps the waveforms in memory few.
-    """
-    workers = os.cpu_count() or 1
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        pending = collections.deque()
-        for item in items:
-            pending.append((item, pool.submit(function, item)))
-            if len(pending) > 2 * workers:
-                yield pending.popleft()
-        yield from pending
 
 
 def _fingerprint(corpus: Corpus, front_end, clip_seconds, pad, long) -> str:

@@ -107,9 +107,16 @@ def read_manifest(
         )
         for row, split, group, values in zip(rows, splits, groups, probabilities, strict=True)
     ]
-    recordings = json.dumps([[row.cells["file"], _state(row.path)] for row in rows])
-    fingerprint = hashlib.sha256(recordings.encode()).hexdigest()
-    return Corpus(path.stem, tuple(scenes), events, clips, licence, fingerprint)
+    return Corpus(path.stem, tuple(scenes), events, clips, licence, _fingerprint(rows))
+
+
+def read_recordings(path: str | os.PathLike) -> tuple[list[tuple[str, Path]], str]:
+    """Name and path of each recording of a manifest, in its order, and `Corpus.fingerprint`.
+
+    Splits, folds and events are not looked at. Raises InputError as `read_manifest` does.
+    """
+    _, rows = _read_rows(Path(path).expanduser())
+    return [(row.cells["file"], row.path) for row in rows], _fingerprint(rows)
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[_Row]]:
@@ -274,6 +281,11 @@ def _read_events_npz(path: Path, rows) -> tuple[tuple[str, ...], np.ndarray]:
         taken[i] = row.where
         order.append(i)
     return tuple(names), values[order]
+
+
+def _fingerprint(rows: list[_Row]) -> str:
+    recordings = json.dumps([[row.cells["file"], _state(row.path)] for row in rows])
+    return hashlib.sha256(recordings.encode()).hexdigest()
 
 
 def _state(path: Path) -> list[int] | None:

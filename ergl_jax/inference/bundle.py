@@ -44,6 +44,7 @@ class Bundle:
       pad: how shorter recordings were filled, "zero" or "repeat".
       licence: of the data it was trained on.
       dataset: name of that data.
+      source: where its weights come from, or those it began with; "" for none but its training.
     """
 
     model: Mapping[str, Any]
@@ -55,6 +56,7 @@ class Bundle:
     pad: str
     licence: str
     dataset: str
+    source: str = ""
 
     def build(self) -> nn.Module:
         """The Flax module that `variables` belong to."""
@@ -81,6 +83,7 @@ class Bundle:
             "normalisation": "none outside the model: it begins with BatchNorm over mel bins",
             "dataset": self.dataset,
             "licence": self.licence,
+            "source": self.source,
             "versions": {
                 "ergl_jax": ergl_jax.__version__,
                 "jax": jax.__version__,
@@ -131,6 +134,7 @@ def load(directory: Path) -> Bundle:
             pad=config["pad"],
             licence=config["licence"],
             dataset=config["dataset"],
+            source=config.get("source", ""),  # older bundles have none
         )
         if FRONT_ENDS.get(front_end.name) != front_end:
             raise InputError(

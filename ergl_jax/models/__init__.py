@@ -8,10 +8,21 @@ from ergl_jax.models.cnn import CNN
 from ergl_jax.models.ergl import ERGL, Graph, Output, check_num_events
 from ergl_jax.models.gated_gcn import to_graphs_tuple
 from ergl_jax.models.panns import Encoder
+from ergl_jax.models.tagger import PANN
 
-__all__ = ["CNN", "ERGL", "MODELS", "Encoder", "Graph", "Output", "build", "to_graphs_tuple"]
+__all__ = [
+    "CNN",
+    "ERGL",
+    "MODELS",
+    "PANN",
+    "Encoder",
+    "Graph",
+    "Output",
+    "build",
+    "to_graphs_tuple",
+]
 
-MODELS = ("ergl", "cnn")
+MODELS = ("ergl", "cnn", "pann")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -37,6 +48,13 @@ def build(config, *, num_scenes: int, num_events: int, axis_name: str | None = N
     )
     if config.name == "cnn":
         return CNN(num_scenes, encoder, config.dropout)
+    if config.name == "pann":
+        if num_scenes:
+            raise InputError(
+                "model.name='pann' tags events and knows no scenes: train 'ergl' or 'cnn', and "
+                "let it start from a PANN by model.init_from"
+            )
+        return PANN(num_events, encoder, config.dropout)
     if config.name == "ergl":
         check_num_events(num_events)
         _at_least_one("model.channels", config.channels)

@@ -30,11 +30,12 @@ class Graph:
 
 @struct.dataclass
 class Output:
-    """What every model returns; a model without events or graph leaves these None."""
+    """What every model returns; what a model doesn't have is None."""
 
-    scene_logits: jax.Array  # (B, scenes), float32
+    scene_logits: jax.Array | None  # (B, scenes), float32; None of a PANN alone
     event_logits: jax.Array | None = None  # (B, n), float32
-    graph: Graph | None = None
+    graph: Graph | None = None  # of ERGL
+    embedding: jax.Array | None = None  # of a PANN: (B, D)
 
 
 class GraphHead(nn.Module):

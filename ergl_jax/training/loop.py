@@ -28,7 +28,7 @@ from ergl_jax.datasets.events import choose_events, read_list
 from ergl_jax.errors import InputError, make_directory
 from ergl_jax.inference.bundle import Bundle
 from ergl_jax.inference.bundle import load as load_bundle
-from ergl_jax.training import evaluate, feed, optimizer, steps, writers
+from ergl_jax.training import evaluate, feed, optimizer, steps, transfer, writers
 from ergl_jax.training.augment import make_augment
 from ergl_jax.training.checkpoints import Checkpoints, Progress
 
@@ -142,6 +142,9 @@ class _Run:
         state = steps.init_state(
             model, optimiser, seed=config.seed, shape=self.split[0]["log_mel"].shape
         )
+        self.source = ""
+        if config.model.init_from:
+            state, self.source = transfer.start_encoder(state, config.model, dataset.front_end)
         self.parameters = sum(x.size for x in jax.tree.leaves(state.params))
         self.like = jax.device_get(state)
         # Here, where data and settings have proved good: a mistake takes no directory.
@@ -248,6 +251,7 @@ class _Run:
             pad=config.data.pad,
             licence=dataset.licence,
             dataset=dataset.name,
+            source=self.source,
         )
         bundle.save(self.workdir / "bundle")
         results = {
@@ -255,6 +259,7 @@ class _Run:
             "epoch": progress.epoch,
             "validation_class_mean_accuracy": progress.best_accuracy if self.validation else None,
             "parameters": self.parameters,
+            "source": self.source,
             "clips": dataset.sizes,
             "training_seconds": self.progress.seconds,
             "devices": [device.device_kind for device in jax.devices()],

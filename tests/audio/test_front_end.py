@@ -24,10 +24,11 @@ def librosa_log_mel(waveform, front_end):
     window, n_fft, hop, fmax = {
         "paper": ("hamming", 1024, 320, 14000),
         "panns_16k": ("hann", 512, 160, 8000),
+        "panns_32k": ("hann", 1024, 320, 14000),
     }[front_end.name]
     mel = librosa.feature.melspectrogram(
         y=waveform,
-        sr={"paper": 32000, "panns_16k": 16000}[front_end.name],
+        sr={"paper": 32000, "panns_16k": 16000, "panns_32k": 32000}[front_end.name],
         n_fft=n_fft,
         hop_length=hop,
         window=window,

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from ergl_jax.datasets import tut2018
-from ergl_jax.datasets.manifest import read_manifest
+from ergl_jax.datasets.manifest import read_manifest, read_recordings
 from ergl_jax.errors import InputError
 from ergl_jax.labels import AUDIOSET
 
@@ -93,6 +93,16 @@ def test_fingerprint_follows_the_recordings(write, tmp_path):
     os.utime(tmp_path / "a.wav", ns=(0, 10**9))
     longer = read_manifest(path).fingerprint
     assert len({missing, present, touched, longer}) == 4
+
+
+def test_recordings_alone_need_neither_split_nor_events(write, tmp_path):
+    path = write("file,scene,fold,event:Speech\nb.wav,tram,1,high\na.wav,bus,,2\n")
+    recordings, fingerprint = read_recordings(path)
+    assert recordings == [("b.wav", tmp_path / "b.wav"), ("a.wav", tmp_path / "a.wav")]
+    whole = write("file,scene,split\nb.wav,tram,test\na.wav,bus,test\n")
+    assert read_manifest(whole).fingerprint == fingerprint
+    with pytest.raises(InputError, match="no column 'scene'"):
+        read_recordings(write("file\na.wav\n"))
 
 
 def test_folds(write):

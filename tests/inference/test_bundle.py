@@ -106,6 +106,11 @@ def test_a_missing_field_is_named(directory, spoil, field):
         bundles.load(directory)
 
 
+def test_a_bundle_from_before_sources_were_told_is_read(directory, spoil):
+    spoil(source=None)
+    assert bundles.load(directory).source == ""
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

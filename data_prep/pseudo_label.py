@@ -1,0 +1,73 @@
+"""Labels the recordings of a manifest with a teacher's event probabilities (§3.1).
+
+    python data_prep/pseudo_label.py --bundle data/panns/bundle --manifest my.csv \\
+        --out my.events.npz
+
+Training reads `<manifest's stem>.events.npz` by itself. Stopped, the same command goes on. Exit
+status: 0 when every recording was labelled, 1 when some could not be decoded
+(`<out's stem>.failures.csv` names them), 2 on wrong input, 130 when interrupted.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ergl_jax.errors import InputError
+from ergl_jax.inference import bundle as bundles
+from ergl_jax.training import pseudo_labels
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Labels the recordings of a manifest with a teacher's event probabilities."
+    )
+    add = parser.add_argument
+    add("--bundle", type=Path, required=True, help="the teacher: see data_prep/port_panns.py")
+    add("--manifest", type=Path, required=True, help="CSV; of its columns file and scene are read")
+    add("--out", type=Path, required=True, help="the .npz to write")
+    add("--clip_seconds", type=float, help="of a piece; by default as the bundle's clips")
+    add(
+        "--pad", choices=["zero", "repeat"], help="what fills a shorter recording; default as there"
+    )
+    add(
+        "--long",
+        default="crop",
+        choices=["crop", "windows"],
+        help="label the centre of a longer recording (the default), or all of it by the mean",
+    )
+    add("--batch_size", type=int, default=8, help="pieces at a time, over all devices; default 8")
+    add("--strict", action="store_true", help="stop at the first recording that can't be decoded")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command and returns its exit status."""
+    args = _parser().parse_args(argv)
+    try:
+        bundle = bundles.load(args.bundle)
+        failures = pseudo_labels.label(
+            bundle,
+            args.manifest,
+            args.out,
+            clip_seconds=bundle.clip_seconds if args.clip_seconds is None else args.clip_seconds,
+            pad=args.pad or bundle.pad,
+            long=args.long,
+            batch_size=args.batch_size,
+            strict=args.strict,
+        )
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    print(f"{len(bundle.events)} events in {args.out}")
+    if not failures:
+        return 0
+    listed = pseudo_labels.failures_file(args.out)
+    print(f"{len(failures)} recordings are left out: {listed}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""Pseudo-labels: a teacher's probability of each event in each recording of a manifest (§3.1).
+
+Shapes: N recordings, B pieces of a batch, L samples of a piece, E events.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from ergl_jax.audio import read_audio
+from ergl_jax.datasets import pieces
+from ergl_jax.datasets.manifest import read_recordings
+from ergl_jax.errors import InputError, make_directory
+from ergl_jax.inference.bundle import Bundle
+from ergl_jax.inference.tagger import Tagger
+
+
+def label(
+    bundle: Bundle,
+    manifest: Path,
+    out: Path,
+    *,
+    clip_seconds: float,
+    pad: str,
+    long: str,
+    batch_size: int,
+    strict: bool = False,
+) -> list[tuple[str, str]]:
+    """Writes what `read_manifest` takes as an events file; returns the failures.
+
+    What is done lies in `<out>.partial` until all is: stopped at any time, the same call goes on
+    from there. Recordings that can't be decoded are left out of `out` and listed, with the reason,
+    in `<out's stem>.failures.csv`; the next call tries them again.
+
+    Args:
+      bundle: the teacher.
+      manifest: a CSV of which the columns file and scene are read.
+      out: an .npz with `clip` (N,), `events` (E,) and `probabilities` (N, E) float32.
+      clip_seconds: length of a piece.
+      pad: "zero" or "repeat", what fills a shorter recording.
+      long: "crop" labels the centre of a longer recording; "windows" all of it, by the mean over
+        its pieces.
+      batch_size: pieces at a time, rounded up to a multiple of the local devices.
+      strict: raise at the first recording that can't be decoded.
+
+    Raises:
+      InputError: a wrong argument, outputs that are not finite, no recording at all that can be
+        decoded, or any that can't be under `strict`.
+    """
+    pieces.check(bundle.front_end, clip_seconds, pad, long)
+    recordings, fingerprint = read_recordings(manifest)
+    tagger = Tagger(bundle, batch_size)
+    out = Path(out).expanduser()
+    if out.suffix != ".npz" or out.is_dir():
+        raise InputError(f"{out}: name a file that ends in .npz")
+    make_directory(out.absolute().parent, "directory")
+    recipe = _recipe(bundle, fingerprint, clip_seconds, pad, long)
+    partial = _Partial(out, recipe, (len(recordings), len(bundle.events)))
+    failures = []
+
+    def waveforms(index: int) -> np.ndarray:
+        """(W, L), a recording's pieces."""
+        waveform = read_audio(recordings[index][1], bundle.front_end.sample_rate)
+        return pieces.cut(waveform, bundle.front_end.num_samples(clip_seconds), pad, long)
+
+    def decoded() -> Iterator[tuple[int, int, np.ndarray]]:
+        """Each piece that is to be labelled: its recording, that one's pieces, waveform (L,)."""
+        for index, future in pieces.ahead(waveforms, partial.missing()):
+            try:
+                found = future.result()
+            except InputError as error:
+                if strict:
+                    raise
+                failures.append((recordings[index][0], str(error)))
+                tqdm.write(f"left out: {error}", file=sys.stderr)
+                bar.update()
+                continue
+            for waveform in found:
+                yield index, len(found), waveform
+
+    missing = len(partial.missing())
+    with tqdm(total=len(recordings), initial=len(recordings) - missing, unit=" clips") as bar:
+        means = _Means()
+        for owners, probabilities in _tagged(tagger, decoded()):
+            for index, mean in means.add(owners, probabilities):
+                partial.write(index, mean)
+                bar.update()
+    done = np.delete(np.arange(len(recordings)), partial.missing())
+    probabilities = partial.rows[done]
+    if len(done):
+        _write(out, np.array([name for name, _ in recordings])[done], bundle.events, probabilities)
+        _write_failures(failures_file(out), failures)
+    partial.delete()
+    if not len(done):
+        raise InputError(f"{manifest}: no clip can be decoded, the last because {failures[-1][1]}")
+    return failures
+
+
+def _tagged(tagger: Tagger, source: Iterator) -> Iterator[tuple[list, np.ndarray]]:
+    """Yields [(recording, its pieces)] and probabilities (B, E) of pieces, a batch at a time.
+
+    The next batch is gathered while the devices work on one.
+    """
+    running = None
+    while batch := list(itertools.islice(source, tagger.batch_size)):
+        rows = np.zeros((tagger.batch_size, len(batch[0][2])), np.float32)  # (B, L)
+        for row, (_, _, waveform) in zip(rows, batch, strict=False):
+            row[:] = waveform
+        started = [(index, count) for index, count, _ in batch], tagger(rows)
+        if running:
+            yield _finished(*running)
+        running = started
+    if running:
+        yield _finished(*running)
+
+
+def _finished(owners: list, probabilities: jax.Array) -> tuple[list, np.ndarray]:
+    found = np.asarray(probabilities)[: len(owners)]
+    if not np.isfinite(found).all():
+        raise InputError("the bundle's outputs are not finite: its weights are damaged")
+    return owners, found
+
+
+class _Means:
+    """Means over the pieces of each recording, in however many batches they come."""
+
+    def __init__(self):
+        self._sums = {}  # recording: (sum (E,), pieces so far)
+
+    def add(self, owners: list[tuple[int, int]], rows: np.ndarray) -> Iterator:
+        """Yields (recording, mean) of those of which all pieces have come."""
+        for (index, count), row in zip(owners, rows, strict=True):
+            total, seen = self._sums.pop(index, (0.0, 0))
+            if seen + 1 == count:
+                yield index, (total + row) / count
+            else:
+                self._sums[index] = total + row, seen + 1
+
+
+class _Partial:
+    """Rows of probabilities in a file that is mapped to memory; a row of NaN is still to do."""
+
+    def __init__(self, out: Path, recipe: str, shape: tuple[int, int]):
+        self._directory = out.with_name(out.name + ".partial")
+        rows, note = self._directory / "probabilities.npy", self._directory / "recipe"
+        if not note.exists() or note.read_text(encoding="utf-8") != recipe:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory.mkdir()
+            self.rows = np.lib.format.open_memmap(rows, "w+", np.float32, shape)
+            self.rows[:] = np.nan
+            note.write_text(recipe, encoding="utf-8")  # last: what lacks it was not begun
+        else:
+            self.rows = np.lib.format.open_memmap(rows, "r+")
+
+    def missing(self) -> np.ndarray:
+        """Indices of the rows that are not there, or not whole."""
+        return np.flatnonzero(~np.isfinite(self.rows).all(axis=1))
+
+    def write(self, index: int, row: np.ndarray) -> None:
+        self.rows[index] = row
+
+    def delete(self) -> None:
+        del self.rows
+        shutil.rmtree(self._directory)
+
+
+def _write(out: Path, clips: np.ndarray, events: tuple, probabilities: np.ndarray) -> None:
+    """Beside, then renamed."""
+    beside = out.with_name(out.name + ".writing")
+    with open(beside, "wb") as file:
+        np.savez(file, clip=clips, events=np.array(events), probabilities=probabilities)
+    os.replace(beside, out)
+
+
+def _write_failures(path: Path, failures: list[tuple[str, str]]) -> None:
+    """None is no file."""
+    path.unlink(missing_ok=True)
+    if failures:
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("name", "reason"), *failures])
+
+
+def failures_file(out: Path) -> Path:
+    """Where the recordings that `label` left out of `out` are listed."""
+    return out.with_name(f"{out.stem}.failures.csv")
+
+
+def _recipe(bundle: Bundle, fingerprint: str, clip_seconds, pad, long) -> str:
+    """Hashes everything that decides the labels."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(dict(bundle.variables)):
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.ascontiguousarray(leaf).data)
+    recipe = [dict(bundle.model), bundle.events, dataclasses.asdict(bundle.front_end)]
+    recipe += [clip_seconds, pad, long, fingerprint]
+    digest.update(json.dumps(recipe).encode())
+    return digest.hexdigest()

@@ -1,0 +1,127 @@
+"""port_panns.py as a user runs it: downloads, output, exit status."""
+
+import dataclasses
+import http.server
+import importlib.util
+import threading
+import urllib.parse
+from pathlib import Path
+
+import pytest
+
+from ergl_jax.downloads import file_md5
+from ergl_jax.inference import bundle as bundles
+from ergl_jax.inference import port
+
+pytest.importorskip("torch")
+
+import torch_panns  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def main():
+    spec = importlib.util.spec_from_file_location(
+        "port_panns", ROOT / "data_prep" / "port_panns.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    pann = torch_panns.PANN("cnn6", "panns_32k", 32)
+    return torch_panns.save(pann, tmp_path_factory.mktemp("panns") / "Cnn6_mAP=0.343.pth")
+
+
+@pytest.fixture
+def record(checkpoint, monkeypatch):
+    """A server that has the checkpoint as Cnn6, and the other files empty; its address."""
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            body = checkpoint.read_bytes() if "Cnn6" in self.path else b""
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    published = port.CHECKPOINTS["Cnn6"]
+    mine = dataclasses.replace(published, md5=file_md5(checkpoint))
+    monkeypatch.setitem(port.CHECKPOINTS, "Cnn6", mine)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/records/1", asked
+        server.shutdown()
+        thread.join()
+
+
+def test_ports_and_reports(main, checkpoint, tmp_path, capfd):
+    out = tmp_path / "deep" / "bundle"
+    assert main([str(checkpoint), f"--out={out}", "--name=Cnn6"]) == 0
+    lines = [line.split() for line in capfd.readouterr().out.splitlines()]
+    assert lines[0] == ["tensor", "shape", "what", "became", "of", "it"]
+    kernel = "conv_block4.conv1.weight", "16x8x5x5", "params/encoder/ConvBlock_3/Conv_0/kernel"
+    assert list(kernel) in lines
+    assert ["bn0.num_batches_tracked", "scalar", "ignored"] in lines
+    assert lines[-1][:3] == ["527", "events", "in"]
+    assert ["front", "end", "panns_32k"] in lines
+    bundle = bundles.load(out)
+    assert bundle.source == f"{checkpoint.name}, MD5 {file_md5(checkpoint)}"
+    assert bundle.model["encoder"]["architecture"] == "cnn6" and len(bundle.events) == 527
+    assert main([str(checkpoint), f"--out={out}"]) == 0  # a bundle is replaced
+
+
+def test_downloads_once(main, record, tmp_path, capfd):
+    url, asked = record
+    arguments = ["--download=Cnn6", f"--record={url}", f"--download_dir={tmp_path}/panns"]
+    for _ in range(2):
+        assert main([*arguments, f"--out={tmp_path}/bundle"]) == 0
+    assert [urllib.parse.unquote(path) for path in asked] == ["/records/1/files/Cnn6_mAP=0.343.pth"]
+    assert "CC BY 4.0" in capfd.readouterr().out
+    assert "CC BY 4.0" in bundles.load(tmp_path / "bundle").licence
+    (tmp_path / "panns" / "Cnn6_mAP=0.343.pth").write_bytes(b"other")
+    assert main([*arguments, f"--out={tmp_path}/bundle"]) == 2
+    assert "has the MD5" in capfd.readouterr().err
+
+
+def test_a_mistake_is_one_line_and_status_two(main, record, checkpoint, tmp_path, capfd):
+    url, _ = record
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "work.txt").write_text("")
+    (tmp_path / "cut.pth").write_bytes(checkpoint.read_bytes()[:-100])
+    new = f"--out={tmp_path}/bundle"
+    wrong = [
+        ([str(checkpoint), new, "--name=Cnn14"], "is not Cnn14: its tensors are those of cnn6"),
+        ([str(checkpoint), new, "--name=Cnn7"], "choose one of Cnn14_16k, Cnn14, Cnn10, Cnn6"),
+        ([str(checkpoint), new, f"--md5={'0' * 32}"], f"not {'0' * 32}: another file, or damaged"),
+        ([str(tmp_path / "none.pth"), new, f"--md5={'0' * 32}"], "none.pth: can't be read"),
+        ([str(tmp_path / "cut.pth"), new], "cut.pth is truncated or damaged"),
+        ([str(ROOT / "README.md"), new], "README.md is not a PANN"),
+        ([str(checkpoint), f"--out={tmp_path}/mine"], "mine is there already and is no bundle"),
+        ([str(checkpoint), f"--out={checkpoint}"], "is there already and is no bundle"),
+        (["--download=Cnn7", new], "no PANN 'Cnn7'"),
+        (
+            ["--download=Cnn10", new, f"--record={url}", f"--download_dir={tmp_path}/panns"],
+            "has the MD5 d41d8cd98f00b204e9800998ecf8427e, not bfb1f1f9968938fa8ef4012b8471f5f6",
+        ),
+    ]
+    for arguments, part in wrong:
+        assert main(arguments) == 2
+        output = capfd.readouterr()
+        assert output.out == "" and part in output.err.splitlines()[-1]
+        assert "Traceback" not in output.err
+    assert not (tmp_path / "bundle").exists() and (tmp_path / "mine" / "work.txt").exists()
+
+
+def test_an_md5_that_is_right_passes(main, checkpoint, tmp_path):
+    md5 = file_md5(checkpoint).upper()
+    assert main([str(checkpoint), f"--out={tmp_path}/bundle", f"--md5={md5}"]) == 0

@@ -1,0 +1,143 @@
+"""PANNs written in plain PyTorch, with the names of their published checkpoints: the oracle.
+
+Imports PyTorch: a test that wants this calls pytest.importorskip("torch") first.
+"""
+
+import librosa
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+CHANNELS = {"cnn14": (64, 128, 256, 512, 1024, 2048), "cnn10": (64, 128, 256, 512)}
+CHANNELS["cnn6"] = CHANNELS["cnn10"]
+# sample rate, samples of the Hann window, hop, highest frequency
+FRONT_ENDS = {"panns_16k": (16000, 512, 160, 8000), "panns_32k": (32000, 1024, 320, 14000)}
+
+
+class STFT(nn.Module):
+    """(B, L) -> power (B, F, K), by convolution with windowed cosines and sines."""
+
+    def __init__(self, n_fft, hop, window):
+        super().__init__()
+        self.n_fft = n_fft
+        bins = n_fft // 2 + 1
+        self.conv_real = nn.Conv1d(1, bins, n_fft, stride=hop, bias=False)
+        self.conv_imag = nn.Conv1d(1, bins, n_fft, stride=hop, bias=False)
+        t = np.arange(n_fft)
+        weight = {"hann": 0.5, "hamming": 0.54}[window]
+        shape = weight - (1 - weight) * np.cos(2 * np.pi * t / n_fft)
+        kernels = shape * np.exp(-2j * np.pi * np.outer(np.arange(bins), t) / n_fft)
+        for conv, kernel in ((self.conv_real, kernels.real), (self.conv_imag, kernels.imag)):
+            conv.weight.data = torch.tensor(kernel[:, None], dtype=torch.float32)
+
+    def forward(self, x):
+        half = self.n_fft // 2
+        x = functional.pad(x[:, None], (half, half), mode="reflect")
+        return (self.conv_real(x) ** 2 + self.conv_imag(x) ** 2).transpose(1, 2)
+
+
+class Spectrogram(nn.Module):
+    def __init__(self, *arguments):
+        super().__init__()
+        self.stft = STFT(*arguments)
+
+
+class LogMel(nn.Module):
+    """Power (B, F, K) -> dB (B, F, 64)."""
+
+    def __init__(self, rate, n_fft, fmax):
+        super().__init__()
+        filters = librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=64, fmin=50, fmax=fmax)
+        self.melW = nn.Parameter(torch.tensor(filters.T.copy(), dtype=torch.float32))
+
+    def forward(self, power):
+        return 10 * torch.log10((power @ self.melW).clamp(min=1e-10))
+
+
+class Block(nn.Module):
+    def __init__(self, before, after, side, two):
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, after, side, padding=side // 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(after)
+        if two:
+            self.conv2 = nn.Conv2d(after, after, side, padding=side // 2, bias=False)
+            self.bn2 = nn.BatchNorm2d(after)
+
+    def forward(self, x, pool):
+        x = self.bn1(self.conv1(x)).relu()
+        if hasattr(self, "conv2"):
+            x = self.bn2(self.conv2(x)).relu()
+        return functional.avg_pool2d(x, 2) if pool else x
+
+
+class PANN(nn.Module):
+    """Random weights of He's scale, and statistics that are nowhere 0 or 1."""
+
+    def __init__(
+        self, architecture="cnn14", front_end="panns_16k", divisor=1, *, window="hann", seed=0
+    ):
+        super().__init__()
+        rate, n_fft, hop, fmax = FRONT_ENDS[front_end]
+        self.channels = [width // divisor for width in CHANNELS[architecture]]
+        self.pools = 5 if architecture == "cnn14" else 4
+        self.spectrogram_extractor = Spectrogram(n_fft, hop, window)
+        self.logmel_extractor = LogMel(rate, n_fft, fmax)
+        self.bn0 = nn.BatchNorm2d(64)
+        side, two = (5, False) if architecture == "cnn6" else (3, True)
+        before = 1
+        for number, width in enumerate(self.channels, 1):
+            setattr(self, f"conv_block{number}", Block(before, width, side, two))
+            before = width
+        self.fc1 = nn.Linear(before, before)
+        self.fc_audioset = nn.Linear(before, 527)
+        self.draw(torch.Generator().manual_seed(seed))
+        self.eval()
+
+    @torch.no_grad()
+    def draw(self, generator):
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                spread = (2 / module.weight[0].numel()) ** 0.5
+                module.weight.normal_(0, spread, generator=generator)
+            if isinstance(module, nn.Linear):
+                module.bias.normal_(0, 0.5, generator=generator)
+            if isinstance(module, nn.BatchNorm2d):
+                for x in (module.weight, module.running_var):
+                    x.uniform_(0.5, 2, generator=generator)
+                for x in (module.bias, module.running_mean):
+                    x.normal_(0, 0.5, generator=generator)
+        self.bn0.running_mean.uniform_(-50, -30, generator=generator)  # as of dB
+        self.bn0.running_var.uniform_(100, 400, generator=generator)
+
+    @torch.no_grad()
+    def forward(self, waveform):
+        """(B, L) -> probabilities (B, 527) and embedding (B, D)."""
+        x = self.logmel_extractor(self.spectrogram_extractor.stft(waveform))[:, None]
+        x = self.bn0(x.transpose(1, 3)).transpose(1, 3)
+        for number in range(len(self.channels)):
+            x = getattr(self, f"conv_block{number + 1}")(x, pool=number < self.pools)
+        x = x.mean(dim=3)  # (B, D, T)
+        x = x.max(dim=2).values + x.mean(dim=2)
+        embedding = self.fc1(x).relu()
+        return self.fc_audioset(embedding).sigmoid(), embedding
+
+
+def checkpoint(model):
+    """What PANNs' code saves: weights, and the sampler of its training."""
+    rng = np.random.default_rng(0)
+    sampler = {
+        "indexes_per_class": [rng.permutation(9), rng.permutation(4).astype(np.int32)],
+        "queue": [1, np.int64(2)],
+        "pointers_of_classes": [0, 3],
+        "names": np.array(["a", "b"]),
+        "weights": np.float32(0.5),
+        "state": {"position": rng.random(3), "mask": np.array([True, False])},
+    }
+    return {"iteration": 300000, "model": model.state_dict(), "sampler": sampler}
+
+
+def save(model, path, *, legacy=False):
+    """Writes the model as PANNs' code does, in PyTorch's zip format or the one before."""
+    torch.save(checkpoint(model), path, _use_new_zipfile_serialization=not legacy)
+    return path

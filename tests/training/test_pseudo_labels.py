@@ -1,0 +1,316 @@
+"""Pseudo-labels are the teacher's own outputs, whatever the batches, devices and interruptions."""
+
+import csv
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+import soundfile
+
+from ergl_jax import audio, models
+from ergl_jax.datasets.manifest import read_manifest
+from ergl_jax.errors import InputError
+from ergl_jax.inference import bundle as bundles
+from ergl_jax.labels import AUDIOSET
+from ergl_jax.training import pseudo_labels
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = Path(os.environ.get("ERGL_SHARED_DATA") or ROOT.parent / "shared" / "data")
+RATE, SECONDS = 16000, 0.5
+CONFIG = {
+    "name": "pann",
+    "compute_dtype": "float32",
+    "encoder": {"architecture": "cnn6", "width_divisor": 16, "dropout": 0.2},
+    "dropout": 0.5,
+}
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    """A PANN of 4 to 32 channels, its weights random."""
+    model = models.build(ml_collections.ConfigDict(CONFIG), num_scenes=0, num_events=527)
+    init = jax.jit(lambda: model.init(jax.random.key(0), np.zeros((1, 51, 64)), train=False))
+    variables = jax.device_get(init())
+    stats = variables["batch_stats"]["encoder"]["BatchNorm_0"]
+    stats["mean"], stats["var"] = stats["mean"] - 40, 200 * stats["var"]  # as of dB
+    return bundles.Bundle(
+        model=CONFIG,
+        variables=variables,
+        scenes=(),
+        events=AUDIOSET,
+        front_end=audio.get_front_end("panns_16k"),
+        clip_seconds=SECONDS,
+        pad="zero",
+        licence="CC0",
+        dataset="none",
+    )
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """Eleven recordings from 0.3 to 1.3 s, one of them at another rate and in stereo."""
+    rng, rows = np.random.default_rng(0), ["file,scene,split"]
+    for i in range(11):
+        samples = rng.uniform(0.01, 0.2) * rng.standard_normal(int((0.3 + 0.1 * i) * RATE))
+        samples += 0.2 * np.sin(rng.uniform(0.05, 2) * np.arange(len(samples)))
+        if i == 7:
+            soundfile.write(tmp_path / "7.wav", np.stack([samples, 0 * samples], 1), 22050)
+        else:
+            soundfile.write(tmp_path / f"{i}.wav", samples, RATE)
+        rows.append(f"{i}.wav,{'bus' if i % 2 else 'tram'},{'test' if i > 7 else 'train'}")
+    path = tmp_path / "my.csv"
+    path.write_text("\n".join(rows))
+    return path
+
+
+def label(teacher, manifest, out="labels.npz", **options):
+    options = dict(clip_seconds=SECONDS, pad="zero", long="crop", batch_size=4) | options
+    path = manifest.with_name(out)
+    return path, pseudo_labels.label(teacher, manifest, path, **options)
+
+
+def one_by_one(teacher, waveforms):
+    """Probabilities (N, 527) of single pieces, without the code under test."""
+    model = teacher.build()
+
+    @jax.jit
+    def apply(waveform):
+        log_mel = audio.log_mel(waveform[None], teacher.front_end)
+        return jax.nn.sigmoid(model.apply(teacher.variables, log_mel, train=False).event_logits)[0]
+
+    return np.stack([apply(waveform) for waveform in waveforms])
+
+
+def names(directory):
+    return sorted(path.name for path in directory.iterdir() if path.suffix != ".wav")
+
+
+def read(path):
+    return dict(np.load(path))
+
+
+def test_are_the_teachers_outputs(teacher, manifest, capfd):
+    path, failures = label(teacher, manifest)
+    waveforms = [audio.read_audio(manifest.with_name(f"{i}.wav"), RATE) for i in range(11)]
+    expected = one_by_one(teacher, [audio.fit_length(x, int(SECONDS * RATE)) for x in waveforms])
+    assert expected.std(axis=0).mean() > 0.01  # no two alike
+    found = read(path)
+    assert found["clip"].tolist() == [f"{i}.wav" for i in range(11)] and not failures
+    assert found["events"].tolist() == list(AUDIOSET)
+    assert found["probabilities"].dtype == np.float32
+    np.testing.assert_allclose(found["probabilities"], expected, rtol=0, atol=1e-6)
+    assert names(manifest.parent) == ["labels.npz", "my.csv"]
+    assert "11/11" in capfd.readouterr().err
+    corpus = read_manifest(manifest, events_file=path)
+    assert corpus.events == AUDIOSET
+    np.testing.assert_array_equal([clip.events for clip in corpus.clips], found["probabilities"])
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_longer_recordings_are_averaged_over_windows(teacher, manifest, batch_size):
+    path, _ = label(teacher, manifest, long="windows", pad="repeat", batch_size=batch_size)
+    for i, found in enumerate(read(path)["probabilities"]):
+        waveform = audio.read_audio(manifest.with_name(f"{i}.wav"), RATE)
+        pieces = audio.windows(waveform, int(SECONDS * RATE), pad="repeat")
+        expected = one_by_one(teacher, pieces).mean(axis=0)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    assert len(pieces) == 3
+
+
+KILL = """
+import os, sys
+from ergl_jax.inference import bundle
+from ergl_jax.training import pseudo_labels
+write = pseudo_labels._Partial.write
+count = 0
+def stop(self, index, row):
+    global count
+    count += 1
+    if count == 6: os._exit(9)
+    write(self, index, row)
+pseudo_labels._Partial.write = stop
+teacher = bundle.load(sys.argv[1])
+pseudo_labels.label(teacher, sys.argv[2], sys.argv[3], clip_seconds=teacher.clip_seconds,
+                    pad="zero", long="windows", batch_size=4)
+"""
+
+
+def killed(teacher, manifest):
+    """`label` in another process, killed where it writes the sixth recording."""
+    teacher.save(manifest.with_name("teacher"))
+    paths = [str(manifest.with_name(name)) for name in ("teacher", "my.csv", "labels.npz")]
+    done = subprocess.run(
+        [sys.executable, "-c", KILL, *paths],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 9, done.stderr
+
+
+def counted(monkeypatch):
+    """The names of recordings that are decoded from here on."""
+    seen, decode = [], pseudo_labels.read_audio
+
+    def count(path, rate):
+        seen.append(path.name)
+        return decode(path, rate)
+
+    monkeypatch.setattr(pseudo_labels, "read_audio", count)
+    return seen
+
+
+def test_a_killed_call_goes_on(teacher, manifest, monkeypatch):
+    killed(teacher, manifest)
+    assert names(manifest.parent) == ["labels.npz.partial", "my.csv", "teacher"]
+    seen = counted(monkeypatch)
+    path, _ = label(teacher, manifest, long="windows")
+    assert sorted(seen) == sorted(f"{i}.wav" for i in range(5, 11))
+    whole, _ = label(teacher, manifest, "whole.npz", long="windows")
+    for name, x in read(whole).items():
+        if x.dtype == np.float32:
+            np.testing.assert_allclose(read(path)[name], x, rtol=0, atol=1e-6)
+        else:
+            np.testing.assert_array_equal(read(path)[name], x)
+    assert names(manifest.parent) == ["labels.npz", "my.csv", "teacher", "whole.npz"]
+
+
+@pytest.mark.parametrize("change", ["setting", "recording", "weights"])
+def test_other_settings_begin_anew(teacher, manifest, monkeypatch, change):
+    killed(teacher, manifest)
+    options = {"long": "windows"}
+    if change == "setting":
+        options["pad"] = "repeat"
+    elif change == "recording":
+        soundfile.write(manifest.with_name("2.wav"), np.full(RATE, 0.1), RATE)
+    else:
+        variables = jax.tree.map(np.copy, teacher.variables)
+        variables["params"]["fc_audioset"]["bias"][3] += 0.1
+        teacher = dataclasses.replace(teacher, variables=variables)
+    seen = counted(monkeypatch)
+    label(teacher, manifest, **options)
+    assert len(seen) == 11
+
+
+def test_what_cannot_be_decoded_is_listed_and_the_rest_goes_on(teacher, manifest, capfd):
+    (manifest.with_name("3.wav")).write_bytes(b"no audio")
+    (manifest.with_name("9.wav")).rename(manifest.with_name("moved.wav"))
+    path, failures = label(teacher, manifest)
+    assert [name for name, _ in failures] == ["3.wav", "9.wav"]
+    assert len(read(path)["clip"]) == len(read(path)["probabilities"]) == 9
+    assert "3.wav" not in read(path)["clip"]
+    listed = pseudo_labels.failures_file(path)
+    with open(listed, newline="") as file:
+        assert [tuple(row.values()) for row in csv.DictReader(file)] == failures
+    assert "left out: " in capfd.readouterr().err
+    with pytest.raises(InputError, match="line 5.*no clip '3'"):
+        read_manifest(manifest, events_file=path)
+    (manifest.with_name("moved.wav")).rename(manifest.with_name("9.wav"))
+    soundfile.write(manifest.with_name("3.wav"), np.full(RATE, 0.1), RATE)
+    assert label(teacher, manifest)[1] == [] and not listed.exists()
+    assert len(read(path)["clip"]) == 11
+
+
+def test_strict_stops_at_the_first(teacher, manifest):
+    (manifest.with_name("3.wav")).write_bytes(b"no audio")
+    with pytest.raises(InputError, match="3.wav"):
+        label(teacher, manifest, strict=True)
+    assert not manifest.with_name("labels.npz").exists()
+
+
+def test_nothing_to_label_leaves_nothing(teacher, manifest):
+    for path in manifest.parent.glob("*.wav"):
+        path.write_bytes(b"no audio")
+    with pytest.raises(InputError, match="my.csv: no clip can be decoded, the last because .*10.w"):
+        label(teacher, manifest)
+    assert names(manifest.parent) == ["my.csv"]
+
+
+def test_wrong_arguments_are_named(teacher, manifest, tiny):
+    (manifest.with_name("folder.npz")).mkdir()
+    for options, message in [
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"clip_seconds": 0.0}, "clip_seconds is 0.0"),
+        ({"clip_seconds": 0.01}, "panns_16k needs 0.016 s"),
+        ({"pad": "x"}, "pad is 'x'"),
+        ({"long": "x"}, "long is 'x'"),
+        ({"out": "labels.csv"}, "ends in .npz"),
+        ({"out": "folder.npz"}, "ends in .npz"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            label(teacher, manifest, **options)
+    with pytest.raises(InputError, match="none.csv"):
+        label(teacher, manifest.with_name("none.csv"))
+    silent = dataclasses.replace(teacher, events=())
+    with pytest.raises(InputError, match="names no events"):
+        label(silent, manifest)
+    assert names(manifest.parent) == ["folder.npz", "my.csv"]
+
+
+def test_weights_that_are_not_finite_are_found_out(teacher, manifest):
+    variables = jax.tree.map(np.copy, teacher.variables)
+    variables["params"]["fc1"]["bias"][0] = np.nan
+    with pytest.raises(InputError, match="not finite"):
+        label(dataclasses.replace(teacher, variables=variables), manifest)
+
+
+EIGHT = """
+import sys
+import jax
+import numpy as np
+from ergl_jax.inference import bundle
+from ergl_jax.inference.tagger import Tagger
+tagger = Tagger(bundle.load(sys.argv[1]), 3)
+rows = np.load(sys.argv[2])
+result = tagger(rows)
+assert len(jax.devices()) == 8 and tagger.batch_size == 8
+assert {shard.data.shape for shard in result.addressable_shards} == {(1, 527)}
+np.save(sys.argv[3], result)
+"""
+
+
+def test_eight_devices_share_a_batch(teacher, tmp_path):
+    rows = np.random.default_rng(0).standard_normal((8, int(SECONDS * RATE)), np.float32)
+    np.save(tmp_path / "rows.npy", rows)
+    teacher.save(tmp_path / "teacher")
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    paths = [str(tmp_path / name) for name in ("teacher", "rows.npy", "found.npy")]
+    done = subprocess.run(
+        [sys.executable, "-c", EIGHT, *paths],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": flags},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = np.load(tmp_path / "found.npy")
+    np.testing.assert_allclose(found, one_by_one(teacher, rows), rtol=0, atol=1e-6)
+
+
+def test_real_recordings_as_pytorch_has_them(tmp_path):
+    """From file to probabilities, on weights in the original format."""
+    torch = pytest.importorskip("torch")
+    import torch_panns
+
+    from ergl_jax.inference import port
+
+    clips = sorted((SHARED / "urban_clips").glob("*.wav"))
+    if not clips:
+        pytest.skip(f"no recordings in {SHARED}/urban_clips")
+    manifest = tmp_path / "urban.csv"
+    rows = [f"{path},{path.stem}" for path in clips]
+    manifest.write_text("\n".join(["file,scene", *rows]))
+    pann = torch_panns.PANN("cnn14", "panns_16k", 32)
+    bundle = port.port(torch_panns.save(pann, tmp_path / "a.pth")).bundle
+    path, _ = label(bundle, manifest, clip_seconds=10.0)
+    waveforms = np.stack([audio.read_audio(path, RATE) for path in clips])
+    expected, _ = pann(torch.from_numpy(waveforms))
+    found = read(path)["probabilities"]
+    print("differ by", np.abs(found - expected.numpy()).max())
+    assert len(found) == 10 and found.std(axis=0).mean() > 0.001
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)

@@ -1,0 +1,106 @@
+"""Training from a bundle's encoder."""
+
+import dataclasses
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from ergl_jax.audio import get_front_end
+from ergl_jax.errors import InputError
+from ergl_jax.inference import bundle as bundles
+from ergl_jax.training import loop, steps, transfer
+
+
+@pytest.fixture
+def source(tiny, tmp_path):
+    """The tiny run's bundle as if it had been ported: a source of its own, statistics moved."""
+    bundle = bundles.load(tiny.workdir / "bundle")
+    bundle = dataclasses.replace(bundle, source="teacher.pth, MD5 123", licence="CC BY 4.0")
+    bundle.save(tmp_path / "source")
+    return tmp_path / "source"
+
+
+def equal(one, other):
+    return all(
+        jax.tree.leaves(jax.tree.map(lambda a, b: np.array_equal(np.asarray(a), b), one, other))
+    )
+
+
+def test_a_run_starts_there_and_says_so(tiny, tmp_path, source):
+    """At next to no learning rate it also ends there, but for the statistics."""
+    config = tiny.config(model__init_from=str(source), optimizer__learning_rate=1e-12, seed=5)
+    results = loop.train(config, tmp_path / "run")
+    bundle, origin = bundles.load(tmp_path / "run" / "bundle"), bundles.load(source)
+    mine, theirs = bundle.variables["params"], origin.variables["params"]
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-8),
+        mine["encoder"],
+        theirs["encoder"],
+    )
+    assert not equal(mine["events"], theirs["events"])
+    assert not equal(bundle.variables["batch_stats"], origin.variables["batch_stats"])
+    said = "encoder begun with teacher.pth, MD5 123 (licence: CC BY 4.0)"
+    assert bundle.source == results["source"] == said
+    assert bundle.model["init_from"] == str(source)
+    assert bundle.licence == bundles.load(tiny.workdir / "bundle").licence
+
+
+def test_from_chance_is_the_default(tiny):
+    assert tiny.config().model.init_from == "" == tiny.results["source"]
+    assert bundles.load(tiny.workdir / "bundle").source == ""
+
+
+class TestStartEncoder:
+    """Of the state alone."""
+
+    def state(self):
+        encoder = bundles.load(self.path).variables
+        blank = jax.tree.map(np.zeros_like, encoder)
+        return steps.TrainState(np.int32(0), blank["params"], blank["batch_stats"], ())
+
+    @pytest.fixture(autouse=True)
+    def _keep(self, source):
+        self.path = source
+
+    def test_takes_weights_and_statistics_of_the_encoder_alone(self, tiny):
+        config = tiny.config(model__init_from=str(self.path)).model
+        state, _ = transfer.start_encoder(self.state(), config, get_front_end("panns_16k"))
+        theirs = bundles.load(self.path).variables
+        for name in ("params", "batch_stats"):
+            mine = getattr(state, name)
+            assert mine.keys() == theirs[name].keys()
+            assert equal(mine["encoder"], theirs[name]["encoder"])
+            rest = [
+                x for key, tree in mine.items() if key != "encoder" for x in jax.tree.leaves(tree)
+            ]
+            assert rest and not any(x.any() for x in rest)
+        assert state.step == 0
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"model__encoder__architecture": "cnn10"}, "architecture=cnn6, not cnn10: set --con"),
+            (
+                {"model__encoder__width_divisor": 4},
+                "width_divisor=32, not 4: set --config.model.en",
+            ),
+        ],
+    )
+    def test_another_encoder_is_refused(self, tiny, change, message):
+        config = tiny.config(model__init_from=str(self.path), **change).model
+        with pytest.raises(InputError, match=f"init_from=.*source has model.encoder.{message}"):
+            transfer.start_encoder(self.state(), config, get_front_end("panns_16k"))
+
+    def test_another_front_end_is_refused(self, tiny):
+        config = tiny.config(model__init_from=str(self.path)).model
+        with pytest.raises(InputError, match="'panns_16k', not 'paper': set --config.data.front_e"):
+            transfer.start_encoder(self.state(), config, get_front_end("paper"))
+
+
+def test_no_bundle_takes_no_workdir(tiny, tmp_path, source):
+    shutil.rmtree(source)
+    with pytest.raises(InputError, match="source is not a bundle"):
+        loop.train(tiny.config(model__init_from=str(source)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
