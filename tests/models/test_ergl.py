@@ -138,8 +138,8 @@ SIZES = {  # model, closed form, the same number
     ),
     "esc10": (
         configured(esc10.get_config()),
-        ergl_size(encoder_size((16, 32, 64, 128), 3, 2), 128, 10),
-        466_020,
+        ergl_size(encoder_size((8, 16, 32, 64), 3, 2), 64, 10),
+        192_700,
     ),
     "CNN": (CNN(10, Encoder("cnn14")), cnn_size(CNN14, 2048), 79_694_282),
     "CNN of Cnn6": (CNN(10, Encoder("cnn6")), cnn_size(CNN6, 512), 4_572_234),
