@@ -1,7 +1,9 @@
 """Section 3.1 in miniature: archives, labels, ranking, training and evaluation on TUT 2018."""
 
 import csv
+import dataclasses
 import importlib.util
+import urllib.parse
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,9 @@ import pytest
 from configs import test as test_config
 from ergl_jax.datasets import tut2018
 from ergl_jax.datasets.events import read_list
+from ergl_jax.downloads import file_md5
 from ergl_jax.errors import InputError
-from ergl_jax.inference import bundle
+from ergl_jax.inference import bundle, port
 from ergl_jax.labels import AUDIOSET
 from ergl_jax.training import loop
 
@@ -33,20 +36,48 @@ def config(tmp_path):
     return config
 
 
-def test_from_the_archives_to_the_evaluation(fake_tut, config, tmp_path, capfd):
+def draw_labels(root, labels):
+    """Chance in the place of a teacher."""
+    with open(root / "manifest.csv", newline="", encoding="utf-8") as file:
+        clips = [Path(row["file"]).stem for row in csv.DictReader(file)]
+    soft = np.random.default_rng(0).random((len(clips), len(AUDIOSET)), np.float32)
+    np.savez(labels, clip=clips, events=AUDIOSET, probabilities=soft)
+
+
+def pseudo_label(root, labels, web, monkeypatch):
+    """By a PANN of random weights, downloaded and ported."""
+    pytest.importorskip("torch")
+    import torch_panns
+
+    name = port.CHECKPOINTS["Cnn14_16k"]
+    path = torch_panns.save(torch_panns.PANN("cnn14", "panns_16k", 64), root / name.file)
+    web.files[f"files/{urllib.parse.quote(name.file)}"] = path.read_bytes()
+    mine = dataclasses.replace(name, md5=file_md5(path))
+    monkeypatch.setitem(port.CHECKPOINTS, "Cnn14_16k", mine)
+    panns, bundle = root.parent / "panns", root.parent / "teacher"
+    flags = [f"--record={web.url('')[:-1]}", f"--download_dir={panns}", f"--out={bundle}"]
+    run("port_panns", "--download=Cnn14_16k", *flags)
+    flags = [f"--bundle={bundle}", f"--manifest={root}/manifest.csv", f"--out={labels}"]
+    run("pseudo_label", *flags, "--clip_seconds=0.4")
+
+
+@pytest.mark.parametrize("teacher", ["chance", "a PANN"])
+def test_from_the_archives_to_the_evaluation(
+    teacher, fake_tut, web, config, tmp_path, capfd, monkeypatch
+):
     settings = [f"--data_dir={tmp_path}/data", "--front_end=panns_16k", "--clip_seconds=0.4"]
     run("prepare_dataset", "tut2018", "--validation_fraction=0.25", *settings)
     root = tmp_path / "data" / "tut2018"
-    with open(root / "manifest.csv", newline="", encoding="utf-8") as file:
-        clips = [Path(row["file"]).stem for row in csv.DictReader(file)]
 
     config.data.update(events=str(tmp_path / "list.txt"), num_events=4)
     with pytest.raises(InputError, match="list.txt: the list can't be read"):
         loop.train(config, tmp_path / "run")
 
     labels = root / "manifest.events.npz"
-    soft = np.random.default_rng(0).random((len(clips), len(AUDIOSET)), np.float32)
-    np.savez(labels, clip=clips, events=AUDIOSET, probabilities=soft)
+    if teacher == "chance":
+        draw_labels(root, labels)
+    else:
+        pseudo_label(root, labels, web, monkeypatch)
     flags = [f"--labels={labels}", f"--manifest={root}/manifest.csv", "--top=6"]
     run("rank_events", *flags, "--validation_fraction=0.25", f"--out={tmp_path}/list.txt")
     ranked = read_list(str(tmp_path / "list.txt"))
