@@ -19,7 +19,7 @@ def make() -> dict[str, np.ndarray]:
     found = {}
     for front_end in FRONT_ENDS.values():
         for name, signal in cases.waveforms(front_end.sample_rate, SECONDS).items():
-            log_mel = torch_side.librosa_log_mel(front_end.name, signal)
+            log_mel = torch_side.torchlibrosa_log_mel(front_end.name, signal)
             found[f"{front_end.name}/log-mel/{name}"] = log_mel
     for case in cases.CASES:
         variables = case.variables()

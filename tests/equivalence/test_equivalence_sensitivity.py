@@ -67,6 +67,15 @@ def test_a_wrong_gradient_step_or_statistic_fails_the_comparison():
                 assert compare.beyond(perturbed(want, name), want).keys() == {name}
 
 
+def test_optax_own_weight_decay_fails_the_comparison():
+    """1e-4 where PyTorch's is 1e-2: after five steps at 1e-3 weights are 5e-5 of themselves off."""
+    for case in cases.ERGL_CASES:
+        want = stored.load(case.name, ("adamw",))
+        wrong = {name: x * (1 + 5 * 1e-3 * (1e-2 - 1e-4)) for name, x in want.items()}
+        assert compare.beyond_rms(wrong, want).keys() == want.keys()
+        assert not compare.beyond_rms(want, want)
+
+
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
 def test_not_a_number_fails_the_comparison(wrong):
     want = {"evaluation/x": np.ones((2, 3), np.float32)}

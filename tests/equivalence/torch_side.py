@@ -103,7 +103,7 @@ def flat(groups: dict[str, dict[str, torch.Tensor]]) -> dict[str, np.ndarray]:
 # The front end, by torchlibrosa
 
 
-def librosa_log_mel(front_end: str, waveform: np.ndarray) -> np.ndarray:
+def torchlibrosa_log_mel(front_end: str, waveform: np.ndarray) -> np.ndarray:
     """(L,) -> (F, 64) dB by torchlibrosa in float32, its parameters written out again."""
     rate, window, n_fft, hop, fmax = {
         "paper": (32000, "hamming", 1024, 320, 14000),
