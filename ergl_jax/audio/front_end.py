@@ -111,7 +111,7 @@ def log_mel(waveform: jax.Array, front_end: FrontEnd) -> jax.Array:
         )
     half = n_fft // 2
     padded = jnp.pad(waveform.astype(jnp.float32), ((0, 0), (half, half)), mode="reflect")
-    # A strided convolution, as in PANNs' own code: in quiet bands under a loud rumble a float32 FFT
+    # A strided convolution, as in PANNs' own code: in quiet bands under loud ones a float32 FFT
     # is up to 6e-4 dB off, this 1.4e-4 (benchmarks/RESULTS.md, "Equivalence").
     # Accelerators compute at lower precision than float32 unless told otherwise.
     spectrum = jax.lax.conv_general_dilated(
