@@ -22,7 +22,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ergl_jax import models
 from ergl_jax.audio import FRONT_ENDS, FrontEnd
-from ergl_jax.audio.front_end import _constants as front_end_constants
+from ergl_jax.audio.front_end import mel_filters, window
 from ergl_jax.downloads import file_md5
 from ergl_jax.errors import InputError
 from ergl_jax.inference.bundle import Bundle
@@ -282,8 +282,7 @@ def _front_end(state: Mapping[str, np.ndarray], path: Path) -> FrontEnd:
         found = ", ".join(f"{name} {state[name].shape}" for name in (REAL, IMAGINARY, MEL))
         raise InputError(f"{path}: misshapen tensors, of an STFT and mel filters: {found}")
     for front_end in FRONT_ENDS.values():
-        window, filters = front_end_constants(front_end)
-        if _has_window(state, window) and _close(state[MEL], filters):
+        if _has_window(state, window(front_end)) and _close(state[MEL], mel_filters(front_end)):
             return front_end
     raise InputError(
         f"{path} was made with {_description(state)}: no front end here does that, of "
@@ -297,13 +296,13 @@ def _close(found: np.ndarray, expected: np.ndarray) -> bool:
     return bool(np.abs(found - expected).max() <= TOLERANCE * np.abs(expected).max())
 
 
-def _has_window(state: Mapping[str, np.ndarray], window: np.ndarray) -> bool:
-    """Whether the STFT kernels are window[t] cos(2 pi k t / N) and -window[t] sin(2 pi k t / N)."""
-    n_fft = len(window)
+def _has_window(state: Mapping[str, np.ndarray], w: np.ndarray) -> bool:
+    """Whether the STFT kernels are w[t] cos(2 pi k t / N) and -w[t] sin(2 pi k t / N)."""
+    n_fft = len(w)
     turns = np.outer(np.arange(n_fft // 2 + 1), np.arange(n_fft)) % n_fft / n_fft  # exact
     angle = 2 * math.pi * turns
-    return _close(state[REAL], (window * np.cos(angle))[:, None]) and _close(
-        state[IMAGINARY], (-window * np.sin(angle))[:, None]
+    return _close(state[REAL], (w * np.cos(angle))[:, None]) and _close(
+        state[IMAGINARY], (-w * np.sin(angle))[:, None]
     )
 
 
@@ -325,6 +324,6 @@ def _description(state: Mapping[str, np.ndarray]) -> str:
             for fmax in sorted({4000, 8000, 11025, 14000, 16000, rate // 2})
             if fmax <= rate // 2 and _close(state[MEL], mel(sr=rate, fmin=fmin, fmax=fmax).T)
         ]
-    window = f"{names[0]} window" if names else "window of no known kind"
+    shape = f"{names[0]} window" if names else "window of no known kind"
     filters = f"filters of {ranges[0]}" if ranges else "filters of no known kind"
-    return f"a {window} of {n_fft} samples and {bands} mel {filters}"
+    return f"a {shape} of {n_fft} samples and {bands} mel {filters}"

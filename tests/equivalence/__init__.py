@@ -1,0 +1,1 @@
+"""The whole model against PyTorch, number by number: `pytest -k equivalence`."""
