@@ -76,6 +76,8 @@ def weights(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Case:
+    """A module with inputs, and what of reference.py says the same."""
+
     name: str
     module: nn.Module
     inputs: tuple[np.ndarray, ...]

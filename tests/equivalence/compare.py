@@ -73,8 +73,8 @@ def assert_equal(layer: str, got: dict, want: dict, reference: str, tolerance=No
         tensors = kind if len(names) == 1 else f"{kind}, {len(names)}"
         shape = np.shape(want[worst])
         TABLE.append(Row(layer, tensors, shape, absolute, errors[worst], reference))
-    assert not beyond(got, want, tolerance)
-    assert not beyond_rms(got, want)
+    wrong = beyond(got, want, tolerance) | beyond_rms(got, want)
+    assert not wrong, f"{layer}: relative errors beyond tolerance: {wrong}"
 
 
 def table() -> list[str]:
