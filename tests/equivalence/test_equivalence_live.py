@@ -1,5 +1,6 @@
 """Full-size models and real recordings against PyTorch itself, where it is installed."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import torch  # noqa: E402
 
 from equivalence import cases, compare, reference, stored, torch_side  # noqa: E402
 from ergl_jax.audio import FRONT_ENDS, log_mel, read_audio  # noqa: E402
-from ergl_jax.models import ERGL, Encoder  # noqa: E402
+from ergl_jax.models import ERGL, PANN, Encoder  # noqa: E402
 from ergl_jax.models.panns import ARCHITECTURES  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,9 +110,9 @@ def pair_of_waveforms(front_end):
     ("name", "architecture", "front_end"),
     [
         ("Cnn14_16k", "cnn14", "panns_16k"),
-        ("Cnn14", "cnn14", "paper"),
-        ("Cnn10", "cnn10", "paper"),
-        ("Cnn6", "cnn6", "paper"),
+        ("Cnn14", "cnn14", "panns_32k"),
+        ("Cnn10", "cnn10", "panns_32k"),
+        ("Cnn6", "cnn6", "panns_32k"),
     ],
 )
 def test_panns_at_full_size_from_waveform_to_probabilities(name, architecture, front_end):
@@ -148,16 +149,19 @@ def test_panns_at_full_size_from_waveform_to_probabilities(name, architecture, f
 
 
 def tagger(case, variables):
-    """Our encoder, and its dense layers by hand: encoder (B, T, D), embedding, probabilities."""
+    """Our PANN and, within it, our encoder: (B, T, D), embedding (B, D), probabilities (B, 527)."""
     encoder = {
         name.removeprefix("encoder/"): x for name, x in variables.items() if name[:7] == "encoder"
     }
-    apply = jax.jit(lambda tree, x: case.module.apply(tree, x, train=False))
-    h = np.asarray(apply(case.collections(encoder), *case.inputs))
-    z = h.max(axis=1) + h.mean(axis=1)
-    embedding = np.maximum(z @ variables["fc1/kernel"] + variables["fc1/bias"], 0)
-    logits = embedding @ variables["fc_audioset/kernel"] + variables["fc_audioset/bias"]
-    return {"encoder": h, "embedding": embedding, "probabilities": 1 / (1 + np.exp(-logits))}
+    whole = dataclasses.replace(case, module=PANN(527, case.module))
+    h = jax.jit(lambda tree, x: case.module.apply(tree, x, train=False))(
+        case.collections(encoder), *case.inputs
+    )
+    output = jax.jit(lambda tree, x: whole.module.apply(tree, x, train=False))(
+        whole.collections(variables), *case.inputs
+    )
+    probabilities = jax.nn.sigmoid(output.event_logits)
+    return {"encoder": h, "embedding": output.embedding, "probabilities": probabilities}
 
 
 def test_the_papers_ergl_at_full_size():

@@ -108,6 +108,7 @@ def torchlibrosa_log_mel(front_end: str, waveform: np.ndarray) -> np.ndarray:
     rate, window, n_fft, hop, fmax = {
         "paper": (32000, "hamming", 1024, 320, 14000),
         "panns_16k": (16000, "hann", 512, 160, 8000),
+        "panns_32k": (32000, "hann", 1024, 320, 14000),
     }[front_end]
     spectrogram = torchlibrosa.Spectrogram(
         n_fft=n_fft,
