@@ -11,6 +11,7 @@ from pathlib import Path
 from queue import Queue
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))  # so that benchmarks find configs, which is not installed
 
 
 def run_all(runs: dict[str, list[str]], root: Path, *, at_once: int) -> None:

@@ -140,7 +140,7 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
         optimizer.warmup_epochs = 1.0
         train.batch_size = 16
         train.epochs = 16
-        # 480 training clips are few: without these ERGL overfits them.
+        # 600 training clips are few: without these ERGL overfits them.
         augment.roll = True
         augment.time_masks = 2
         augment.time_width = 30

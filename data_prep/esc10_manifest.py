@@ -39,12 +39,10 @@ def read_clips(root: Path) -> list[dict[str, str]]:
     """file (absolute), scene, fold and group of each clip of ESC-10 under `root`."""
     if (meta := root / "meta" / "esc50.csv").is_file():
         audio, label, source = root / "audio", "category", "src_file"
-        with open(meta, newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row.get("esc10") == "True"]
+        rows = [row for row in _rows(meta) if row.get("esc10") == "True"]
     elif (meta := root / "meta.csv").is_file():
         audio, label, source = root, "label", "source"
-        with open(meta, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = _rows(meta)
     else:
         raise InputError(f"{root} has neither meta/esc50.csv nor meta.csv: is it a copy of ESC-50?")
     if not rows:
@@ -64,6 +62,14 @@ def read_clips(root: Path) -> list[dict[str, str]]:
             }
         )
     return clips
+
+
+def _rows(meta: Path) -> list[dict[str, str]]:
+    try:
+        with open(meta, newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{meta} can't be read as CSV in UTF-8: {error}") from error
 
 
 def write_manifest(out: Path, clips: list[dict[str, str]]) -> None:

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from ergl_jax import downloads
 from ergl_jax.errors import InputError, make_directory
-from ergl_jax.inference import port
-from ergl_jax.inference.bundle import CONFIG
+from ergl_jax.inference import bundle, port
 
 KNOWN = ", ".join(port.CHECKPOINTS)
 
@@ -42,19 +41,14 @@ def _download(name: str, directory: Path, record: str) -> Path:
     return downloads.fetch(url, directory / checkpoint.file, md5=checkpoint.md5)
 
 
-def _check_out(out: Path) -> None:
-    """InputError where writing a bundle would replace something else."""
-    if out.exists() and not (out.is_dir() and ((out / CONFIG).exists() or not any(out.iterdir()))):
-        raise InputError(f"{out} is there already and is no bundle: choose another --out")
-    make_directory(out.absolute().parent, "directory")
-
-
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     args = _parser().parse_args(argv)
     try:
-        _check_out(args.out)
+        make_directory(bundle.check_target(args.out).parent, "directory")
         if args.download:
+            if args.name or args.md5:
+                raise InputError("--name and --md5 are of a checkpoint, not of --download")
             args.name = args.download
             args.checkpoint = _download(args.download, args.download_dir, args.record)
         elif args.md5:
@@ -63,6 +57,9 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
     done.bundle.save(args.out)
     rows = [("tensor", "shape", "what became of it")]
     rows += [
@@ -71,11 +68,11 @@ def main(argv: list[str] | None = None) -> int:
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, shape, what in rows:
         print(f"{name:{widths[0]}}  {shape:{widths[1]}}  {what}")
-    bundle = done.bundle
-    print(f"source     {bundle.source}")
-    print(f"licence    {bundle.licence}")
-    print(f"front end  {bundle.front_end.name}")
-    print(f"{len(bundle.events)} events in {args.out}")
+    ported = done.bundle
+    print(f"source     {ported.source}")
+    print(f"licence    {ported.licence}")
+    print(f"front end  {ported.front_end.name}")
+    print(f"{len(ported.events)} events in {args.out}")
     return 0
 
 

@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         "--test_folds", type=_folds, default=[], help="folder: folds of the test split, as 4 or 4,5"
     )
     add("--validation_folds", type=_folds, default=[], help="folder: folds of the validation split")
+    add("--manifest_only", action="store_true", help="stop before features: events come first")
     add("--validation_fraction", type=float, default=0.3, help="held out where none is given")
     add("--validation_seed", type=int, default=0, help="settles which groups are held out")
     add("--licence", default="", help="folder: of the recordings; goes into every bundle")
@@ -93,8 +94,11 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         front_end = get_front_end(args.front_end)  # a mistake shows before hours of download
+        corpus = _corpus(args)
+        if args.manifest_only:
+            return 0
         dataset = builder.prepare(
-            splits.hold_out_groups(_corpus(args), args.validation_fraction, args.validation_seed),
+            splits.hold_out_groups(corpus, args.validation_fraction, args.validation_seed),
             data_dir=args.data_dir,
             front_end=front_end,
             clip_seconds=args.clip_seconds,

@@ -110,6 +110,8 @@ def _receive(url: str, part: Path, size: int | None, bar: tqdm) -> None:
         if error.code < 500 and error.code not in (408, 429):  # these may pass
             raise InputError(f"{url} can't be downloaded: {error}") from error
         raise
+    except ValueError as error:
+        raise InputError(f"{url} is not an address of http or https") from error
     with response:
         if not (
             response.status == 206

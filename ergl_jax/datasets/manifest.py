@@ -272,10 +272,12 @@ def _read_events_npz(path: Path, rows) -> tuple[tuple[str, ...], np.ndarray]:
     order, taken = [], {}
     for row in rows:
         file = PurePath(row.cells["file"])
-        known = (str(file), str(file.with_suffix("")), file.name, file.stem)
+        known = (row.cells["file"], str(file), str(file.with_suffix("")), file.name, file.stem)
         i = next((index[name] for name in known if name in index), None)
         if i is None:
-            raise InputError(f"{row.where}: {path} has no clip {file.stem!r}")
+            raise InputError(
+                f"{row.where}: {path} has no clip {file.stem!r}: label it, or take out its row"
+            )
         if i in taken:
             raise InputError(f"{row.where}: clip {clips[i]!r} of {path} is also that of {taken[i]}")
         taken[i] = row.where

@@ -167,9 +167,10 @@ def _get(root: Path, release: Release, given: Path | None, keep: bool) -> None:
         return
     here = set()
     if given is not None:
-        here = {archive.name for archive in todo if (given / archive.name).is_file()}
+        every = release.archives
+        here = {archive.name for archive in every if (given / archive.name).is_file()}
         if not here:
-            raise InputError(f"{given} holds none of the archives, such as {todo[0].name}")
+            raise InputError(f"{given} holds none of the archives, such as {every[0].name}")
     downloads = root / "archives"
     missing = [
         archive.size

@@ -67,8 +67,11 @@ class Bundle:
         )
 
     def save(self, directory: Path) -> None:
-        """Writes the bundle beside `directory` and renames it there; an older one is replaced."""
-        directory = Path(directory)
+        """Writes the bundle beside `directory` and renames it there; an older one is replaced.
+
+        Raises InputError where `directory` holds anything but a bundle.
+        """
+        directory = check_target(directory)
         fresh = directory.with_name(directory.name + ".writing")
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
@@ -96,6 +99,23 @@ class Bundle:
         if directory.exists():
             shutil.rmtree(directory)
         os.replace(fresh, directory)
+
+
+def check_target(directory: Path) -> Path:
+    """The absolute path of a directory to save a bundle to, where none is or only a bundle.
+
+    Raises InputError for a file, or a directory that holds anything else: saving replaces it.
+    """
+    directory = Path(directory).expanduser().absolute()
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"{directory} is a file: name another directory for the bundle")
+    if directory.exists():
+        if strange := sorted({path.name for path in directory.iterdir()} - {CONFIG, WEIGHTS}):
+            raise InputError(
+                f"{directory} holds {strange[0]}, which is no part of a bundle: move it away, or "
+                "name another directory"
+            )
+    return directory
 
 
 def load(directory: Path) -> Bundle:

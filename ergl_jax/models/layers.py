@@ -67,7 +67,8 @@ def batch_norm_relu(
 
 def _forward(x, scale, bias, axis_name):
     wide, axes = x.astype(jnp.float32), tuple(range(x.ndim - 1))
-    # Mean and mean of squares, so that one pass over x finds both.
+    # Mean and mean of squares, so that one pass over x finds both. As with Flax's own default, the
+    # variance loses digits where the mean is many standard deviations from zero.
     mean, squares = _over_devices((wide.mean(axes), (wide * wide).mean(axes)), axis_name)
     var = jnp.maximum(squares - mean * mean, 0.0)
     factor, offset = _line(mean, var, scale, bias)

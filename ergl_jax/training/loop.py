@@ -59,6 +59,7 @@ def evaluate_bundle(config, workdir: Path) -> dict:
 
     Writes results.json, predictions and confusion matrix to `workdir/evaluation`; returns scores.
     """
+    _check_threshold(config)
     bundle = load_bundle(workdir / "bundle")
     dataset = sources.open_dataset(config.data)
     directory = workdir / "evaluation"
@@ -111,10 +112,14 @@ def _check(config) -> None:
     for field in ("epochs", "validate_every"):
         if config.train[field] < 1:
             raise InputError(f"train.{field}={config.train[field]}: use 1 or more")
-    if not 0 < config.data.event_threshold <= 1:
-        raise InputError(f"data.event_threshold={config.data.event_threshold}: use 0 to 1")
+    _check_threshold(config)
     read_list(config.data.events)
     feed.check_resident(config.data.resident)
+
+
+def _check_threshold(config) -> None:
+    if not 0 < config.data.event_threshold <= 1:
+        raise InputError(f"data.event_threshold={config.data.event_threshold}: use 0 to 1")
 
 
 class _Run:

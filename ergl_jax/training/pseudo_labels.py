@@ -9,7 +9,6 @@ import hashlib
 import itertools
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,9 +38,10 @@ def label(
 ) -> list[tuple[str, str]]:
     """Writes what `read_manifest` takes as an events file; returns the failures.
 
-    What is done lies in `<out>.partial` until all is: stopped at any time, the same call goes on
-    from there. Recordings that can't be decoded are left out of `out` and listed, with the reason,
-    in `<out's stem>.failures.csv`; the next call tries them again.
+    What is done lies in `<out>.<hash>.partial` until all is: stopped at any time, the same call
+    goes on from there. Recordings that can't be decoded are left out of `out` and listed, with the
+    reason, in `<out's stem>.failures.csv`; the next call tries them again, and a manifest that is
+    to be trained on must lose their rows.
 
     Args:
       bundle: the teacher.
@@ -152,16 +152,16 @@ class _Partial:
     """Rows of probabilities in a file that is mapped to memory; a row of NaN is still to do."""
 
     def __init__(self, out: Path, recipe: str, shape: tuple[int, int]):
-        self._directory = out.with_name(out.name + ".partial")
-        rows, note = self._directory / "probabilities.npy", self._directory / "recipe"
-        if not note.exists() or note.read_text(encoding="utf-8") != recipe:
-            shutil.rmtree(self._directory, ignore_errors=True)
-            self._directory.mkdir()
-            self.rows = np.lib.format.open_memmap(rows, "w+", np.float32, shape)
+        # By the recipe's name: other settings leave it alone, and going back to these finds it.
+        self._path = out.with_name(f"{out.name}.{recipe[:12]}.partial")
+        try:
+            self.rows = np.lib.format.open_memmap(self._path, "r+")
+        except (OSError, ValueError):  # none, or damaged
+            beside = self._path.with_name(self._path.name + ".writing")
+            self.rows = np.lib.format.open_memmap(beside, "w+", np.float32, shape)
             self.rows[:] = np.nan
-            note.write_text(recipe, encoding="utf-8")  # last: what lacks it was not begun
-        else:
-            self.rows = np.lib.format.open_memmap(rows, "r+")
+            self.rows.flush()
+            os.replace(beside, self._path)
 
     def missing(self) -> np.ndarray:
         """Indices of the rows that are not there, or not whole."""
@@ -172,7 +172,7 @@ class _Partial:
 
     def delete(self) -> None:
         del self.rows
-        shutil.rmtree(self._directory)
+        self._path.unlink()
 
 
 def _write(out: Path, clips: np.ndarray, events: tuple, probabilities: np.ndarray) -> None:

@@ -85,8 +85,11 @@ def test_a_mistake_is_one_line_and_status_two(main, record, checkpoint, tmp_path
         ([str(tmp_path / "none.pth"), new, f"--md5={'0' * 32}"], "none.pth can't be read"),
         ([str(tmp_path / "cut.pth"), new], "cut.pth is truncated or damaged"),
         ([str(ROOT / "README.md"), new], "README.md is not a PANN"),
-        ([str(checkpoint), f"--out={tmp_path}/mine"], "mine is there already and is no bundle"),
-        ([str(checkpoint), f"--out={checkpoint}"], "is there already and is no bundle"),
+        (
+            [str(checkpoint), f"--out={tmp_path}/mine"],
+            "mine holds work.txt, which is no part of a bundle",
+        ),
+        ([str(checkpoint), f"--out={checkpoint}"], "is a file"),
         (["--download=Cnn7", new], "no PANN 'Cnn7'"),
         (
             ["--download=Cnn10", new, f"--record={url}", f"--download_dir={tmp_path}/panns"],

@@ -148,6 +148,16 @@ def test_archives_brought_along_are_taken_and_never_deleted(prepare, fake_tut, r
     assert not (root / "archives").exists()
 
 
+def test_goes_on_when_the_archives_brought_along_are_done(prepare, fake_tut, tmp_path):
+    given = tmp_path / "given"
+    given.mkdir()
+    (given / archive("doc")).write_bytes(fake_tut.web.files[archive("doc")])
+    body = fake_tut.web.files.pop(archive("meta"))
+    assert prepare(f"--archives={given}")[0] == 2
+    fake_tut.web.files[archive("meta")] = body
+    assert prepare(f"--archives={given}")[0] == 0
+
+
 def test_wrong_archives_brought_along(fails, fake_tut, root, tmp_path):
     given = tmp_path / "given"
     for _ in range(2):  # no directory, then an empty one

@@ -57,7 +57,8 @@ def test_one_percent_of_any_weight_or_statistic_fails_the_comparison(name, witho
     assert unseen == without_effect
 
 
-def test_a_wrong_gradient_step_or_statistic_fails_the_comparison():
+def test_the_comparison_sees_one_percent_in_any_gradient_step_or_statistic():
+    """Of the comparison alone; that of our own gradients and steps is test_equivalence_stored."""
     case = case_named("ERGL frame, MEL, sigmoid")
     names = stored.load(case.name)
     for kind in ("gradients", "statistics", "adamw", "adamw statistics"):
@@ -67,7 +68,7 @@ def test_a_wrong_gradient_step_or_statistic_fails_the_comparison():
                 assert compare.beyond(perturbed(want, name), want).keys() == {name}
 
 
-def test_optax_own_weight_decay_fails_the_comparison():
+def test_the_comparison_tells_optax_own_weight_decay_from_pytorchs():
     """1e-4 where PyTorch's is 1e-2: after five steps at 1e-3 weights are 5e-5 of themselves off."""
     for case in cases.ERGL_CASES:
         want = stored.load(case.name, ("adamw",))

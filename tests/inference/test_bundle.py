@@ -68,12 +68,11 @@ def test_the_restored_model_is_the_trained_one(tiny, directory):
 
 def test_saving_replaces_a_bundle(directory):
     bundle = bundles.load(directory)
-    (directory / "stray").touch()
     leftover = directory.with_name("bundle.writing")
     leftover.mkdir()
     dataclasses.replace(bundle, licence="CC0").save(directory)
     assert bundles.load(directory).licence == "CC0"
-    assert not leftover.exists() and not (directory / "stray").exists()
+    assert not leftover.exists()
 
 
 def test_config_json_tells_all_that_inference_needs(directory):
@@ -175,3 +174,18 @@ def test_reading_a_bundle_needs_nothing_of_training(directory):
     loaded = set(eval(done.stdout))  # noqa: S307
     training = {"optax", "orbax", "sklearn", "tensorboardX", "tensorflow_datasets", "grain"}
     assert "flax" in loaded and not loaded & (training | {"tensorflow", "torch", "matplotlib"})
+
+
+def test_saving_never_replaces_anything_but_a_bundle(tiny, tmp_path):
+    bundle = bundles.load(tiny.workdir / "bundle")
+    workdir = tmp_path / "run"  # has a config.json, as a bundle has
+    (workdir / "checkpoints").mkdir(parents=True)
+    (workdir / "config.json").write_text("{}")
+    (tmp_path / "file").write_text("")
+    for target, reason in ((workdir, "holds checkpoints, which"), (tmp_path / "file", "is a file")):
+        with pytest.raises(InputError, match=reason):
+            bundle.save(target)
+    assert (workdir / "checkpoints").is_dir() and (workdir / "config.json").read_text() == "{}"
+    for _ in range(2):  # a bundle replaces a bundle
+        bundle.save(tmp_path / "bundle")
+    assert bundles.load(tmp_path / "bundle").scenes == bundle.scenes

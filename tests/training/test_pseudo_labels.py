@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ from ergl_jax.labels import AUDIOSET
 from ergl_jax.training import pseudo_labels
 
 ROOT = Path(__file__).resolve().parents[2]
-SHARED = Path(os.environ.get("ERGL_SHARED_DATA") or ROOT.parent / "shared" / "data")
+SHARED = Path(os.environ.get("ERGL_SHARED_DATA", "no such directory"))
 RATE, SECONDS = 16000, 0.5
 CONFIG = {
     "name": "pann",
@@ -168,7 +169,9 @@ def counted(monkeypatch):
 
 def test_a_killed_call_goes_on(teacher, manifest, monkeypatch):
     killed(teacher, manifest)
-    assert names(manifest.parent) == ["labels.npz.partial", "my.csv", "teacher"]
+    partial, *others = names(manifest.parent)
+    assert re.fullmatch(r"labels\.npz\.[0-9a-f]{12}\.partial", partial)
+    assert others == ["my.csv", "teacher"]
     seen = counted(monkeypatch)
     path, _ = label(teacher, manifest, long="windows")
     assert sorted(seen) == sorted(f"{i}.wav" for i in range(5, 11))
@@ -179,6 +182,15 @@ def test_a_killed_call_goes_on(teacher, manifest, monkeypatch):
         else:
             np.testing.assert_array_equal(read(path)[name], x)
     assert names(manifest.parent) == ["labels.npz", "my.csv", "teacher", "whole.npz"]
+
+
+def test_a_damaged_partial_begins_anew(teacher, manifest, monkeypatch):
+    killed(teacher, manifest)
+    (partial,) = manifest.parent.glob("*.partial")
+    partial.write_bytes(partial.read_bytes()[:100])
+    seen = counted(monkeypatch)
+    label(teacher, manifest, long="windows")
+    assert len(seen) == 11 and not list(manifest.parent.glob("*.partial*"))
 
 
 @pytest.mark.parametrize("change", ["setting", "recording", "weights"])
@@ -314,3 +326,14 @@ def test_real_recordings_as_pytorch_has_them(tmp_path):
     print("differ by", np.abs(found - expected.numpy()).max())
     assert len(found) == 10 and found.std(axis=0).mean() > 0.001
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_training_finds_the_labels_of_any_spelling_of_a_path(teacher, manifest):
+    lines = manifest.read_text().splitlines()
+    lines[1] = f"./{lines[1]}"
+    manifest.write_text("\n".join(lines))
+    path, _ = label(teacher, manifest)
+    corpus = read_manifest(manifest, events_file=path, test_folds=())
+    np.testing.assert_array_equal(
+        [clip.events for clip in corpus.clips], read(path)["probabilities"]
+    )
