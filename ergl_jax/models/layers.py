@@ -1,7 +1,7 @@
 """Initialisers, BatchNorm with ReLU, and the 2x2 pool that the encoders are made of.
 
-Both layers carry gradients of their own: the same numbers as JAX would derive, but in fewer passes
-over activations, and fewer of these kept for the backward pass (benchmarks/RESULTS.md, "Layers").
+Both layers carry gradients of their own: the same numbers as JAX would derive, a little faster on
+narrow encoders (benchmarks/RESULTS.md, "Layers"). They can't be differentiated forward (jax.jvp).
 """
 
 from functools import partial
