@@ -113,6 +113,8 @@ def _receive(url: str, part: Path, size: int | None, bar: tqdm) -> None:
     except ValueError as error:
         raise InputError(f"{url} is not an address of http or https") from error
     with response:
+        if response.headers.get_content_type() == "text/html":
+            raise InputError(f"{url} is answered with a web page: does a login stand in between?")
         if not (
             response.status == 206
             and response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")

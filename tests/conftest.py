@@ -68,6 +68,7 @@ class Web(http.server.ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.asked: list[tuple[str, str | None]] = []  # name and Range of each request
         self.ranges = True  # False: every answer is the whole file
+        self.kind = "application/octet-stream"
         self.cuts: dict[str, list[int]] = {}  # name -> bytes after which the next answers break off
         self.stalls: dict[str, int] = {}  # name -> bytes after which its next answer stops for good
         self.states: dict[str, list[int]] = {}  # name -> HTTP errors that come first
@@ -93,6 +94,7 @@ class _Answer(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         else:
             self.send_response(200)
+        self.send_header("Content-Type", web.kind)
         self.send_header("Content-Length", str(len(body) - start))
         self.end_headers()
         cut = web.cuts[name].pop(0) if web.cuts.get(name) else None

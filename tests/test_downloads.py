@@ -174,3 +174,11 @@ def test_space(tmp_path, monkeypatch):
     require_space(tmp_path, 2e9)
     message = error_of(require_space, tmp_path, 25e9)
     assert str(tmp_path) in message and "25.0 GB needed" in message and "2.0 GB free" in message
+
+
+def test_a_web_page_in_place_of_the_file_leaves_what_has_come(web, tmp_path):
+    (tmp_path / "file.part").write_bytes(b"half")
+    web.files["file"], web.ranges, web.kind = b"<html>Log in</html>", False, "text/html"
+    with pytest.raises(InputError, match="answered with a web page"):
+        fetch(web.url("file"), tmp_path / "file", md5="0" * 32)
+    assert (tmp_path / "file.part").read_bytes() == b"half"

@@ -16,6 +16,7 @@ class Progress:
     best_epoch: int = 0  # 0: none yet
     best_accuracy: float = -1.0  # class-wise mean accuracy on validation
     seconds: float = 0.0  # of training, over all its restarts
+    source: str = ""  # what its first weights came from, if not from chance
 
 
 class Checkpoints:

@@ -147,19 +147,20 @@ class _Run:
         state = steps.init_state(
             model, optimiser, seed=config.seed, shape=self.split[0]["log_mel"].shape
         )
-        self.source = ""
-        if config.model.init_from:
-            state, self.source = transfer.start_encoder(state, config.model, dataset.front_end)
         self.parameters = sum(x.size for x in jax.tree.leaves(state.params))
         self.like = jax.device_get(state)
+        self.progress, directory = Progress(), workdir / "checkpoints"
+        self.checkpoints = Checkpoints(directory) if directory.is_dir() else None
+        if self.checkpoints and (restored := self.checkpoints.restore("latest", self.like)):
+            state, self.progress = restored
+            print(f"Going on after epoch {self.progress.epoch} of {workdir}", flush=True)
+        elif config.model.init_from:
+            state, source = transfer.start_encoder(state, config.model, dataset.front_end)
+            self.progress = Progress(source=source)
         # Here, where data and settings have proved good: a mistake takes no directory.
         make_directory(workdir, "workdir")
         _write_json(workdir / "config.json", json.loads(config.to_json()))
-        self.checkpoints = Checkpoints(workdir / "checkpoints")
-        self.progress = Progress()
-        if restored := self.checkpoints.restore("latest", self.like):
-            state, self.progress = restored
-            print(f"Going on after epoch {self.progress.epoch} of {workdir}", flush=True)
+        self.checkpoints = self.checkpoints or Checkpoints(directory)
         self.state = steps.replicate(state)
         self.writer = writers.MetricWriter(workdir, done=self.progress.epoch)
 
@@ -256,7 +257,7 @@ class _Run:
             pad=config.data.pad,
             licence=dataset.licence,
             dataset=dataset.name,
-            source=self.source,
+            source=self.progress.source,
         )
         bundle.save(self.workdir / "bundle")
         results = {
@@ -264,7 +265,7 @@ class _Run:
             "epoch": progress.epoch,
             "validation_class_mean_accuracy": progress.best_accuracy if self.validation else None,
             "parameters": self.parameters,
-            "source": self.source,
+            "source": self.progress.source,
             "clips": dataset.sizes,
             "training_seconds": self.progress.seconds,
             "devices": [device.device_kind for device in jax.devices()],

@@ -104,3 +104,11 @@ def test_no_bundle_takes_no_workdir(tiny, tmp_path, source):
     with pytest.raises(InputError, match="source is not a bundle"):
         loop.train(tiny.config(model__init_from=str(source)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_goes_on_needs_the_bundle_no_more(tiny, tmp_path, source):
+    config = tiny.config(model__init_from=str(source))
+    first = loop.train(config, tmp_path / "run")
+    shutil.rmtree(source)
+    again = loop.train(config, tmp_path / "run")
+    assert again["source"] == first["source"] and "encoder begun with" in first["source"]
