@@ -32,7 +32,7 @@ def test_every_row_is_used_over_the_epochs():
 
 @pytest.mark.parametrize("size", [0, 8])
 def test_a_batch_larger_than_the_data_or_empty_is_refused(size):
-    with pytest.raises(InputError, match=f"batch of {size} from 7 .*config.train.batch_size"):
+    with pytest.raises(InputError, match=f"batch of {size} from 7 .*train.batch_size"):
         batches.train_indices(7, size, seed=0, epoch=0)
 
 
