@@ -4,8 +4,9 @@ import flax.linen as nn
 import jax
 
 from ergl_jax.models.ergl import Output
-from ergl_jax.models.layers import he_uniform, small_uniform
+from ergl_jax.models.layers import small_uniform
 from ergl_jax.models.panns import Encoder
+from ergl_jax.models.tagger import clip_embedding
 
 
 class CNN(nn.Module):
@@ -18,9 +19,7 @@ class CNN(nn.Module):
     @nn.compact
     def __call__(self, log_mel: jax.Array, *, train: bool) -> Output:
         """log_mel (B, F, M) in dB -> Output with scene logits alone."""
-        h = self.encoder(log_mel, train=train)  # (B, T, D)
-        z = h.max(axis=1) + h.mean(axis=1)
-        z = nn.Dropout(self.dropout, deterministic=not train)(z)
-        z = nn.relu(nn.Dense(z.shape[-1], kernel_init=he_uniform, name="shared")(z))
+        h = self.encoder(log_mel, train=train)
+        z = clip_embedding(h, dropout=self.dropout, train=train, name="shared")
         z = nn.Dropout(self.dropout, deterministic=not train)(z)
         return Output(nn.Dense(self.num_scenes, kernel_init=small_uniform, name="scene")(z))

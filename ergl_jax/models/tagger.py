@@ -21,10 +21,18 @@ class PANN(nn.Module):
     @nn.compact
     def __call__(self, log_mel: jax.Array, *, train: bool) -> Output:
         """log_mel (B, F, M) in dB -> Output with event logits (B, n) and the embedding (B, D)."""
-        h = self.encoder(log_mel, train=train)  # (B, T, D)
-        z = h.max(axis=1) + h.mean(axis=1)
-        z = nn.Dropout(self.dropout, deterministic=not train)(z)
-        embedding = nn.relu(nn.Dense(z.shape[-1], kernel_init=he_uniform, name="fc1")(z))
+        h = self.encoder(log_mel, train=train)
+        embedding = clip_embedding(h, dropout=self.dropout, train=train, name="fc1")
         z = nn.Dropout(self.dropout, deterministic=not train)(embedding)
         event_logits = nn.Dense(self.num_events, kernel_init=he_uniform, name="fc_audioset")(z)
         return Output(None, event_logits, embedding=embedding)
+
+
+def clip_embedding(h: jax.Array, *, dropout: float, train: bool, name: str) -> jax.Array:
+    """(B, T, D) -> (B, D): max plus mean over time, and the dense layer that follows it in PANNs.
+
+    Called within a module, which the layer `name` is then a part of.
+    """
+    z = h.max(axis=1) + h.mean(axis=1)
+    z = nn.Dropout(dropout, deterministic=not train)(z)
+    return nn.relu(nn.Dense(z.shape[-1], kernel_init=he_uniform, name=name)(z))
