@@ -9,11 +9,11 @@ both the scenes and the events, under AudioSet's names; clips of one source are 
 
 import argparse
 import csv
-import os
 import sys
 from pathlib import Path
 
-from ergl_jax.errors import InputError, make_directory
+from ergl_jax.errors import InputError
+from ergl_jax.files import make_directory, replacing
 from ergl_jax.labels import AUDIOSET
 
 # ESC-50's category, the older ESC-10's label where it differs, and AudioSet's name.
@@ -76,16 +76,12 @@ def write_manifest(out: Path, clips: list[dict[str, str]]) -> None:
     """Clips with an event column for each class: 1 for the clip's own, else 0."""
     events = sorted({CLASSES[clip["scene"]] for clip in clips}, key=AUDIOSET.index)
     make_directory(out.parent, "directory")
-    if out.is_dir():
-        raise InputError(f"{out} is a directory: name the file to write")
-    beside = out.with_suffix(".writing")
-    with open(beside, "w", newline="", encoding="utf-8") as file:
+    with replacing(out) as beside, open(beside, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "scene", "fold", "group", *(f"event:{name}" for name in events)])
         for clip in clips:
             present = [int(CLASSES[clip["scene"]] == name) for name in events]
             writer.writerow([*clip.values(), *present])
-    os.replace(beside, out)
 
 
 def main(argv: list[str] | None = None) -> int:

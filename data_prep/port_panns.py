@@ -12,7 +12,8 @@ import urllib.parse
 from pathlib import Path
 
 from ergl_jax import downloads
-from ergl_jax.errors import InputError, make_directory
+from ergl_jax.errors import InputError
+from ergl_jax.files import make_directory
 from ergl_jax.inference import bundle, port
 
 KNOWN = ", ".join(port.CHECKPOINTS)

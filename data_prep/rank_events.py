@@ -8,7 +8,6 @@ that of the training itself, without what is held out for validation: with the s
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -16,7 +15,8 @@ import numpy as np
 
 from ergl_jax.datasets import manifest, splits
 from ergl_jax.datasets.events import rank_events
-from ergl_jax.errors import InputError, make_directory
+from ergl_jax.errors import InputError
+from ergl_jax.files import make_directory, replacing
 
 
 def _folds(text: str) -> list[str]:
@@ -62,11 +62,8 @@ def _rank(args: argparse.Namespace) -> tuple[list[str], np.ndarray, int]:
 
 def _write(path: Path, names: list[str]) -> None:
     make_directory(path.parent, "directory")
-    if path.is_dir():
-        raise InputError(f"{path} is a directory: name the file to write")
-    beside = path.with_name(path.name + ".writing")
-    beside.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-    os.replace(beside, path)
+    with replacing(path) as beside:
+        beside.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -12,7 +12,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 import ergl_jax
-from ergl_jax.errors import InputError, make_directory
+from ergl_jax.errors import InputError
+from ergl_jax.files import make_directory
 
 ATTEMPTS = 5  # in a row without a new byte
 PAUSE_SECONDS = 2.0  # after the first failed attempt; twice as long after each further one

@@ -12,13 +12,14 @@ SCRIPTS = [ROOT / "run.py", *sorted((ROOT / "configs").glob("*.py"))]
 # Which rooms of the package each room may import, besides itself and ergl_jax's version.
 ROOMS = {
     "errors": set(),
-    "downloads": {"errors"},
+    "files": {"errors"},
+    "downloads": {"files", "errors"},
     "labels": set(),
     "audio": {"errors"},
-    "datasets": {"audio", "downloads", "labels", "errors"},
+    "datasets": {"audio", "downloads", "files", "labels", "errors"},
     "models": {"labels", "errors"},
     "inference": {"audio", "models", "downloads", "labels", "errors"},
-    "training": {"audio", "datasets", "models", "inference", "labels", "errors"},
+    "training": {"audio", "datasets", "models", "inference", "files", "labels", "errors"},
 }
 # The one file of the package that may use each of these.
 ONLY = {

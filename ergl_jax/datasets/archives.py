@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from ergl_jax.downloads import require_space
-from ergl_jax.errors import InputError, make_directory
+from ergl_jax.errors import InputError
+from ergl_jax.files import make_directory
 
 
 def unpack(archive: Path, directory: Path, *, strip: str = "") -> None:

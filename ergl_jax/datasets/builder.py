@@ -27,7 +27,8 @@ import tqdm
 from ergl_jax import audio
 from ergl_jax.datasets import pieces
 from ergl_jax.datasets.manifest import SPLITS, Clip, Corpus
-from ergl_jax.errors import InputError, make_directory
+from ergl_jax.errors import InputError
+from ergl_jax.files import make_directory
 
 BATCH = 16  # waveforms to one call of log_mel; the last batch is padded, so it compiles once
 ROWS_PER_SHARD = 1000  # about 256 MB of 10 s clips

@@ -16,7 +16,8 @@ from pathlib import Path, PurePosixPath
 from ergl_jax.datasets.archives import unpack
 from ergl_jax.datasets.manifest import Corpus, read_manifest
 from ergl_jax.downloads import fetch, require_space, verify
-from ergl_jax.errors import InputError, make_directory
+from ergl_jax.errors import InputError
+from ergl_jax.files import make_directory, replacing
 from ergl_jax.labels import TUT2018_SCENES
 
 RECORD = "https://zenodo.org/record/1228142"
@@ -149,14 +150,12 @@ def prepare(
     clips = _read_fold(root, release)
     if (manifest := root / "manifest.csv").exists():
         return
-    beside = manifest.with_suffix(".writing")
-    with open(beside, "w", newline="", encoding="utf-8") as file:
+    with replacing(manifest) as beside, open(beside, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "scene", "split", "group"])
         for split, places in clips.items():
             for name, (scene, place) in places.items():
                 writer.writerow([name, scene, split, place])
-    os.replace(beside, manifest)
 
 
 def _get(root: Path, release: Release, given: Path | None, keep: bool) -> None:
@@ -186,9 +185,8 @@ def _get(root: Path, release: Release, given: Path | None, keep: bool) -> None:
         else:
             path = fetch(archive.url, downloads / archive.name, md5=archive.md5, size=archive.size)
         unpack(path, root, strip=FOLDER)
-        beside = marks / f"{archive.name}.writing"
-        beside.write_text(archive.md5, encoding="utf-8")
-        beside.replace(marks / archive.name)
+        with replacing(marks / archive.name) as beside:
+            beside.write_text(archive.md5, encoding="utf-8")
         if archive.name not in here and not keep:
             path.unlink()
     with contextlib.suppress(OSError):  # not there, or not empty

@@ -25,7 +25,8 @@ from ergl_jax import models
 from ergl_jax.datasets import batches, sources
 from ergl_jax.datasets.builder import SceneDataset
 from ergl_jax.datasets.events import choose_events, read_list
-from ergl_jax.errors import InputError, make_directory
+from ergl_jax.errors import InputError
+from ergl_jax.files import make_directory, replacing
 from ergl_jax.inference.bundle import Bundle
 from ergl_jax.inference.bundle import load as load_bundle
 from ergl_jax.training import evaluate, feed, optimizer, steps, transfer, writers
@@ -339,7 +340,5 @@ def versions() -> dict[str, str]:
 
 
 def _write_json(path: Path, value: dict) -> None:
-    """Beside, then renamed: a reader finds the old file or the new one, whole."""
-    beside = path.with_suffix(".writing")
-    beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    beside.replace(path)
+    with replacing(path) as beside:
+        beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,8 @@ from tqdm import tqdm
 from ergl_jax.audio import read_audio
 from ergl_jax.datasets import pieces
 from ergl_jax.datasets.manifest import read_recordings
-from ergl_jax.errors import InputError, make_directory
+from ergl_jax.errors import InputError
+from ergl_jax.files import make_directory, replacing
 from ergl_jax.inference.bundle import Bundle
 from ergl_jax.inference.tagger import Tagger
 
@@ -99,7 +99,9 @@ def label(
     done = np.delete(np.arange(len(recordings)), partial.missing())
     probabilities = partial.rows[done]
     if len(done):
-        _write(out, np.array([name for name, _ in recordings])[done], bundle.events, probabilities)
+        clips, events = np.array([name for name, _ in recordings])[done], np.array(bundle.events)
+        with replacing(out) as beside, open(beside, "wb") as file:
+            np.savez(file, clip=clips, events=events, probabilities=probabilities)
         _write_failures(failures_file(out), failures)
     partial.delete()
     if not len(done):
@@ -157,11 +159,10 @@ class _Partial:
         try:
             self.rows = np.lib.format.open_memmap(self._path, "r+")
         except (OSError, ValueError):  # none, or damaged
-            beside = self._path.with_name(self._path.name + ".writing")
-            self.rows = np.lib.format.open_memmap(beside, "w+", np.float32, shape)
-            self.rows[:] = np.nan
-            self.rows.flush()
-            os.replace(beside, self._path)
+            with replacing(self._path) as beside:
+                self.rows = np.lib.format.open_memmap(beside, "w+", np.float32, shape)
+                self.rows[:] = np.nan
+                self.rows.flush()
 
     def missing(self) -> np.ndarray:
         """Indices of the rows that are not there, or not whole."""
@@ -173,14 +174,6 @@ class _Partial:
     def delete(self) -> None:
         del self.rows
         self._path.unlink()
-
-
-def _write(out: Path, clips: np.ndarray, events: tuple, probabilities: np.ndarray) -> None:
-    """Beside, then renamed."""
-    beside = out.with_name(out.name + ".writing")
-    with open(beside, "wb") as file:
-        np.savez(file, clip=clips, events=np.array(events), probabilities=probabilities)
-    os.replace(beside, out)
 
 
 def _write_failures(path: Path, failures: list[tuple[str, str]]) -> None:

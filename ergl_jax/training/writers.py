@@ -5,6 +5,8 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
+from ergl_jax.files import replacing
+
 
 class MetricWriter:
     """Appends to `workdir/metrics.jsonl` and `workdir/tensorboard`.
@@ -17,9 +19,8 @@ class MetricWriter:
         path = workdir / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         kept = [line for line in lines if _epoch(line) in range(1, done + 1)]
-        beside = path.with_suffix(".writing")
-        beside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        beside.replace(path)
+        with replacing(path) as beside:
+            beside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         self._lines = open(path, "a", encoding="utf-8")  # noqa: SIM115
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=done + 1)
 

@@ -1,0 +1,39 @@
+"""Directories that can be written to, and files that are there whole or not at all."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ergl_jax.errors import InputError
+
+
+def make_directory(path: str | os.PathLike, name: str) -> Path:
+    """Makes a directory, its parents too; an InputError that calls it `name` where it can't."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{name} {path} can't be made: {error.strerror}; choose another"
+        ) from error
+    if not os.access(path, os.W_OK):
+        raise InputError(f"{name} {path} can't be written to; choose another")
+    return path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Lends `<path>.writing` to write to, which then becomes `path`.
+
+    A reader finds the old file or the new one, whole; an exception leaves the old one alone.
+    Raises InputError where `path` is a directory.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a directory: name the file to write")
+    beside = path.with_name(path.name + ".writing")
+    try:
+        yield beside
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
