@@ -7,7 +7,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from ergl_jax.errors import InputError
+from ergl_jax.errors import command
 from ergl_jax.training import loop
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -33,6 +33,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     sys.exit(2)
 
 
+@command
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"{argv[1]!r} is not a flag: write --name=value")
@@ -42,20 +43,13 @@ def main(argv: list[str]) -> None:
     workdir = Path(name).expanduser()
     print(f"{MODE.value} in {workdir} on {jax.device_count()} {jax.default_backend()} device(s)")
     print(", ".join(f"{name} {number}" for name, number in loop.versions().items()), flush=True)
-    try:
-        if MODE.value == "train":
-            results = loop.train(config, workdir)
-            scores = results["test"]
-            print(f"Wrote {workdir}/results.json and {workdir}/bundle")
-        else:
-            scores = loop.evaluate_bundle(config, workdir)
-            print(f"Wrote {workdir}/evaluation")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print(f"interrupted; the same command goes on from {workdir}", file=sys.stderr)
-        sys.exit(130)
+    if MODE.value == "train":
+        results = loop.train(config, workdir)
+        scores = results["test"]
+        print(f"Wrote {workdir}/results.json and {workdir}/bundle")
+    else:
+        scores = loop.evaluate_bundle(config, workdir)
+        print(f"Wrote {workdir}/evaluation")
     if scores is None:
         print("No test split: nothing was tested")
         return

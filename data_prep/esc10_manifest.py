@@ -12,7 +12,7 @@ import csv
 import sys
 from pathlib import Path
 
-from ergl_jax.errors import InputError
+from ergl_jax.errors import InputError, command
 from ergl_jax.files import make_directory, replacing
 from ergl_jax.labels import AUDIOSET
 
@@ -84,17 +84,14 @@ def write_manifest(out: Path, clips: list[dict[str, str]]) -> None:
             writer.writerow([*clip.values(), *present])
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Writes the manifest of ESC-10.")
     parser.add_argument("--root", type=Path, required=True, help="a copy of ESC-50 or ESC-10")
     parser.add_argument("--out", type=Path, default=Path("data/esc10.csv"))
     options = parser.parse_args(argv)
-    try:
-        clips = read_clips(options.root)
-        write_manifest(options.out, clips)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    clips = read_clips(options.root)
+    write_manifest(options.out, clips)
     print(f"{len(clips)} clips in {options.out}")
     return 0
 

@@ -7,7 +7,6 @@ tests/equivalence change; with torch installed, `pytest -k equivalence` says if 
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -18,9 +17,13 @@ sys.path[:0] = [str(TESTS), str(TESTS.parent)]  # the cases, and configs/
 
 from equivalence import stored  # noqa: E402
 
+from ergl_jax.errors import InputError, command  # noqa: E402
+from ergl_jax.files import replacing  # noqa: E402
+
 LIMIT = 3_000_000  # bytes, in a repository
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -29,17 +32,13 @@ def main(argv: list[str] | None = None) -> int:
     try:
         tensors = stored.make()
     except ModuleNotFoundError as error:
-        print(f'error: {error.name} is missing: pip install ".[port]"', file=sys.stderr)
-        return 2
-    partial = out.with_name(f"{out.name}.part")
-    with open(partial, "wb") as file:
-        np.savez_compressed(file, **tensors)
-    size = partial.stat().st_size
-    if size > LIMIT:
-        partial.unlink()
-        print(f"error: {size} bytes are more than {LIMIT}: make cases smaller", file=sys.stderr)
-        return 2
-    os.replace(partial, out)
+        raise InputError(f'{error.name} is missing: pip install ".[port]"') from error
+    with replacing(out) as beside:
+        with open(beside, "wb") as file:
+            np.savez_compressed(file, **tensors)
+        size = beside.stat().st_size
+        if size > LIMIT:
+            raise InputError(f"{size} bytes are more than {LIMIT}: make cases smaller")
     print(f"{out}: {len(tensors)} tensors, {size} bytes")
     return 0
 

@@ -12,7 +12,7 @@ import urllib.parse
 from pathlib import Path
 
 from ergl_jax import downloads
-from ergl_jax.errors import InputError
+from ergl_jax.errors import InputError, command
 from ergl_jax.files import make_directory
 from ergl_jax.inference import bundle, port
 
@@ -42,25 +42,19 @@ def _download(name: str, directory: Path, record: str) -> Path:
     return downloads.fetch(url, directory / checkpoint.file, md5=checkpoint.md5)
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     args = _parser().parse_args(argv)
-    try:
-        make_directory(bundle.check_target(args.out).parent, "directory")
-        if args.download:
-            if args.name or args.md5:
-                raise InputError("--name and --md5 are of a checkpoint, not of --download")
-            args.name = args.download
-            args.checkpoint = _download(args.download, args.download_dir, args.record)
-        elif args.md5:
-            downloads.verify(args.checkpoint, md5=args.md5.lower())
-        done = port.port(args.checkpoint, name=args.name)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    make_directory(bundle.check_target(args.out).parent, "directory")
+    if args.download:
+        if args.name or args.md5:
+            raise InputError("--name and --md5 are of a checkpoint, not of --download")
+        args.name = args.download
+        args.checkpoint = _download(args.download, args.download_dir, args.record)
+    elif args.md5:
+        downloads.verify(args.checkpoint, md5=args.md5.lower())
+    done = port.port(args.checkpoint, name=args.name)
     done.bundle.save(args.out)
     rows = [("tensor", "shape", "what became of it")]
     rows += [

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ergl_jax.audio import FRONT_ENDS, get_front_end
 from ergl_jax.datasets import builder, manifest, splits, tut2018
-from ergl_jax.errors import InputError
+from ergl_jax.errors import InputError, command
 
 # Flags of one source alone.
 ONLY = {
@@ -89,29 +89,23 @@ def _corpus(args: argparse.Namespace) -> manifest.Corpus:
     )
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     args = _parser().parse_args(argv)
-    try:
-        front_end = get_front_end(args.front_end)  # a mistake shows before hours of download
-        corpus = _corpus(args)
-        if args.manifest_only:
-            return 0
-        dataset = builder.prepare(
-            splits.hold_out_groups(corpus, args.validation_fraction, args.validation_seed),
-            data_dir=args.data_dir,
-            front_end=front_end,
-            clip_seconds=args.clip_seconds,
-            pad=args.pad,
-            long=args.long,
-            strict=args.strict,
-        )
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command takes it up again", file=sys.stderr)
-        return 130
+    front_end = get_front_end(args.front_end)  # a mistake shows before hours of download
+    corpus = _corpus(args)
+    if args.manifest_only:
+        return 0
+    dataset = builder.prepare(
+        splits.hold_out_groups(corpus, args.validation_fraction, args.validation_seed),
+        data_dir=args.data_dir,
+        front_end=front_end,
+        clip_seconds=args.clip_seconds,
+        pad=args.pad,
+        long=args.long,
+        strict=args.strict,
+    )
     print(dataset.path)
     width = max(len(scene) for scene in ("scene", *dataset.scenes))
     print(f"{'scene':{width}}", *(f"{split:>10}" for split in dataset.sizes))

@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ergl_jax.errors import InputError
+from ergl_jax.errors import command
 from ergl_jax.inference import bundle as bundles
 from ergl_jax.training import pseudo_labels
 
@@ -40,27 +40,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     args = _parser().parse_args(argv)
-    try:
-        bundle = bundles.load(args.bundle)
-        failures = pseudo_labels.label(
-            bundle,
-            args.manifest,
-            args.out,
-            clip_seconds=bundle.clip_seconds if args.clip_seconds is None else args.clip_seconds,
-            pad=args.pad or bundle.pad,
-            long=args.long,
-            batch_size=args.batch_size,
-            strict=args.strict,
-        )
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    bundle = bundles.load(args.bundle)
+    failures = pseudo_labels.label(
+        bundle,
+        args.manifest,
+        args.out,
+        clip_seconds=bundle.clip_seconds if args.clip_seconds is None else args.clip_seconds,
+        pad=args.pad or bundle.pad,
+        long=args.long,
+        batch_size=args.batch_size,
+        strict=args.strict,
+    )
     print(f"{len(bundle.events)} events in {args.out}")
     if not failures:
         return 0

@@ -15,7 +15,7 @@ import numpy as np
 
 from ergl_jax.datasets import manifest, splits
 from ergl_jax.datasets.events import rank_events
-from ergl_jax.errors import InputError
+from ergl_jax.errors import InputError, command
 from ergl_jax.files import make_directory, replacing
 
 
@@ -66,16 +66,13 @@ def _write(path: Path, names: list[str]) -> None:
         beside.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
 
 
+@command
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     args = _parser().parse_args(argv)
     out = Path(args.out or Path(args.labels).with_suffix(f".top{args.top}.txt")).expanduser()
-    try:
-        names, accumulated, clips = _rank(args)
-        _write(out, names)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    names, accumulated, clips = _rank(args)
+    _write(out, names)
     width = max(len(name) for name in ("event", *names))
     print(f"{'rank':>4}  {'event':{width}} {'accumulated':>12} {'mean':>8}")
     for rank, (name, total) in enumerate(zip(names, accumulated, strict=True), start=1):
