@@ -18,6 +18,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 import dataclasses  # noqa: E402
 import hashlib  # noqa: E402
 import http.server  # noqa: E402
+import importlib.util  # noqa: E402
 import io  # noqa: E402
 import threading  # noqa: E402
 import zipfile  # noqa: E402
@@ -31,6 +32,20 @@ import soundfile  # noqa: E402
 def pytest_unconfigure():
     if _CACHE:
         shutil.rmtree(_CACHE, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def load_script():
+    """Imports what no package holds, such as `data_prep/rank_events.py`, by its path."""
+
+    def load_script(path):
+        path = Path(__file__).resolve().parents[1] / path
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load_script
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Configurations: one tree of fields, every one of them read."""
 
-import importlib.util
 from pathlib import Path
 
 import ml_collections
@@ -44,10 +43,8 @@ def test_every_file_is_tested():
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_file_loads_and_says_its_command(path):
-    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def test_a_file_loads_and_says_its_command(load_script, path):
+    module = load_script(path)
     assert isinstance(module.get_config(), ml_collections.ConfigDict)
     assert f"python run.py --config=configs/{path.name}" in module.__doc__
 

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import importlib.util
 import urllib.parse
 from pathlib import Path
 
@@ -18,15 +17,15 @@ from ergl_jax.inference import bundle, port
 from ergl_jax.labels import AUDIOSET
 from ergl_jax.training import loop
 
-ROOT = Path(__file__).resolve().parents[1]
 
+@pytest.fixture
+def run(load_script):
+    """Runs a script of data_prep, which must succeed."""
 
-def run(name, *arguments):
-    """A script of data_prep, which must succeed."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "data_prep" / f"{name}.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    assert script.main(list(arguments)) == 0
+    def run(name, *arguments):
+        assert load_script(f"data_prep/{name}.py").main(list(arguments)) == 0
+
+    return run
 
 
 @pytest.fixture
@@ -44,7 +43,7 @@ def draw_labels(root, labels):
     np.savez(labels, clip=clips, events=AUDIOSET, probabilities=soft)
 
 
-def pseudo_label(root, labels, web, monkeypatch):
+def pseudo_label(run, root, labels, web, monkeypatch):
     """By a PANN of random weights, downloaded and ported."""
     pytest.importorskip("torch")
     import torch_panns
@@ -63,7 +62,7 @@ def pseudo_label(root, labels, web, monkeypatch):
 
 @pytest.mark.parametrize("teacher", ["chance", "a PANN"])
 def test_from_the_archives_to_the_evaluation(
-    teacher, fake_tut, web, config, tmp_path, capfd, monkeypatch
+    teacher, run, fake_tut, web, config, tmp_path, capfd, monkeypatch
 ):
     settings = [f"--data_dir={tmp_path}/data", "--front_end=panns_16k", "--clip_seconds=0.4"]
     run("prepare_dataset", "tut2018", "--validation_fraction=0.25", *settings)
@@ -77,7 +76,7 @@ def test_from_the_archives_to_the_evaluation(
     if teacher == "chance":
         draw_labels(root, labels)
     else:
-        pseudo_label(root, labels, web, monkeypatch)
+        pseudo_label(run, root, labels, web, monkeypatch)
     flags = [f"--labels={labels}", f"--manifest={root}/manifest.csv", "--top=6"]
     run("rank_events", *flags, "--validation_fraction=0.25", f"--out={tmp_path}/list.txt")
     ranked = read_list(str(tmp_path / "list.txt"))

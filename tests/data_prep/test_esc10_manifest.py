@@ -1,7 +1,6 @@
 """esc10_manifest.py on both shapes of the corpus, and on the real one where it is at hand."""
 
 import csv
-import importlib.util
 import os
 from collections import Counter
 from pathlib import Path
@@ -18,13 +17,8 @@ SHARED = Path(os.environ.get("ERGL_SHARED_DATA") or ROOT.parent / "shared" / "da
 
 
 @pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location(
-        "esc10_manifest", ROOT / "data_prep" / "esc10_manifest.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(load_script):
+    return load_script("data_prep/esc10_manifest.py")
 
 
 def write(path, rows):

@@ -1,7 +1,6 @@
 """port_panns.py as a user runs it: downloads, output, exit status."""
 
 import dataclasses
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def main():
-    spec = importlib.util.spec_from_file_location(
-        "port_panns", ROOT / "data_prep" / "port_panns.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+def main(load_script):
+    return load_script("data_prep/port_panns.py").main
 
 
 @pytest.fixture(scope="module")

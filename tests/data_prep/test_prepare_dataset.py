@@ -1,6 +1,5 @@
 """prepare_dataset.py as a user runs it: output, exit status, real recordings."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -18,11 +17,8 @@ SHARED = Path(os.environ.get("ERGL_SHARED_DATA") or ROOT.parent / "shared" / "da
 
 
 @pytest.fixture(scope="module")
-def main():
-    spec = importlib.util.spec_from_file_location("prepare_dataset", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+def main(load_script):
+    return load_script("data_prep/prepare_dataset.py").main
 
 
 @pytest.fixture

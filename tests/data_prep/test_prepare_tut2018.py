@@ -1,7 +1,6 @@
 """prepare_dataset.py tut2018: the archives from a server to features, and all that goes wrong."""
 
 import csv
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ from configs import ergl
 from ergl_jax import downloads
 from ergl_jax.datasets import builder, sources, tut2018
 
-ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("doc", "meta", "audio.1", "audio.2")
 
 
@@ -20,18 +18,14 @@ def archive(part):
 
 
 @pytest.fixture
-def prepare(tmp_path, capfd):
+def prepare(load_script, tmp_path, capfd):
     """Runs the command; returns its status and both its streams, without progress bars."""
-    spec = importlib.util.spec_from_file_location(
-        "prepare_dataset", ROOT / "data_prep" / "prepare_dataset.py"
-    )
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    main = load_script("data_prep/prepare_dataset.py").main
 
     def prepare(*more):
         capfd.readouterr()
         settings = ["--front_end=panns_16k", "--clip_seconds=0.4", f"--data_dir={tmp_path}/data"]
-        status = script.main(["tut2018", *settings, *more])
+        status = main(["tut2018", *settings, *more])
         out, err = capfd.readouterr()
         lines = [line for line in err.replace("\r", "\n").splitlines() if "|" not in line]
         return status, out, [line for line in lines if line.strip() and "B/s]" not in line]

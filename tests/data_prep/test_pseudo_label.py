@@ -1,8 +1,5 @@
 """pseudo_label.py as a user runs it: output, exit status, what it says."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import soundfile
@@ -11,17 +8,10 @@ from ergl_jax.datasets.manifest import read_manifest
 from ergl_jax.inference import bundle as bundles
 from ergl_jax.training import pseudo_labels
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture(scope="module")
-def main():
-    spec = importlib.util.spec_from_file_location(
-        "pseudo_label", ROOT / "data_prep" / "pseudo_label.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+def main(load_script):
+    return load_script("data_prep/pseudo_label.py").main
 
 
 @pytest.fixture

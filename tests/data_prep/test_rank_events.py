@@ -1,6 +1,5 @@
 """rank_events.py: the training split alone is counted, and its list is what configurations take."""
 
-import importlib.util
 import os
 from pathlib import Path
 
@@ -12,19 +11,13 @@ from ergl_jax.datasets.events import choose_events, read_list
 from ergl_jax.datasets.manifest import read_manifest
 from ergl_jax.labels import AUDIOSET
 
-ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("ERGL_SHARED_DATA", "no such directory"))
 TAGS = SHARED / "tut2018_tags.npz"
 
 
 @pytest.fixture(scope="module")
-def main():
-    spec = importlib.util.spec_from_file_location(
-        "rank_events", ROOT / "data_prep" / "rank_events.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+def main(load_script):
+    return load_script("data_prep/rank_events.py").main
 
 
 def table(printed):
