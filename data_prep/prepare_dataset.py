@@ -24,10 +24,6 @@ ONLY = {
 }
 
 
-def _folds(text: str) -> list[str]:
-    return [fold.strip() for fold in text.split(",") if fold.strip()]
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Makes the features of a manifest's recordings, or of TUT 2018.",
@@ -37,13 +33,8 @@ def _parser() -> argparse.ArgumentParser:
     add("source", nargs="?", default="folder", choices=ONLY, help="where the recordings come from")
     add("--manifest", help="folder: CSV: file, scene, split or fold, group, event:<name>")
     add("--events_file", help=".npz of event probabilities, if not <manifest>.events.npz")
-    add(
-        "--test_folds", type=_folds, default=[], help="folder: folds of the test split, as 4 or 4,5"
-    )
-    add("--validation_folds", type=_folds, default=[], help="folder: folds of the validation split")
+    splits.add_flags(parser, folds="folder: folds")
     add("--manifest_only", action="store_true", help="stop before features: events come first")
-    add("--validation_fraction", type=float, default=0.3, help="held out where none is given")
-    add("--validation_seed", type=int, default=0, help="settles which groups are held out")
     add("--licence", default="", help="folder: of the recordings; goes into every bundle")
     add("--root", help="tut2018: where the recordings are kept, if not <data_dir>/tut2018")
     add("--archives", help="tut2018: directory of archives already downloaded")

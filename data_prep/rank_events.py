@@ -19,10 +19,6 @@ from ergl_jax.errors import InputError, command
 from ergl_jax.files import make_directory, replacing
 
 
-def _folds(text: str) -> list[str]:
-    return [fold.strip() for fold in text.split(",") if fold.strip()]
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Ranks events by probability accumulated over the training split.",
@@ -33,10 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--manifest", required=True, help="CSV: file, scene, split or fold, group")
     add("--top", type=int, default=25, help="how many events to list")
     add("--out", help="the list to write, if not <labels>.top<N>.txt")
-    add("--test_folds", type=_folds, default=[], help="folds of the test split, as 4 or 4,5")
-    add("--validation_folds", type=_folds, default=[], help="folds of the validation split")
-    add("--validation_fraction", type=float, default=0.3, help="held out where none is given")
-    add("--validation_seed", type=int, default=0, help="settles which groups are held out")
+    splits.add_flags(parser)
     return parser
 
 

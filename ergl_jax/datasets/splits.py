@@ -1,13 +1,30 @@
-"""A validation split for a corpus that comes without one."""
+"""A validation split for a corpus that comes without one, and the flags that settle splits."""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 
 import numpy as np
 
 from ergl_jax.datasets.manifest import Corpus
 from ergl_jax.errors import InputError
+
+
+def add_flags(parser: argparse.ArgumentParser, *, folds: str = "folds") -> None:
+    """Adds what `read_manifest` and `hold_out_groups` ask for, with the defaults of training.
+
+    One set of flags, so that two commands that are given the same ones mean the same clips.
+    """
+    add = parser.add_argument
+    add("--test_folds", type=_folds, default=[], help=f"{folds} of the test split, as 4 or 4,5")
+    add("--validation_folds", type=_folds, default=[], help=f"{folds} of the validation split")
+    add("--validation_fraction", type=float, default=0.3, help="held out where none is given")
+    add("--validation_seed", type=int, default=0, help="settles which groups are held out")
+
+
+def _folds(text: str) -> list[str]:
+    return [fold.strip() for fold in text.split(",") if fold.strip()]
 
 
 def hold_out_groups(corpus: Corpus, fraction: float = 0.3, seed: int = 0) -> Corpus:
