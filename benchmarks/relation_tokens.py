@@ -26,7 +26,7 @@ from configs import ergl
 from ergl_jax import models
 from ergl_jax.datasets import batches, sources, synthetic
 from ergl_jax.models.ergl import GraphHead
-from ergl_jax.models.events import EventClassifier, EventEmbeddings
+from ergl_jax.models.events import EventClassifier, EventEmbeddings, pool_tokens
 from ergl_jax.training import feed, losses, steps
 from ergl_jax.training.augment import make_augment
 from ergl_jax.training.optimizer import adamw
@@ -88,7 +88,7 @@ class Tagger(nn.Module):
     def __call__(self, log_mel, *, train: bool):
         v = self.tokens(log_mel, train=train)
         scene_logits = jnp.zeros((len(log_mel), SCENES))
-        return models.Output(scene_logits, self.classifier((v.max(axis=2) + v.mean(axis=2)) / 2))
+        return models.Output(scene_logits, self.classifier(pool_tokens(v)))
 
 
 def tagger_tokens(clips: int, epochs: int, seed: int) -> dict:

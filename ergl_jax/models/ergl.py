@@ -10,7 +10,7 @@ from flax import struct
 
 from ergl_jax.errors import InputError
 from ergl_jax.models.edges import EdgeLearning
-from ergl_jax.models.events import EventClassifier, EventEmbeddings
+from ergl_jax.models.events import EventClassifier, EventEmbeddings, pool_tokens
 from ergl_jax.models.gated_gcn import GatedGCNLayer
 from ergl_jax.models.layers import small_uniform
 from ergl_jax.models.panns import Encoder
@@ -55,9 +55,7 @@ class GraphHead(nn.Module):
     @nn.compact
     def __call__(self, v: jax.Array, *, train: bool) -> Output:
         """Tokens v_{i,t} (B, n, T, C) -> Output with its Graph."""
-        # §2.1 pools time by max plus mean; here the tokens, for a short sound among many silent
-        # frames is lost in their mean. Halved, so that one token is its own node.
-        nodes_in = (v.max(axis=2) + v.mean(axis=2)) / 2  # v_i: (B, n, C)
+        nodes_in = pool_tokens(v)
         event_logits = EventClassifier(name="event_classifier")(nodes_in)
         if self.mel:
             edges_in = EdgeLearning(self.dtype, name="mel")(v)

@@ -51,6 +51,13 @@ class EventEmbeddings(nn.Module):
         return nn.relu(v + bias.astype(self.dtype))
 
 
+def pool_tokens(v: jax.Array) -> jax.Array:
+    """Tokens v_{i,t} (B, n, T, C) -> nodes v_i (B, n, C)."""
+    # §2.1 pools time by max plus mean; here the tokens, for a short sound among many silent frames
+    # is lost in their mean. Halved, so that one token is its own node.
+    return (v.max(axis=2) + v.mean(axis=2)) / 2
+
+
 class EventClassifier(nn.Module):
     """A logit for each event from its own embedding, by its own weights (§2.1)."""
 
