@@ -13,7 +13,6 @@ MEL. Prints a Markdown table of accuracy on clips of other locations, in %.
 """
 
 import argparse
-from functools import partial
 
 import flax.linen as nn
 import harness
@@ -168,7 +167,7 @@ def train_head(data: dict, *, mel: bool, position: bool, updates: int, seed: int
         key = jax.random.fold_in(jax.random.key(seed), number)
         params, stats, state = step(params, stats, state, tokens[rows], scenes[rows], key)
 
-    @partial(jax.jit)
+    @jax.jit
     def predict(v):
         output = head.apply({"params": params, "batch_stats": stats}, v + added, train=False)
         return output.scene_logits.argmax(-1)
