@@ -93,8 +93,8 @@ def test_log_mel_of_real_recordings(front_end):
     error = np.abs(ours - theirs)
     assert np.mean(error > 1e-4) < 2e-5  # measured: 6e-6
     # From the truth ours is 1.4e-4 at most and theirs 1.1e-4; where they err to either side, the
-    # two add up: 2.0e-4 in panns_32k.
-    assert error.max() < 2.5e-4
+    # two add up: 2.0e-4 in panns_32k. In paper and panns_16k they do less: 1.2e-4 and 1.4e-4.
+    assert error.max() < (2.5e-4 if front_end.name == "panns_32k" else 2e-4)
     assert np.abs(ours - truth).max() < 2e-4
 
 
