@@ -73,7 +73,9 @@ class TestAWholeRun:
         for line in found:
             assert set(line) == {*parts, *(f"validation_{name}" for name in validation)}
             assert line["loss"] == pytest.approx(line["scene_loss"] + line["event_loss"])
-        assert found[1]["loss"] != found[0]["loss"]  # whether it falls: test_steps.py
+        # Halved, by what the events' weights have learnt: BatchNorm's statistics alone make it 0.8.
+        first, second = (line["validation_event_mse"] for line in found)
+        assert second < 0.65 * first
 
     def test_tests_the_best_epoch_on_validation(self, tiny):
         scores = [line["validation_class_mean_accuracy"] for line in lines(tiny.workdir)]
