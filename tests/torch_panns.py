@@ -6,13 +6,9 @@ Imports PyTorch: a test that wants this calls pytest.importorskip("torch") first
 import librosa
 import numpy as np
 import torch
+from equivalence.reference import CHANNELS, FRONT_ENDS
 from torch import nn
 from torch.nn import functional
-
-CHANNELS = {"cnn14": (64, 128, 256, 512, 1024, 2048), "cnn10": (64, 128, 256, 512)}
-CHANNELS["cnn6"] = CHANNELS["cnn10"]
-# sample rate, samples of the Hann window, hop, highest frequency
-FRONT_ENDS = {"panns_16k": (16000, 512, 160, 8000), "panns_32k": (32000, 1024, 320, 14000)}
 
 
 class STFT(nn.Module):
@@ -75,13 +71,13 @@ class PANN(nn.Module):
     """Random weights of He's scale, and statistics that are nowhere 0 or 1."""
 
     def __init__(
-        self, architecture="cnn14", front_end="panns_16k", divisor=1, *, window="hann", seed=0
+        self, architecture="cnn14", front_end="panns_16k", divisor=1, *, window=None, seed=0
     ):
         super().__init__()
-        rate, n_fft, hop, fmax = FRONT_ENDS[front_end]
+        rate, usual, n_fft, hop, fmax = FRONT_ENDS[front_end]
         self.channels = [width // divisor for width in CHANNELS[architecture]]
         self.pools = 5 if architecture == "cnn14" else 4
-        self.spectrogram_extractor = Spectrogram(n_fft, hop, window)
+        self.spectrogram_extractor = Spectrogram(n_fft, hop, window or usual)
         self.logmel_extractor = LogMel(rate, n_fft, fmax)
         self.bn0 = nn.BatchNorm2d(64)
         side, two = (5, False) if architecture == "cnn6" else (3, True)

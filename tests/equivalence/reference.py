@@ -16,6 +16,12 @@ CHANNELS = {
     "cnn10": (64, 128, 256, 512),
     "cnn6": (64, 128, 256, 512),
 }
+# sample rate, window, its samples, hop, highest frequency
+FRONT_ENDS = {
+    "paper": (32000, "hamming", 1024, 320, 14000),
+    "panns_16k": (16000, "hann", 512, 160, 8000),
+    "panns_32k": (32000, "hann", 1024, 320, 14000),
+}
 
 
 class Scope:

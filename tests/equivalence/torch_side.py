@@ -104,12 +104,8 @@ def flat(groups: dict[str, dict[str, torch.Tensor]]) -> dict[str, np.ndarray]:
 
 
 def torchlibrosa_log_mel(front_end: str, waveform: np.ndarray) -> np.ndarray:
-    """(L,) -> (F, 64) dB by torchlibrosa in float32, its parameters written out again."""
-    rate, window, n_fft, hop, fmax = {
-        "paper": (32000, "hamming", 1024, 320, 14000),
-        "panns_16k": (16000, "hann", 512, 160, 8000),
-        "panns_32k": (32000, "hann", 1024, 320, 14000),
-    }[front_end]
+    """(L,) -> (F, 64) dB by torchlibrosa in float32, by the reference's own parameters."""
+    rate, window, n_fft, hop, fmax = reference.FRONT_ENDS[front_end]
     spectrogram = torchlibrosa.Spectrogram(
         n_fft=n_fft,
         hop_length=hop,

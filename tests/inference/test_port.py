@@ -289,7 +289,7 @@ class TestAnotherFrontEnd:
 
     @pytest.mark.parametrize(("rate", "fmax"), [(8000, 4000), (22050, 11025), (32000, 14000)])
     def test_sample_rate(self, small, monkeypatch, rate, fmax):
-        monkeypatch.setitem(torch_panns.FRONT_ENDS, "other", (rate, 512, 160, fmax))
+        monkeypatch.setitem(torch_panns.FRONT_ENDS, "other", (rate, "hann", 512, 160, fmax))
         pann = torch_panns.PANN("cnn6", "other", 64)
         path = torch_panns.save(pann, small[1].with_name("other.pth"))
         message = f"hann window of 512 samples and 64 mel filters of {rate} Hz, 50 to {fmax} Hz"
