@@ -120,7 +120,9 @@ def _check(config) -> None:
 
 def _check_threshold(config) -> None:
     if not 0 < config.data.event_threshold <= 1:
-        raise InputError(f"data.event_threshold={config.data.event_threshold}: use 0 to 1")
+        raise InputError(
+            f"data.event_threshold={config.data.event_threshold}: use more than 0, at most 1"
+        )
 
 
 class _Run:
