@@ -156,11 +156,13 @@ def _load(path: Path) -> Any:
         raise InputError(f"{path} is not a PANN: not a file that PyTorch saved")
     truncated = f"{path} is truncated or damaged: get it again"
     if head.startswith(ZIP):
-        if not zipfile.is_zipfile(path):  # its directory is at the end
-            raise InputError(truncated)
-        with zipfile.ZipFile(path) as archive:
-            if not any(member.endswith("/data.pkl") for member in archive.namelist()):
-                raise InputError(f"{path} is not a PANN: not a file that PyTorch saved")
+        try:
+            with zipfile.ZipFile(path) as archive:
+                members = archive.namelist()
+        except Exception as error:  # its directory is at the end: where that fails, as below
+            raise InputError(truncated) from error
+        if not any(member.endswith("/data.pkl") for member in members):
+            raise InputError(f"{path} is not a PANN: not a file that PyTorch saved")
     try:
         with torch.serialization.safe_globals([(_Ignored, name) for name in _NUMPY]):
             return torch.load(path, map_location="cpu", weights_only=True)

@@ -191,6 +191,19 @@ def test_a_truncated_file_is_called_so_wherever_it_ends(small, legacy):
             port.port(cut)
 
 
+def test_a_damaged_directory_of_the_zip_is_damage(small):
+    """The archive's list of members, near its end; the record that says where it is, is whole."""
+    cut = small[1].with_name("cut.pth")
+    data = bytearray(small[1].read_bytes())
+    at = data.index(b"PK\x01\x02")
+    for offset, value in ((at, b"????"), (at + 6, b"\xff\xff"), (at + 28, b"\xff\xff")):
+        damaged = data.copy()
+        damaged[offset : offset + len(value)] = value
+        cut.write_bytes(damaged)
+        with pytest.raises(InputError, match="cut.pth is truncated or damaged"):
+            port.port(cut)
+
+
 def test_what_is_no_checkpoint_is_no_pann(small, tmp_path):
     np.savez(tmp_path / "arrays.npz", a=np.zeros(3))
     (tmp_path / "text.pth").write_text("not one")
