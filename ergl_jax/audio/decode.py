@@ -8,6 +8,9 @@ import soxr
 
 from ergl_jax.errors import InputError
 
+# Times full scale. A little beyond, the power of float32 samples is infinite, and so are features.
+LOUDEST = 1e15
+
 
 def read_audio(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
     """Decodes a recording (WAV, FLAC, OGG, MP3 and whatever else libsndfile reads).
@@ -22,8 +25,8 @@ def read_audio(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
       (L,) float32, mono, integer formats scaled to full scale 1.
 
     Raises:
-      InputError: missing, not a file, not audio, empty, or holding NaN or infinity; one line
-        that names the file and the reason.
+      InputError: missing, not a file, not audio, empty, or holding NaN, infinity or what no
+        front end can take (LOUDEST); one line that names the file and the reason.
     """
     try:
         # Opened here since libsndfile calls a missing file and a directory "System error".
@@ -44,6 +47,8 @@ def read_audio(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
         raise InputError(f"{path}: holds no samples")
     if not np.isfinite(samples).all():
         raise InputError(f"{path}: holds samples that are NaN or infinite")
+    if (peak := np.abs(samples).max()) > LOUDEST:
+        raise InputError(f"{path}: holds a sample of {peak:.0e}, where full scale is 1: damaged?")
     waveform = samples.mean(axis=1)  # (L,)
     if file_rate != sample_rate:
         waveform = soxr.resample(waveform, file_rate, sample_rate, quality="HQ")

@@ -8,7 +8,8 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ergl_jax.audio import fit_length, read_audio, windows
+from ergl_jax.audio import FRONT_ENDS, fit_length, log_mel, read_audio, windows
+from ergl_jax.audio.decode import LOUDEST
 from ergl_jax.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -58,6 +59,17 @@ def test_mono_is_the_mean_of_the_channels(tmp_path, channels):
 def test_float_samples_above_full_scale_are_kept(tmp_path):
     soundfile.write(tmp_path / "hot.wav", np.array([1.5, -2.0]), RATE, subtype="FLOAT")
     assert read_audio(tmp_path / "hot.wav", RATE).tolist() == [1.5, -2.0]
+
+
+@pytest.mark.parametrize("front_end", FRONT_ENDS.values(), ids=FRONT_ENDS)
+def test_features_of_the_loudest_samples_are_finite(tmp_path, front_end):
+    """At another rate too: a filter's step response goes beyond its step."""
+    loudest = LOUDEST * np.sign(tone(1000, 8000))
+    for rate in (8000, front_end.sample_rate):
+        soundfile.write(tmp_path / "loud.wav", loudest, rate, subtype="FLOAT")
+        waveform = read_audio(tmp_path / "loud.wav", front_end.sample_rate)
+        assert np.abs(waveform).max() >= 0.99 * LOUDEST
+        assert np.isfinite(log_mel(waveform[None], front_end)).all()
 
 
 @pytest.mark.parametrize("file_rate", [8000, 22050, 44100, 48000])
@@ -111,6 +123,10 @@ def write_infinity(path):
     soundfile.write(path, np.array([0.1, -np.inf, 0.1]), RATE, subtype="FLOAT")
 
 
+def write_too_loud(path):
+    soundfile.write(path, np.array([0.1, -1e20, 0.1]), RATE, subtype="FLOAT")
+
+
 def write_one_sample(path):
     soundfile.write(path, np.zeros(1), 192000)
 
@@ -127,6 +143,7 @@ def write_one_sample(path):
         (write_no_samples, "no samples"),
         (write_nan, "NaN or infinite"),
         (write_infinity, "NaN or infinite"),
+        (write_too_loud, r"a sample of 1e\+20, where full scale is 1"),
         (write_one_sample, "too short"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from ergl_jax import audio
 from ergl_jax.datasets import builder
@@ -165,6 +167,15 @@ def test_what_cannot_be_decoded_is_named_and_the_rest_goes_on(tmp_path, capfd):
     with pytest.raises(InputError, match="c1.wav: can't be decoded"):
         prepare(corpus, tmp_path / "new", strict=True)
     assert not list((tmp_path / "new").rglob("*.array_record*"))
+
+
+def test_a_recording_without_finite_features_is_left_out(tmp_path):
+    path = tmp_path / "loud.wav"
+    soundfile.write(path, np.full(4000, 1e20), FRONT_END.sample_rate, subtype="FLOAT")
+    loud = dataclasses.replace(make_clip(1), load=functools.partial(audio.read_audio, path))
+    dataset = prepare(make_corpus([make_clip(0), loud, make_clip(2)]), tmp_path / "data")
+    assert [name for name, _ in dataset.failures] == ["c1.wav"] and dataset.sizes == {"train": 2}
+    assert np.isfinite(dataset.split("train").arrays()["log_mel"]).all()
 
 
 def test_a_split_that_loses_every_clip_is_an_error(tmp_path, capfd):

@@ -229,6 +229,16 @@ def test_what_cannot_be_decoded_is_listed_and_the_rest_goes_on(teacher, manifest
     assert len(read(path)["clip"]) == 11
 
 
+def test_one_recording_of_absurd_values_stops_no_others(teacher, manifest):
+    loud = manifest.with_name("3.wav")
+    soundfile.write(loud, np.full(RATE, 1e20), RATE, subtype="FLOAT")
+    path, failures = label(teacher, manifest)
+    assert failures == [
+        ("3.wav", f"{loud}: holds a sample of 1e+20, where full scale is 1: damaged?")
+    ]
+    assert len(read(path)["clip"]) == 10
+
+
 def test_strict_stops_at_the_first(teacher, manifest):
     (manifest.with_name("3.wav")).write_bytes(b"no audio")
     with pytest.raises(InputError, match="3.wav"):
