@@ -75,8 +75,11 @@ def prepare(
         except OSError:
             if not builder.data_path.exists():  # else another process built the same meanwhile
                 raise
-    # A new name or licence for the same content doesn't ask for new features.
-    dataset = dataclasses.replace(load(builder.data_path), name=corpus.name, licence=corpus.licence)
+    # A new name or licence for the same content doesn't ask for new features. `pad` is part of the
+    # content, but datasets of before don't say it.
+    dataset = dataclasses.replace(
+        load(builder.data_path), name=corpus.name, licence=corpus.licence, pad=pad
+    )
     if dataset.failures:
         if strict:
             reason = dataset.failures[0][1]
@@ -102,6 +105,7 @@ def load(path: str | os.PathLike) -> SceneDataset:
         events=tuple(metadata["events"]),
         front_end=audio.FrontEnd(**metadata["front_end"]),
         clip_seconds=metadata["clip_seconds"],
+        pad=metadata.get("pad", "unknown"),
         licence=metadata["licence"],
         fingerprint=metadata["fingerprint"],
         sizes={s: builder.info.splits[s].num_examples for s in SPLITS if s in builder.info.splits},
@@ -120,6 +124,7 @@ class SceneDataset:
     events: tuple[str, ...]
     front_end: audio.FrontEnd
     clip_seconds: float
+    pad: str  # how shorter recordings were filled: "zero", "repeat"
     licence: str
     fingerprint: str  # hex; a hash of everything that decides the content
     sizes: dict[str, int]  # rows of each split that has any
@@ -206,6 +211,7 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 events=self._corpus.events,
                 front_end=dataclasses.asdict(self._front_end),
                 clip_seconds=self._clip_seconds,
+                pad=self._pad,
                 licence=self._corpus.licence,
                 fingerprint=self._fingerprint,
                 class_sizes=self._class_sizes,

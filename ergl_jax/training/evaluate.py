@@ -72,7 +72,7 @@ def evaluate(
       The Predictions, with scenes as the bundle counts them, and a dict of their scores.
 
     Raises InputError where the dataset has no test split, a scene that the bundle doesn't know, or
-    another front end or clip length.
+    another front end, clip length or padding.
     """
     if dataset.front_end != bundle.front_end:
         raise InputError(
@@ -83,6 +83,11 @@ def evaluate(
         raise InputError(
             f"the dataset has clips of {dataset.clip_seconds} s, the bundle wants "
             f"{bundle.clip_seconds} s: set --config.data.clip_seconds={bundle.clip_seconds}"
+        )
+    if dataset.pad != bundle.pad:
+        raise InputError(
+            f"the dataset was made with pad={dataset.pad!r}, the bundle wants {bundle.pad!r}: set "
+            f"--config.data.pad={bundle.pad}"
         )
     if "test" not in dataset.sizes:
         raise InputError(f"dataset {dataset.name!r} has no test split: mark rows of it as test")

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import functools
+import json
 import os
 import subprocess
 import sys
@@ -63,6 +64,7 @@ def test_rows_are_the_log_mels_and_labels_in_order(tmp_path, monkeypatch, capfd)
     assert (dataset.scenes, dataset.events) == (("bus", "tram"), EVENTS)
     assert (dataset.name, dataset.licence, dataset.failures) == ("toy", "CC0", [])
     assert (dataset.front_end, dataset.clip_seconds) == (FRONT_END, SECONDS)
+    assert dataset.pad == "zero"
     assert "tensorflow" not in sys.modules
 
     arrays = dataset.split("train").arrays()
@@ -119,6 +121,18 @@ def test_the_same_is_reused_and_any_change_rebuilds(tmp_path):
     narrow = dataclasses.replace(FRONT_END, fmax=7000.0)
     paths.add(prepare(corpus, tmp_path, front_end=narrow).path)
     assert len(paths) == 13 and len(log) == 39
+
+
+def test_a_dataset_that_does_not_say_its_padding_has_that_it_is_opened_with(tmp_path):
+    """As older ones: it decides the directory's name."""
+    corpus = make_corpus([make_clip(0)])
+    dataset = prepare(corpus, tmp_path, pad="repeat")
+    (metadata,) = dataset.path.glob("metadata.json")
+    older = json.loads(metadata.read_text())
+    assert older.pop("pad") == "repeat"
+    metadata.write_text(json.dumps(older))
+    assert builder.load(dataset.path).pad == "unknown"
+    assert prepare(corpus, tmp_path, pad="repeat") == dataset
 
 
 def test_short_and_long_recordings(tmp_path):

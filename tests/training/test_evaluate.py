@@ -109,6 +109,8 @@ def test_a_dataset_without_the_events_is_scored_on_scenes(bundle, dataset, evalu
     ("change", "message"),
     [
         ({"front_end": get_front_end("paper")}, "'paper'.*--config.data.front_end=panns_16k"),
+        ({"clip_seconds": 3.0}, "3.0 s.*--config.data.clip_seconds=2.0"),
+        ({"pad": "repeat"}, "pad='repeat'.*--config.data.pad=zero"),
         ({"sizes": {"train": 30}}, "no test split"),
         ({"scenes": ("moon",) * 10}, "scene 'moon'"),
     ],
