@@ -64,7 +64,6 @@ def evaluate_bundle(config, workdir: Path) -> dict:
     bundle = load_bundle(workdir / "bundle")
     dataset = sources.open_dataset(config.data)
     directory = workdir / "evaluation"
-    make_directory(directory, "directory")
     results = _test(bundle, dataset, config, directory)
     _write_json(directory / "results.json", results)
     return results
@@ -77,6 +76,8 @@ def check_workdir(config, workdir: Path) -> None:
     if path.exists():
         try:
             theirs = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(theirs, dict):
+                raise ValueError("no configuration")
         except ValueError as error:
             raise InputError(
                 f"{path} is damaged ({error}): choose another --workdir, or delete the file to go "
@@ -257,7 +258,7 @@ class _Run:
             events=tuple(dataset.events[index] for index in self.events),
             front_end=dataset.front_end,
             clip_seconds=dataset.clip_seconds,
-            pad=config.data.pad,
+            pad=dataset.pad,
             licence=dataset.licence,
             dataset=dataset.name,
             source=self.progress.source,
@@ -306,7 +307,7 @@ def _check_finite(metrics: dict[str, np.ndarray], *, first_step: int) -> None:
 
 
 def _test(bundle: Bundle, dataset: SceneDataset, config, directory: Path) -> dict:
-    """Scores on the test split, its files written to `directory`."""
+    """Scores on the test split, its files written to `directory`, which is made if need be."""
     devices = jax.local_device_count()
     predictions, scores = evaluate.evaluate(
         bundle,
@@ -314,6 +315,7 @@ def _test(bundle: Bundle, dataset: SceneDataset, config, directory: Path) -> dic
         threshold=config.data.event_threshold,
         batch_size=math.ceil(VALIDATION_BATCH / devices) * devices,
     )
+    make_directory(directory, "directory")  # here: what can't be evaluated leaves none
     evaluate.write(directory, predictions, dataset.split("test"), bundle.scenes)
     return scores
 

@@ -191,9 +191,10 @@ def test_a_workdir_that_cannot_be_made_or_read_is_named(tiny, tmp_path):
         loop.train(tiny.config(data__data_dir=str(tmp_path / "file" / "data")), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json").write_text("{")
-    with pytest.raises(InputError, match="config.json is damaged"):
-        loop.train(tiny.config(), tmp_path / "run")
+    for damaged in ("{", "[1]", "null", "3"):
+        (tmp_path / "run" / "config.json").write_text(damaged)
+        with pytest.raises(InputError, match="config.json is damaged"):
+            loop.train(tiny.config(), tmp_path / "run")
 
 
 CNN = {"model__name": "cnn", "optimizer__schedule": "constant", "optimizer__warmup_epochs": 0.0}
@@ -247,6 +248,7 @@ def test_a_folder_streamed_without_validation_or_test(tiny, tmp_path, recordings
     assert not (tmp_path / "run" / "predictions.csv").exists()
     with pytest.raises(InputError, match="no test split"):
         loop.evaluate_bundle(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "evaluation").exists()
 
 
 def test_a_folder_without_events(tiny, tmp_path, recordings):
