@@ -53,7 +53,8 @@ def main(argv: list[str] | None = None) -> int:
         args.name = args.download
         args.checkpoint = _download(args.download, args.download_dir, args.record)
     elif args.md5:
-        downloads.verify(args.checkpoint, md5=args.md5.lower())
+        remedy = "get the file again, or correct --md5"
+        downloads.verify(args.checkpoint, md5=args.md5.lower(), remedy=remedy)
     done = port.port(args.checkpoint, name=args.name)
     done.bundle.save(args.out)
     rows = [("tensor", "shape", "what became of it")]

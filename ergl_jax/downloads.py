@@ -3,6 +3,7 @@
 import hashlib
 import http.client
 import os
+import re
 import shutil
 import time
 import urllib.error
@@ -19,6 +20,7 @@ ATTEMPTS = 5  # in a row without a new byte
 PAUSE_SECONDS = 2.0  # after the first failed attempt; twice as long after each further one
 TIMEOUT_SECONDS = 60.0
 CHUNK = 1 << 20
+NO_ADDRESS = "{} is not an address of http or https"
 
 
 def fetch(url: str, path: str | os.PathLike, *, md5: str, size: int | None = None) -> Path:
@@ -40,6 +42,8 @@ def fetch(url: str, path: str | os.PathLike, *, md5: str, size: int | None = Non
     if path.exists():
         verify(path, md5=md5, size=size)
         return path
+    if not re.fullmatch(r"(?i)https?://[^/\s]\S*", url):
+        raise InputError(NO_ADDRESS.format(url))
     make_directory(path.parent, "directory")
     part = path.with_name(path.name + ".part")
     failures = 0
@@ -64,14 +68,23 @@ def fetch(url: str, path: str | os.PathLike, *, md5: str, size: int | None = Non
     return path
 
 
-def verify(path: Path, *, md5: str, size: int | None = None) -> None:
-    """InputError unless the file can be read and has that checksum, and that size if given."""
+def verify(
+    path: Path,
+    *,
+    md5: str,
+    size: int | None = None,
+    remedy: str = "replace it, or remove it to have it downloaded",
+) -> None:
+    """InputError unless the file can be read and has that checksum, and that size if given.
+
+    Its message ends with the `remedy`.
+    """
     try:
         difference = _difference(path, md5, size)
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}") from error
     if difference:
-        raise InputError(f"{path}: {difference}; replace it, or remove it to have it downloaded")
+        raise InputError(f"{path}: {difference}; {remedy}")
 
 
 def file_md5(path: Path) -> str:
@@ -111,8 +124,8 @@ def _receive(url: str, part: Path, size: int | None, bar: tqdm) -> None:
         if error.code < 500 and error.code not in (408, 429):  # these may pass
             raise InputError(f"{url} can't be downloaded: {error}") from error
         raise
-    except ValueError as error:
-        raise InputError(f"{url} is not an address of http or https") from error
+    except (ValueError, http.client.InvalidURL) as error:  # such as a port that is no number
+        raise InputError(NO_ADDRESS.format(url)) from error
     with response:
         if response.headers.get_content_type() == "text/html":
             raise InputError(f"{url} is answered with a web page: does a login stand in between?")

@@ -153,6 +153,26 @@ def test_errors_of_the_server(offer, web):
     assert len(web.asked) == 1 + 1 + 4
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://a/b",
+        "htps://a/b",
+        "a/b",
+        "http://",
+        "http:///b",
+        "http://a b/",
+        "http://a:x/",
+        "http://[a",
+    ],
+)
+def test_an_address_that_is_none_is_not_asked_again(tmp_path, monkeypatch, url):
+    monkeypatch.setattr(downloads.time, "sleep", lambda _: pytest.fail("asked again"))
+    message = error_of(fetch, url, tmp_path / "a.zip", md5=MD5)
+    assert message == f"{url} is not an address of http or https"
+    assert not list(tmp_path.iterdir())
+
+
 def test_no_server(web, tmp_path):
     with socket.socket() as taken:  # bound and not listening
         taken.bind(("127.0.0.1", 0))

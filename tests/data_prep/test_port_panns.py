@@ -75,7 +75,10 @@ def test_a_mistake_is_one_line_and_status_two(main, record, checkpoint, tmp_path
     wrong = [
         ([str(checkpoint), new, "--name=Cnn14"], "is not Cnn14: its tensors are those of cnn6"),
         ([str(checkpoint), new, "--name=Cnn7"], "choose one of Cnn14_16k, Cnn14, Cnn10, Cnn6"),
-        ([str(checkpoint), new, f"--md5={'0' * 32}"], f"where {'0' * 32} is expected"),
+        (
+            [str(checkpoint), new, f"--md5={'0' * 32}"],
+            f"where {'0' * 32} is expected; get the file again, or correct --md5",
+        ),
         ([str(tmp_path / "none.pth"), new, f"--md5={'0' * 32}"], "none.pth can't be read"),
         ([str(tmp_path / "cut.pth"), new], "cut.pth is truncated or damaged"),
         ([str(ROOT / "README.md"), new], "README.md is not a PANN"),
