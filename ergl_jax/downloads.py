@@ -1,5 +1,7 @@
 """Files from the network: resumed where they stopped, and whole or absent."""
 
+import contextlib
+import fcntl
 import hashlib
 import http.client
 import os
@@ -8,7 +10,9 @@ import shutil
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from tqdm import tqdm
 
@@ -36,7 +40,8 @@ def fetch(url: str, path: str | os.PathLike, *, md5: str, size: int | None = Non
       size: the file's in bytes, if known: a shorter answer is then refused before it is read.
 
     Raises:
-      InputError: the file can't be had or written, or it is not the one that `md5` names.
+      InputError: the file can't be had or written, another process is at it, or it is not the
+        one that `md5` names.
     """
     path = Path(path)
     if path.exists():
@@ -45,26 +50,13 @@ def fetch(url: str, path: str | os.PathLike, *, md5: str, size: int | None = Non
     if not re.fullmatch(r"(?i)https?://[^/\s]\S*", url):
         raise InputError(NO_ADDRESS.format(url))
     make_directory(path.parent, "directory")
-    part = path.with_name(path.name + ".part")
-    failures = 0
-    with tqdm(desc=path.name, unit="B", unit_scale=True, unit_divisor=1000) as bar:
-        while True:
-            before = _bytes(part)
-            try:
-                _receive(url, part, size, bar)
-                break
-            except (OSError, http.client.HTTPException) as error:
-                failures = failures + 1 if _bytes(part) <= before else 1
-                if failures == ATTEMPTS:
-                    raise InputError(
-                        f"{url} can't be downloaded: {error}; the same command goes on after "
-                        f"{_bytes(part)} bytes"
-                    ) from error
-            time.sleep(PAUSE_SECONDS * 2 ** (failures - 1))
-    if difference := _difference(part, md5, size):
-        part.unlink()
-        raise InputError(f"{url}: {difference}; it was deleted, the same command gets it anew")
-    os.replace(part, path)
+    part = _part(path)
+    with _alone(part):
+        _download(url, part, size)
+        if difference := _difference(part, md5, size):
+            part.unlink()
+            raise InputError(f"{url}: {difference}; it was deleted, the same command gets it anew")
+        os.replace(part, path)
     return path
 
 
@@ -101,6 +93,65 @@ def require_space(directory: Path, needed: float) -> None:
             f"{directory}: {needed / 1e9:.1f} GB needed and {free / 1e9:.1f} GB free on this disk: "
             "make space or choose another directory"
         )
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
+
+
+@contextlib.contextmanager
+def _alone(part: Path) -> Iterator[None]:
+    """Keeps other processes from `part`, which exists meanwhile; the system frees a killed one's.
+
+    Raises InputError where another process has it, or where it can't be written.
+    """
+    try:
+        file = open(part, "ab")
+    except OSError as error:
+        raise InputError(f"{part} can't be written: {error.strerror}") from error
+    with file:
+        try:
+            _lock(file)
+            # The other one may have finished, and taken it away, since it was opened here.
+            mine = os.path.samestat(os.fstat(file.fileno()), part.stat())
+        except (BlockingIOError, FileNotFoundError):
+            mine = False
+        if not mine:
+            raise InputError(f"{part}: another process is at it: try again when that has ended")
+        try:
+            yield
+        finally:
+            if not os.fstat(file.fileno()).st_size:
+                part.unlink(missing_ok=True)
+
+
+def _lock(file: BinaryIO) -> None:
+    """BlockingIOError where another process has locked the file; nothing where none can be."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # a file system without locks
+        pass
+
+
+def _download(url: str, part: Path, size: int | None) -> None:
+    """All of `url` to `part`, in as many requests as it takes."""
+    failures = 0
+    with tqdm(desc=part.stem, unit="B", unit_scale=True, unit_divisor=1000) as bar:
+        while True:
+            before = _bytes(part)
+            try:
+                _receive(url, part, size, bar)
+                return
+            except (OSError, http.client.HTTPException) as error:
+                failures = failures + 1 if _bytes(part) <= before else 1
+                if failures == ATTEMPTS:
+                    raise InputError(
+                        f"{url} can't be downloaded: {error}; the same command goes on after "
+                        f"{_bytes(part)} bytes"
+                    ) from error
+            time.sleep(PAUSE_SECONDS * 2 ** (failures - 1))
 
 
 def _receive(url: str, part: Path, size: int | None, bar: tqdm) -> None:

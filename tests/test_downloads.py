@@ -1,5 +1,6 @@
 """Downloads from a server that misbehaves: resumed, checked, whole or absent."""
 
+import errno
 import hashlib
 import socket
 import subprocess
@@ -90,11 +91,27 @@ def test_a_killed_process_leaves_what_the_next_goes_on_from(offer, web, tmp_path
         while not (part.exists() and part.stat().st_size == 60_000):
             assert killed.poll() is None
             time.sleep(0.01)
+        assert f"{part}: another process is at it" in error_of(offer)
+        assert part.stat().st_size == 60_000
     finally:
         killed.kill()
         killed.wait()
     assert offer().read_bytes() == BODY
     assert ranges(web) == [None, "bytes=60000-"]
+
+
+def test_another_process_that_ends_just_before_this_one_begins(offer, web, tmp_path, monkeypatch):
+    part = tmp_path / "deep" / "a.zip.part"
+    monkeypatch.setattr(downloads.fcntl, "flock", lambda *_: part.unlink())
+    assert "another process" in error_of(offer) and web.asked == []
+
+
+def test_a_file_system_without_locks(offer, monkeypatch):
+    def none(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(downloads.fcntl, "flock", none)
+    assert offer().read_bytes() == BODY
 
 
 def test_a_server_without_ranges_starts_anew(offer, web):
