@@ -60,6 +60,11 @@ def fetch(url: str, path: str | os.PathLike, *, md5: str, size: int | None = Non
     return path
 
 
+def remaining(path: Path, size: int) -> int:
+    """Bytes that `fetch` still has to get and write of a file of `size` bytes."""
+    return 0 if path.exists() else size - _bytes(_part(path))
+
+
 def verify(
     path: Path,
     *,

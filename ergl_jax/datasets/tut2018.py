@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from ergl_jax.datasets.archives import unpack
 from ergl_jax.datasets.manifest import Corpus, read_manifest
-from ergl_jax.downloads import fetch, require_space, verify
+from ergl_jax.downloads import fetch, remaining, require_space, verify
 from ergl_jax.errors import InputError
 from ergl_jax.files import make_directory, replacing
 from ergl_jax.labels import TUT2018_SCENES
@@ -26,6 +26,7 @@ LICENCE = (
     "TUT Urban Acoustic Scenes 2018 licence: non-commercial use only, also of what is distributed "
     f"from it ({RECORD})"
 )
+MARKS, DOWNLOADS = ".unpacked", "archives"  # under the root: what is done, what was downloaded
 EXPANSION = 1.2  # unpacked bytes to an archive's: 8640 clips of 10 s, 48 kHz, stereo, 24 bit
 
 
@@ -38,6 +39,10 @@ class Archive:
     @property
     def name(self) -> str:
         return self.url.rsplit("/", 1)[1]
+
+    @property
+    def is_audio(self) -> bool:
+        return ".audio." in self.name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,8 +151,20 @@ def prepare(
       InputError: no space, no network, a damaged archive, or lists that aren't those of fold 1.
     """
     root = make_directory(Path(root).expanduser(), "root")
-    _get(root, release, archives and Path(archives).expanduser(), keep_archives)
-    clips = _read_fold(root, release)
+    marks = make_directory(root / MARKS, "directory")
+    todo = [archive for archive in release.archives if not _is_marked(marks, archive)]
+    given = _find(release, Path(archives).expanduser()) if todo and archives else {}
+    _check_space(root, todo, given, keep_archives)
+
+    def get(*, audio: bool) -> None:
+        for archive in todo:
+            if archive.is_audio == audio:
+                _get(archive, root, given.get(archive.name), keep_archives)
+
+    get(audio=False)
+    clips = _read_fold(root, release)  # what is wrong with them shows before 20 GB of audio
+    get(audio=True)
+    _check_recordings(root, clips)
     if (manifest := root / "manifest.csv").exists():
         return
     with replacing(manifest) as beside, open(beside, "w", newline="", encoding="utf-8") as file:
@@ -158,39 +175,42 @@ def prepare(
                 writer.writerow([name, scene, split, place])
 
 
-def _get(root: Path, release: Release, given: Path | None, keep: bool) -> None:
-    """Every archive of the release, unpacked in `root` and marked there as done."""
-    marks = make_directory(root / ".unpacked", "directory")
-    todo = [archive for archive in release.archives if not _is_marked(marks, archive)]
-    if not todo:
-        return
-    here = set()
-    if given is not None:
-        every = release.archives
-        here = {archive.name for archive in every if (given / archive.name).is_file()}
-        if not here:
-            raise InputError(f"{given} holds none of the archives, such as {every[0].name}")
-    downloads = root / "archives"
+def _find(release: Release, directory: Path) -> dict[str, Path]:
+    """Those of the release's archives that lie in a directory; InputError if none does."""
+    found = {archive.name: directory / archive.name for archive in release.archives}
+    found = {name: path for name, path in found.items() if path.is_file()}
+    if not found:
+        first = release.archives[0].name
+        raise InputError(f"{directory} holds none of the archives, such as {first}")
+    return found
+
+
+def _check_space(root: Path, todo: list[Archive], given: Mapping[str, Path], keep: bool) -> None:
+    """InputError unless all that is still to download and unpack fits on the disk."""
     missing = [
-        archive.size
+        remaining(root / DOWNLOADS / archive.name, archive.size)
         for archive in todo
-        if archive.name not in here and not (downloads / archive.name).exists()
+        if archive.name not in given
     ]
     packed = sum(missing) if keep else max(missing, default=0)
     require_space(root, packed + EXPANSION * sum(archive.size for archive in todo))
-    for archive in todo:
-        if archive.name in here:
-            path = given / archive.name
-            verify(path, md5=archive.md5, size=archive.size)
-        else:
-            path = fetch(archive.url, downloads / archive.name, md5=archive.md5, size=archive.size)
-        unpack(path, root, strip=FOLDER)
-        with replacing(marks / archive.name) as beside:
-            beside.write_text(archive.md5, encoding="utf-8")
-        if archive.name not in here and not keep:
-            path.unlink()
-    with contextlib.suppress(OSError):  # not there, or not empty
-        downloads.rmdir()
+
+
+def _get(archive: Archive, root: Path, given: Path | None, keep: bool) -> None:
+    """Unpacks an archive in `root`, downloaded if it isn't given, and marks it there as done."""
+    if given:
+        verify(given, md5=archive.md5, size=archive.size)
+        path = given
+    else:
+        path = root / DOWNLOADS / archive.name
+        fetch(archive.url, path, md5=archive.md5, size=archive.size)
+    unpack(path, root, strip=FOLDER)
+    with replacing(root / MARKS / archive.name) as beside:
+        beside.write_text(archive.md5, encoding="utf-8")
+    if not given and not keep:
+        path.unlink()
+        with contextlib.suppress(OSError):  # not empty
+            path.parent.rmdir()
 
 
 def _is_marked(marks: Path, archive: Archive) -> bool:
@@ -223,13 +243,17 @@ def _read_fold(root: Path, release: Release) -> dict[str, dict[str, tuple[str, s
     places = {split: {place for _, place in clips.values()} for split, clips in fold.items()}
     if both := sorted(places["train"] & places["test"]):
         raise InputError(f"{lists}: location {both[0]} is in both train and test")
+    return fold
+
+
+def _check_recordings(root: Path, fold: Mapping[str, Mapping]) -> None:
+    """InputError unless every clip of the lists is there."""
     absent = [name for clips in fold.values() for name in clips if not (root / name).is_file()]
     if absent:
         raise InputError(
             f"{root}: {len(absent)} recordings are missing, such as {absent[0]}; delete "
-            f"{root / '.unpacked'} to unpack the archives again"
+            f"{root / MARKS} to unpack the archives again"
         )
-    return fold
 
 
 def _read_list(path: Path, *, labelled: bool = True) -> dict[str, tuple[str, str]]:

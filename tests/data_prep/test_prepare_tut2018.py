@@ -235,6 +235,18 @@ def test_no_space_is_found_before_the_download(fails, fake_tut, root, tmp_path, 
     assert fake_tut.web.asked == []
 
 
+def test_what_has_come_of_a_download_is_no_longer_needed(prepare, fake_tut, root, monkeypatch):
+    part = root / "archives" / f"{archive('audio.1')}.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(fake_tut.web.files[archive("audio.1")][:1000])
+    needed = (1 + tut2018.EXPANSION) * tut2018.DEVELOPMENT.size - 1000
+    disk = type("", (), {"free": needed - 1})()
+    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: disk)
+    assert prepare("--keep-archives")[0] == 2 and fake_tut.web.asked == []
+    disk.free = needed
+    assert prepare("--keep-archives")[0] == 0
+
+
 def test_enough_space(prepare, fake_tut, monkeypatch):
     sizes = [archive.size for archive in tut2018.DEVELOPMENT.archives]
     disk = type("", (), {"free": max(sizes) + tut2018.EXPANSION * sum(sizes)})()
@@ -287,6 +299,8 @@ def test_wrong_lists(fails, fake_tut, root, monkeypatch, name, change, parts):
     line = fails()
     assert all(part in line for part in parts), line
     assert not (root / "manifest.csv").exists()
+    audio = [name for name, _ in fake_tut.web.asked if ".audio." in name]
+    assert len(audio) == (2 if "1 recordings" in parts else 0)  # else the lists alone tell
 
 
 def test_flags_of_the_other_source_and_mistakes_before_any_download(fails, prepare, fake_tut, root):
