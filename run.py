@@ -1,13 +1,13 @@
 """Trains or evaluates ERGL: `python run.py --config=configs/ergl.py:synthetic`."""
 
 import sys
-from pathlib import Path
 
 import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from ergl_jax.errors import command
+from ergl_jax.files import user_path
 from ergl_jax.training import loop
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax tells much at INFO
     config = CONFIG.value
     name = WORKDIR.value or f"runs/{config.data.source}-{config.model.name}"
-    workdir = Path(name).expanduser()
+    workdir = user_path(name)
     print(f"{MODE.value} in {workdir} on {jax.device_count()} {jax.default_backend()} device(s)")
     print(", ".join(f"{name} {number}" for name, number in loop.versions().items()), flush=True)
     if MODE.value == "train":

@@ -18,7 +18,7 @@ sys.path[:0] = [str(TESTS), str(TESTS.parent)]  # the cases, and configs/
 from equivalence import stored  # noqa: E402
 
 from ergl_jax.errors import InputError, command  # noqa: E402
-from ergl_jax.files import replacing  # noqa: E402
+from ergl_jax.files import replacing, user_path  # noqa: E402
 
 LIMIT = 3_000_000  # bytes, in a repository
 
@@ -27,7 +27,7 @@ LIMIT = 3_000_000  # bytes, in a repository
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=stored.PATH, help="the .npz to write")
+    parser.add_argument("--out", type=user_path, default=stored.PATH, help="the .npz to write")
     out = parser.parse_args(argv).out
     try:
         tensors = stored.make()

@@ -10,9 +10,9 @@ status: 0 when every recording was labelled, 1 when some could not be decoded
 
 import argparse
 import sys
-from pathlib import Path
 
 from ergl_jax.errors import command
+from ergl_jax.files import user_path
 from ergl_jax.inference import bundle as bundles
 from ergl_jax.training import pseudo_labels
 
@@ -22,9 +22,14 @@ def _parser() -> argparse.ArgumentParser:
         description="Labels the recordings of a manifest with a teacher's event probabilities."
     )
     add = parser.add_argument
-    add("--bundle", type=Path, required=True, help="the teacher: see data_prep/port_panns.py")
-    add("--manifest", type=Path, required=True, help="CSV; of its columns file and scene are read")
-    add("--out", type=Path, required=True, help="the .npz to write")
+    add("--bundle", type=user_path, required=True, help="the teacher: see data_prep/port_panns.py")
+    add(
+        "--manifest",
+        type=user_path,
+        required=True,
+        help="CSV; of its columns file and scene are read",
+    )
+    add("--out", type=user_path, required=True, help="the .npz to write")
     add("--clip_seconds", type=float, help="of a piece; by default as the bundle's clips")
     add(
         "--pad", choices=["zero", "repeat"], help="what fills a shorter recording; default as there"

@@ -16,7 +16,7 @@ import numpy as np
 from ergl_jax.datasets import manifest, splits
 from ergl_jax.datasets.events import rank_events
 from ergl_jax.errors import InputError, command
-from ergl_jax.files import make_directory, replacing
+from ergl_jax.files import make_directory, replacing, user_path
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -25,10 +25,15 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--labels", required=True, help=".npz: clip, events, probabilities; or clip, tags")
-    add("--manifest", required=True, help="CSV: file, scene, split or fold, group")
+    add(
+        "--labels",
+        type=user_path,
+        required=True,
+        help=".npz: clip, events, probabilities; or clip, tags",
+    )
+    add("--manifest", type=user_path, required=True, help="CSV: file, scene, split or fold, group")
     add("--top", type=int, default=25, help="how many events to list")
-    add("--out", help="the list to write, if not <labels>.top<N>.txt")
+    add("--out", type=user_path, help="the list to write, if not <labels>.top<N>.txt")
     splits.add_flags(parser)
     return parser
 
@@ -63,7 +68,7 @@ def _write(path: Path, names: list[str]) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     args = _parser().parse_args(argv)
-    out = Path(args.out or Path(args.labels).with_suffix(f".top{args.top}.txt")).expanduser()
+    out = args.out or args.labels.with_suffix(f".top{args.top}.txt")
     names, accumulated, clips = _rank(args)
     _write(out, names)
     width = max(len(name) for name in ("event", *names))

@@ -8,6 +8,14 @@ from pathlib import Path
 from ergl_jax.errors import InputError
 
 
+def user_path(text: str | os.PathLike) -> Path:
+    """A path as a user writes it, ~ for their home; also the `type` of a command's flags.
+
+    `--out=~/a` reaches a program as it is: a shell expands ~ only where a word begins.
+    """
+    return Path(os.path.expanduser(text))  # unlike Path.expanduser, leaves an unknown ~name alone
+
+
 def make_directory(path: str | os.PathLike, name: str) -> Path:
     """Makes a directory, its parents too; an InputError that calls it `name` where it can't."""
     path = Path(path)

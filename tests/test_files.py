@@ -1,9 +1,11 @@
 """Files are there whole or not at all."""
 
+from pathlib import Path
+
 import pytest
 
 from ergl_jax.errors import InputError
-from ergl_jax.files import replacing
+from ergl_jax.files import replacing, user_path
 
 
 def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
@@ -29,3 +31,10 @@ def test_a_directory_is_not_replaced(tmp_path):
     with pytest.raises(InputError, match="is a directory: name the file"), replacing(tmp_path):
         pytest.fail("it must not come to writing")
     assert tmp_path.is_dir()
+
+
+def test_a_users_home_is_expanded_and_no_strangers(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert user_path("~/a") == Path("/home/me/a") == user_path(Path("~/a"))
+    for same in ("a/~", "~nobody-of-this-name/a", "/a"):
+        assert user_path(same) == Path(same)

@@ -18,7 +18,7 @@ ROOMS = {
     "audio": {"errors"},
     "datasets": {"audio", "downloads", "files", "labels", "errors"},
     "models": {"labels", "errors"},
-    "inference": {"audio", "models", "downloads", "labels", "errors"},
+    "inference": {"audio", "models", "downloads", "files", "labels", "errors"},
     "training": {"audio", "datasets", "models", "inference", "files", "labels", "errors"},
 }
 # The one file of the package that may use each of these.

@@ -28,7 +28,7 @@ from ergl_jax import audio
 from ergl_jax.datasets import pieces
 from ergl_jax.datasets.manifest import SPLITS, Clip, Corpus
 from ergl_jax.errors import InputError
-from ergl_jax.files import make_directory
+from ergl_jax.files import make_directory, user_path
 
 BATCH = 16  # waveforms to one call of log_mel; the last batch is padded, so it compiles once
 ROWS_PER_SHARD = 1000  # about 256 MB of 10 s clips
@@ -66,7 +66,7 @@ def prepare(
     if not corpus.clips:
         raise InputError(f"{corpus.name}: no clips")
     pieces.check(front_end, clip_seconds, pad, long)
-    data_dir = make_directory(Path(data_dir).expanduser(), "data_dir")
+    data_dir = make_directory(user_path(data_dir), "data_dir")
     with _no_tfds_warnings():
         builder = ErglScenes(corpus, data_dir, front_end, float(clip_seconds), pad, long, strict)
     with tempfile.TemporaryDirectory() as downloads:  # TFDS wants one; nothing is downloaded

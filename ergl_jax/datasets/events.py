@@ -1,11 +1,11 @@
 """Which events become the nodes of the graph (§3.1)."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from ergl_jax.errors import InputError
+from ergl_jax.files import user_path
 
 PAPER = (
     "data.events=paper: the paper's list of 25 events is not published (it begins Speech, Vehicle, "
@@ -63,7 +63,7 @@ def read_list(ranking: str) -> list[str]:
     if ranking == "paper":
         raise InputError(PAPER)
     try:
-        lines = Path(ranking).expanduser().read_text(encoding="utf-8-sig").splitlines()
+        lines = user_path(ranking).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise InputError(f"data.events={ranking}: the list can't be read: {reason}") from error

@@ -27,6 +27,7 @@ import numpy as np
 
 from ergl_jax.audio import read_audio
 from ergl_jax.errors import InputError
+from ergl_jax.files import user_path
 from ergl_jax.labels import AUDIOSET
 
 SPLITS = ("train", "validation", "test")
@@ -89,7 +90,7 @@ def read_manifest(
     Raises:
       InputError: one line that names file, line and field.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     header, rows = _read_rows(path)
     splits = _splits(path, header, rows, test_folds, validation_folds)
     groups = [row.cells.get("group") or row.cells["file"] for row in rows]
@@ -115,7 +116,7 @@ def read_recordings(path: str | os.PathLike) -> tuple[list[tuple[str, Path]], st
 
     Splits, folds and events are not looked at. Raises InputError as `read_manifest` does.
     """
-    _, rows = _read_rows(Path(path).expanduser())
+    _, rows = _read_rows(user_path(path))
     return [(row.cells["file"], row.path) for row in rows], _fingerprint(rows)
 
 
@@ -214,7 +215,7 @@ def _read_events(path, header, rows, events_file) -> tuple[tuple[str, ...], np.n
             raise InputError(
                 f"{path}: has event columns, and {events_file} gives events too; keep one"
             )
-        return _read_events_npz(Path(events_file).expanduser(), rows)
+        return _read_events_npz(user_path(events_file), rows)
     names = tuple(column.removeprefix("event:").strip() for column in columns)
     if "" in names:
         raise InputError(f"{path}, line 1: a column 'event:' has no event name")

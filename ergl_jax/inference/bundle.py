@@ -26,6 +26,7 @@ import ergl_jax
 from ergl_jax import models
 from ergl_jax.audio import FRONT_ENDS, FrontEnd
 from ergl_jax.errors import InputError
+from ergl_jax.files import user_path
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = 1
@@ -106,7 +107,7 @@ def check_target(directory: Path) -> Path:
 
     Raises InputError for a file, or a directory that holds anything else: saving replaces it.
     """
-    directory = Path(directory).expanduser().absolute()
+    directory = user_path(directory).absolute()
     if directory.exists() and not directory.is_dir():
         raise InputError(f"{directory} is a file: name another directory for the bundle")
     if directory.exists():

@@ -20,7 +20,7 @@ from ergl_jax.audio import read_audio
 from ergl_jax.datasets import pieces
 from ergl_jax.datasets.manifest import read_recordings
 from ergl_jax.errors import InputError
-from ergl_jax.files import make_directory, replacing
+from ergl_jax.files import make_directory, replacing, user_path
 from ergl_jax.inference.bundle import Bundle
 from ergl_jax.inference.tagger import Tagger
 
@@ -61,7 +61,7 @@ def label(
     pieces.check(bundle.front_end, clip_seconds, pad, long)
     recordings, fingerprint = read_recordings(manifest)
     tagger = Tagger(bundle, batch_size)
-    out = Path(out).expanduser()
+    out = user_path(out)
     if out.suffix != ".npz" or out.is_dir():
         raise InputError(f"{out}: name a file that ends in .npz")
     make_directory(out.absolute().parent, "directory")

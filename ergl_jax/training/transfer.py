@@ -1,9 +1,8 @@
 """An encoder that starts from a bundle's weights and not from chance."""
 
-from pathlib import Path
-
 from ergl_jax.audio import FrontEnd
 from ergl_jax.errors import InputError
+from ergl_jax.files import user_path
 from ergl_jax.inference.bundle import load
 from ergl_jax.training.steps import TrainState
 
@@ -21,7 +20,7 @@ def start_encoder(state: TrainState, config, front_end: FrontEnd) -> tuple[Train
     Raises:
       InputError: no bundle there, or one with another encoder or front end.
     """
-    path = Path(config.init_from).expanduser()
+    path = user_path(config.init_from)
     bundle = load(path)
     encoder = bundle.model["encoder"]
     for field in ("architecture", "width_divisor"):

@@ -85,6 +85,14 @@ def test_the_path_of_a_root_may_be_relative(script, older, tmp_path, monkeypatch
     assert Path(corpus.clips[0].name) == older.resolve() / "dog_bark" / "0.ogg"
 
 
+def test_paths_may_begin_at_home(script, older, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    assert script.main(["--root=~/esc10", "--out=~/new.csv"]) == 0
+    assert (tmp_path / "new.csv").is_file() and not list((tmp_path / "cwd").iterdir())
+
+
 def test_every_class_has_a_name_of_audiosets(script):
     assert set(script.CLASSES.values()) <= set(AUDIOSET)
     assert len(set(script.CLASSES.values())) == 10

@@ -66,6 +66,17 @@ def test_downloads_once(main, record, tmp_path, capfd):
     assert "md5 is" in capfd.readouterr().err
 
 
+def test_paths_may_begin_at_home(main, record, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    download = ["--download=Cnn6", f"--record={record[0]}", "--download_dir=~/a"]
+    assert main([*download, "--out=~/b"]) == 0
+    assert main(["~/a/Cnn6_mAP=0.343.pth", "--out=~/c"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "c", "cwd"}
+    assert not list((tmp_path / "cwd").iterdir())
+
+
 def test_a_mistake_is_one_line_and_status_two(main, record, checkpoint, tmp_path, capfd):
     url, _ = record
     (tmp_path / "mine").mkdir()

@@ -38,6 +38,15 @@ def test_labels_are_where_training_looks(main, arguments, tiny, tmp_path, capfd)
     assert np.ptp([clip.events for clip in corpus.clips], axis=0).min() > 0
 
 
+def test_paths_may_begin_at_home(main, arguments, tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "teacher").symlink_to(tiny.workdir / "bundle")
+    (tmp_path / "1.wav").write_bytes(b"no audio")
+    assert main(["--bundle=~/teacher", "--manifest=~/my.csv", "--out=~/new/my.npz"]) == 1
+    listed = {path.name for path in (tmp_path / "new").iterdir()}
+    assert {"my.npz", "my.failures.csv"} <= listed
+
+
 def test_defaults_are_the_bundles(main, arguments, tmp_path, monkeypatch):
     seen = {}
     monkeypatch.setattr(pseudo_labels, "label", lambda *_, **options: seen.update(options) or [])
