@@ -5,7 +5,8 @@
 
 Training reads `<manifest's stem>.events.npz` by itself. Stopped, the same command goes on. Exit
 status: 0 when every recording was labelled, 1 when some could not be decoded
-(`<out's stem>.failures.csv` names them), 2 on wrong input, 130 when interrupted.
+(`<out's stem>.failures.csv` names them, and the same command tries them alone), 2 on wrong input,
+130 when interrupted.
 """
 
 import argparse

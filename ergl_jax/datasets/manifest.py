@@ -111,13 +111,22 @@ def read_manifest(
     return Corpus(path.stem, tuple(scenes), events, clips, licence, _fingerprint(rows))
 
 
-def read_recordings(path: str | os.PathLike) -> tuple[list[tuple[str, Path]], str]:
-    """Name and path of each recording of a manifest, in its order, and `Corpus.fingerprint`.
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """A recording that a manifest names."""
+
+    name: str
+    path: Path
+    state: list[int] | None  # size and modification time; None for a missing file
+
+
+def read_recordings(path: str | os.PathLike) -> list[Recording]:
+    """The recordings of a manifest, in its order.
 
     Splits, folds and events are not looked at. Raises InputError as `read_manifest` does.
     """
     _, rows = _read_rows(user_path(path))
-    return [(row.cells["file"], row.path) for row in rows], _fingerprint(rows)
+    return [Recording(row.cells["file"], row.path, _state(row.path)) for row in rows]
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[_Row]]:

@@ -3,6 +3,7 @@
 Shapes: N recordings, B pieces of a batch, L samples of a piece, E events.
 """
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -11,6 +12,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import jax
 import numpy as np
@@ -18,7 +20,7 @@ from tqdm import tqdm
 
 from ergl_jax.audio import read_audio
 from ergl_jax.datasets import pieces
-from ergl_jax.datasets.manifest import read_recordings
+from ergl_jax.datasets.manifest import Recording, read_recordings
 from ergl_jax.errors import InputError
 from ergl_jax.files import make_directory, replacing, user_path
 from ergl_jax.inference.bundle import Bundle
@@ -39,9 +41,10 @@ def label(
     """Writes what `read_manifest` takes as an events file; returns the failures.
 
     What is done lies in `<out>.<hash>.partial` until all is: stopped at any time, the same call
-    goes on from there. Recordings that can't be decoded are left out of `out` and listed, with the
-    reason, in `<out's stem>.failures.csv`; the next call tries them again, and a manifest that is
-    to be trained on must lose their rows.
+    goes on from there, and does again only the recordings that have changed meanwhile. Those that
+    can't be decoded are left out of `out` and listed, with the reason, in
+    `<out's stem>.failures.csv`; the next call tries them alone, and a manifest that is to be
+    trained on must lose their rows.
 
     Args:
       bundle: the teacher.
@@ -55,23 +58,24 @@ def label(
       strict: raise at the first recording that can't be decoded.
 
     Raises:
-      InputError: a wrong argument, outputs that are not finite, no recording at all that can be
-        decoded, or any that can't be under `strict`.
+      InputError: a wrong argument, outputs that are not finite, a full disk, no recording at all
+        that can be decoded, or any that can't be under `strict`.
     """
     pieces.check(bundle.front_end, clip_seconds, pad, long)
-    recordings, fingerprint = read_recordings(manifest)
+    recordings = read_recordings(manifest)
+    names = [recording.name for recording in recordings]
     tagger = Tagger(bundle, batch_size)
     out = user_path(out)
     if out.suffix != ".npz" or out.is_dir():
         raise InputError(f"{out}: name a file that ends in .npz")
     make_directory(out.absolute().parent, "directory")
-    recipe = _recipe(bundle, fingerprint, clip_seconds, pad, long)
-    partial = _Partial(out, recipe, (len(recordings), len(bundle.events)))
+    recipe = _recipe(bundle, names, clip_seconds, pad, long)
+    partial = _Partial(out, recipe, recordings, len(bundle.events))
     failures = []
 
     def waveforms(index: int) -> np.ndarray:
         """(W, L), a recording's pieces."""
-        waveform = read_audio(recordings[index][1], bundle.front_end.sample_rate)
+        waveform = read_audio(recordings[index].path, bundle.front_end.sample_rate)
         return pieces.cut(waveform, bundle.front_end.num_samples(clip_seconds), pad, long)
 
     def decoded() -> Iterator[tuple[int, int, np.ndarray]]:
@@ -82,7 +86,7 @@ def label(
             except InputError as error:
                 if strict:
                     raise
-                failures.append((recordings[index][0], str(error)))
+                failures.append((names[index], str(error)))
                 tqdm.write(f"left out: {error}", file=sys.stderr)
                 bar.update()
                 continue
@@ -97,13 +101,13 @@ def label(
                 partial.write(index, mean)
                 bar.update()
     done = np.delete(np.arange(len(recordings)), partial.missing())
-    probabilities = partial.rows[done]
     if len(done):
-        clips, events = np.array([name for name, _ in recordings])[done], np.array(bundle.events)
-        with replacing(out) as beside, open(beside, "wb") as file:
-            np.savez(file, clip=clips, events=events, probabilities=probabilities)
+        clips, events = np.array(names)[done], np.array(bundle.events)
+        with _writing(out) as file:
+            np.savez(file, clip=clips, events=events, probabilities=partial.probabilities[done])
         _write_failures(failures_file(out), failures)
-    partial.delete()
+    if not failures or not len(done):
+        partial.delete()
     if not len(done):
         raise InputError(f"{manifest}: no clip can be decoded, the last because {failures[-1][1]}")
     return failures
@@ -151,29 +155,50 @@ class _Means:
 
 
 class _Partial:
-    """Rows of probabilities in a file that is mapped to memory; a row of NaN is still to do."""
+    """Rows of probabilities in a file that is mapped to memory, each with its recording's state.
 
-    def __init__(self, out: Path, recipe: str, shape: tuple[int, int]):
+    A row is still to do where it holds NaN, or where its recording has changed since.
+    """
+
+    def __init__(self, out: Path, recipe: str, recordings: list[Recording], num_events: int):
         # By the recipe's name: other settings leave it alone, and going back to these finds it.
         self._path = out.with_name(f"{out.name}.{recipe[:12]}.partial")
+        self._states = np.array([recording.state or [-1, -1] for recording in recordings])  # (N, 2)
         try:
-            self.rows = np.lib.format.open_memmap(self._path, "r+")
+            rows = np.lib.format.open_memmap(self._path, "r+")
         except (OSError, ValueError):  # none, or damaged
-            with replacing(self._path) as beside:
-                self.rows = np.lib.format.open_memmap(beside, "w+", np.float32, shape)
-                self.rows[:] = np.nan
-                self.rows.flush()
+            fields = [("state", np.int64, (2,)), ("probabilities", np.float32, (num_events,))]
+            rows = np.zeros(len(recordings), fields)
+            rows["probabilities"] = np.nan
+            # Written, not mapped: on a full disk that is an error, and a new mapping a crash.
+            with _writing(self._path) as file:
+                np.save(file, rows)
+            rows = np.lib.format.open_memmap(self._path, "r+")
+        self._done, self.probabilities = rows["state"], rows["probabilities"]  # (N, 2), (N, E)
 
     def missing(self) -> np.ndarray:
-        """Indices of the rows that are not there, or not whole."""
-        return np.flatnonzero(~np.isfinite(self.rows).all(axis=1))
+        """Indices of the rows that are not there, not whole or no longer right."""
+        changed = (self._done != self._states).any(axis=1)
+        return np.flatnonzero(changed | ~np.isfinite(self.probabilities).all(axis=1))
 
     def write(self, index: int, row: np.ndarray) -> None:
-        self.rows[index] = row
+        self.probabilities[index] = row
+        self._done[index] = self._states[index]  # last: killed before, the row is still to do
 
     def delete(self) -> None:
-        del self.rows
+        del self._done, self.probabilities
         self._path.unlink()
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to that then replaces `path`; InputError where the disk won't have it."""
+    try:
+        with replacing(path) as beside, open(beside, "wb") as file:
+            yield file
+    except OSError as error:
+        reason = error.strerror or "the disk is full"  # NumPy's own errors are no system's
+        raise InputError(f"{path} can't be written: {reason}: make space and try again") from error
 
 
 def _write_failures(path: Path, failures: list[tuple[str, str]]) -> None:
@@ -189,13 +214,13 @@ def failures_file(out: Path) -> Path:
     return out.with_name(f"{out.stem}.failures.csv")
 
 
-def _recipe(bundle: Bundle, fingerprint: str, clip_seconds, pad, long) -> str:
-    """Hashes everything that decides the labels."""
+def _recipe(bundle: Bundle, names: list[str], clip_seconds, pad, long) -> str:
+    """Hashes everything that decides the labels but the recordings' contents."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(dict(bundle.variables)):
         digest.update(jax.tree_util.keystr(path).encode())
         digest.update(np.ascontiguousarray(leaf).data)
     recipe = [dict(bundle.model), bundle.events, dataclasses.asdict(bundle.front_end)]
-    recipe += [clip_seconds, pad, long, fingerprint]
+    recipe += [clip_seconds, pad, long, names]
     digest.update(json.dumps(recipe).encode())
     return digest.hexdigest()

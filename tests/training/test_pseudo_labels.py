@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import errno
 import os
 import re
 import subprocess
@@ -193,14 +194,26 @@ def test_a_damaged_partial_begins_anew(teacher, manifest, monkeypatch):
     assert len(seen) == 11 and not list(manifest.parent.glob("*.partial*"))
 
 
-@pytest.mark.parametrize("change", ["setting", "recording", "weights"])
+def test_a_recording_that_changes_is_done_again_alone(teacher, manifest, monkeypatch):
+    killed(teacher, manifest)
+    soundfile.write(manifest.with_name("2.wav"), np.full(RATE, 0.1), RATE)
+    seen = counted(monkeypatch)
+    path, _ = label(teacher, manifest, long="windows")
+    assert sorted(seen) == sorted(f"{i}.wav" for i in (2, *range(5, 11)))
+    whole, _ = label(teacher, manifest, "whole.npz", long="windows")
+    expected = read(whole)["probabilities"]
+    np.testing.assert_allclose(read(path)["probabilities"], expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("change", ["setting", "names", "weights"])
 def test_other_settings_begin_anew(teacher, manifest, monkeypatch, change):
     killed(teacher, manifest)
     options = {"long": "windows"}
     if change == "setting":
         options["pad"] = "repeat"
-    elif change == "recording":
-        soundfile.write(manifest.with_name("2.wav"), np.full(RATE, 0.1), RATE)
+    elif change == "names":
+        lines = manifest.read_text().splitlines()
+        manifest.write_text("\n".join([lines[0], *lines[:0:-1]]))
     else:
         variables = jax.tree.map(np.copy, teacher.variables)
         variables["params"]["fc_audioset"]["bias"][3] += 0.1
@@ -210,7 +223,9 @@ def test_other_settings_begin_anew(teacher, manifest, monkeypatch, change):
     assert len(seen) == 11
 
 
-def test_what_cannot_be_decoded_is_listed_and_the_rest_goes_on(teacher, manifest, capfd):
+def test_what_cannot_be_decoded_is_listed_and_the_rest_goes_on(
+    teacher, manifest, monkeypatch, capfd
+):
     (manifest.with_name("3.wav")).write_bytes(b"no audio")
     (manifest.with_name("9.wav")).rename(manifest.with_name("moved.wav"))
     path, failures = label(teacher, manifest)
@@ -224,9 +239,14 @@ def test_what_cannot_be_decoded_is_listed_and_the_rest_goes_on(teacher, manifest
     with pytest.raises(InputError, match="line 5.*no clip '3'"):
         read_manifest(manifest, events_file=path)
     (manifest.with_name("moved.wav")).rename(manifest.with_name("9.wav"))
+    seen = counted(monkeypatch)
+    assert [name for name, _ in label(teacher, manifest)[1]] == ["3.wav"]
+    assert sorted(seen) == ["3.wav", "9.wav"]  # the others are done
     soundfile.write(manifest.with_name("3.wav"), np.full(RATE, 0.1), RATE)
+    seen.clear()
     assert label(teacher, manifest)[1] == [] and not listed.exists()
-    assert len(read(path)["clip"]) == 11
+    assert seen == ["3.wav"] and len(read(path)["clip"]) == 11
+    assert names(manifest.parent) == ["labels.npz", "my.csv"]
 
 
 def test_one_recording_of_absurd_values_stops_no_others(teacher, manifest):
@@ -252,6 +272,25 @@ def test_nothing_to_label_leaves_nothing(teacher, manifest):
     with pytest.raises(InputError, match="my.csv: no clip can be decoded, the last because .*10.w"):
         label(teacher, manifest)
     assert names(manifest.parent) == ["my.csv"]
+
+
+@pytest.mark.parametrize("function", ["save", "savez"])
+def test_a_full_disk_is_named_and_loses_nothing(teacher, manifest, monkeypatch, function):
+    def full(*_, **__):
+        if function == "save":
+            raise OSError("11 requested and 3 written")  # as NumPy says it
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, function, full)
+        with pytest.raises(InputError, match="labels.npz.* can't be written: .*: make space"):
+            label(teacher, manifest)
+    partials = list(manifest.parent.glob("*.partial"))
+    assert len(partials) == (function == "savez")  # all labels are there
+    assert names(manifest.parent) == [*(path.name for path in partials), "my.csv"]
+    seen = counted(monkeypatch)
+    path, _ = label(teacher, manifest)
+    assert len(seen) == (11 if function == "save" else 0) and len(read(path)["clip"]) == 11
 
 
 def test_wrong_arguments_are_named(teacher, manifest, tiny):
