@@ -63,9 +63,10 @@ class NodePairs(nn.Module):
     def __call__(self, s: jax.Array) -> jax.Array:
         """(B, n, T, C) -> (B, n, n, C)."""
         query, key, value = _Projections(self.dtype)(s)
-        logits = jnp.einsum("bjqc,bikc->bijqk", query, key)  # j asks, i answers
-        attention = _softmax(logits, s.shape[-1]).mean(axis=3)  # (B, n, n, T)
-        return jnp.einsum("bijk,bikc->bijc", attention.astype(self.dtype), value)
+        # j asks, i answers. In the order in which the product comes: no transposition.
+        logits = jnp.einsum("bjqc,bikc->bjqik", query, key)
+        attention = _softmax(logits, s.shape[-1]).mean(axis=2)  # (B, n, n, T), j before i
+        return jnp.einsum("bjik,bikc->bijc", attention.astype(self.dtype), value)
 
 
 class EdgeLearning(nn.Module):

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from ergl_jax.errors import InputError
+from ergl_jax.models.convolution import Conv
 from ergl_jax.models.layers import (
     BATCH_NORM_EPSILON,
     BATCH_NORM_MOMENTUM,
     BatchNormReLU,
     average_pool_2x2,
-    he_uniform,
 )
 
 
@@ -49,13 +49,7 @@ class ConvBlock(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """(B, F, M, C) -> (B, F/2, M/2, channels), or (B, F, M, channels) without the pool."""
         for _ in range(self.convolutions):
-            x = nn.Conv(
-                self.channels,
-                (self.kernel, self.kernel),
-                use_bias=False,
-                kernel_init=he_uniform,
-                dtype=self.dtype,
-            )(x)
+            x = Conv(self.channels, self.kernel, self.dtype)(x)
             x = BatchNormReLU(self.axis_name, self.dtype)(x, train=train)
         return average_pool_2x2(x) if self.pool else x
 

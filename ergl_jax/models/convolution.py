@@ -1,0 +1,128 @@
+"""The encoders' convolution, with what makes it fast on CPU (docs/performance.md).
+
+XLA turns a convolution into a matrix product of patches. On CPU that product is slow where the
+output has few channels, and so are gradients: the kernel's, whose patches are one batch wide, and
+the input's, for which a large kernel is transposed first. Here the same sums are asked for in
+shapes that it is good at; on other platforms, as they come.
+
+Shapes: B clips, F frames, M mel bins, C channels in, D channels out, K the side of the kernel.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ergl_jax.models.layers import he_uniform
+
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+_WIDE = 32  # output channels from which that product is fast; four times as many of one input
+
+
+class Conv(nn.Module):
+    """A convolution with a square kernel, of odd side, without bias; computed in `dtype`."""
+
+    channels: int
+    side: int = 3
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(B, F, M, C) -> (B, F, M, channels) of `dtype`."""
+        shape = (self.side, self.side, x.shape[-1], self.channels)
+        kernel = self.param("kernel", he_uniform, shape)
+        return convolve(x.astype(self.dtype), kernel.astype(self.dtype))
+
+
+@jax.custom_vjp
+def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """x (B, F, M, C), kernel (K, K, C, D), K odd -> (B, F, M, D): stride 1, zeros around x."""
+    return lax.platform_dependent(x, kernel, cpu=_side_by_side, default=_plain)
+
+
+def _forward(x, kernel):
+    return convolve(x, kernel), (x, kernel)
+
+
+def _backward(kept, dy):
+    return lax.platform_dependent(*kept, dy, cpu=_cpu_gradients, default=_plain_gradients)
+
+
+convolve.defvjp(_forward, _backward)
+
+
+def _plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=_LAYOUT)
+
+
+def _plain_gradients(x, kernel, dy):
+    return jax.vjp(_plain, x, kernel)[1](dy)
+
+
+def _side_by_side(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Some neighbouring mel bins at once, so that an output of few channels becomes a wide one.
+
+    The kernel is laid out once for each of `bins` neighbours, zeros elsewhere, and slides by as
+    many: (K, K + bins - 1, C, bins * D). More multiplications, most of them by zero, yet faster.
+    """
+    batch, frames, mels, _ = x.shape
+    side, _, inputs, outputs = kernel.shape
+    wide = _WIDE if inputs > 1 else 4 * _WIDE
+    bins = next((b for b in (8, 4, 2) if b * outputs <= wide and mels % b == 0), 1)
+    copies = [
+        jnp.pad(kernel, ((0, 0), (place, bins - 1 - place), (0, 0), (0, 0)))
+        for place in range(bins)
+    ]
+    y = lax.conv_general_dilated(
+        x,
+        jnp.concatenate(copies, axis=-1),
+        (1, bins),
+        ((side // 2, side // 2),) * 2,
+        dimension_numbers=_LAYOUT,
+    )
+    return y.reshape(batch, frames, mels, outputs)
+
+
+def _cpu_gradients(x, kernel, dy):
+    batch, frames, mels, inputs = x.shape
+    outputs = kernel.shape[-1]
+    if inputs == 1 or batch * frames * mels <= outputs:
+        dx = _scattered(dy, kernel)
+    else:
+        dx = _side_by_side(dy, jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
+    if inputs >= 64 and outputs >= 128:
+        return dx, _along_time(x, dy, kernel.shape[0])
+    return dx, jax.vjp(lambda k: _plain(x, k), kernel)[1](dy)[0]
+
+
+def _scattered(dy: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The input's gradient: what each output sends to each of its inputs, then added up.
+
+    One product with the kernel as it lies; right where there are fewer outputs than channels.
+    """
+    batch, frames, mels, outputs = dy.shape
+    side, _, inputs, _ = kernel.shape
+    sent = jnp.einsum("bfmd,ed->bfme", dy, kernel.reshape(-1, outputs))
+    sent = sent.reshape(batch, frames, mels, side, side, inputs)
+    reach = side // 2
+    sent = jnp.pad(sent, ((0, 0), (reach, reach), (reach, reach), (0, 0), (0, 0), (0, 0)))
+    offsets = [(i, side - 1 - i) for i in range(side)]
+    return sum(sent[:, f : f + frames, m : m + mels, i, j] for i, f in offsets for j, m in offsets)
+
+
+def _along_time(x: jax.Array, dy: jax.Array, side: int) -> jax.Array:
+    """The kernel's gradient as a convolution over time alone, whose patches lie in one piece.
+
+    Channels (once for each shift along the mel axis) are its batch, a frame's clips and mel bins
+    its channels.
+    """
+    batch, frames, mels, inputs = x.shape
+    outputs, reach = dy.shape[-1], side // 2
+    padded = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+    shifted = jnp.stack([padded[:, :, j : j + mels] for j in range(side)])
+    shifted = shifted.transpose(0, 4, 2, 1, 3).reshape(side * inputs, -1, batch * mels)
+    dy = dy.transpose(1, 0, 2, 3).reshape(frames, batch * mels, outputs)
+    products = lax.conv_general_dilated(
+        shifted, dy, (1,), "VALID", dimension_numbers=("NHC", "HIO", "NHC")
+    )  # (side * C, side, D)
+    return products.reshape(side, inputs, side, outputs).transpose(2, 0, 1, 3)

@@ -1,0 +1,92 @@
+"""The encoders' convolution against XLA's own and its derivatives."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ergl_jax.models import convolution
+from ergl_jax.models.convolution import Conv, convolve
+
+SHAPES = {  # x, side, channels out
+    "first layer": ((2, 9, 16, 1), 3, 4),
+    "first layer, full width": ((1, 9, 8, 1), 3, 64),
+    "first layer, 5 x 5": ((2, 9, 16, 1), 5, 8),
+    "eight bins at once": ((2, 7, 8, 3), 3, 4),
+    "two bins at once": ((2, 7, 6, 16), 3, 16),
+    "an odd number of bins": ((2, 7, 5, 8), 3, 8),
+    "four bins at once, 5 x 5": ((2, 9, 12, 8), 5, 8),
+    "wide": ((2, 9, 8, 64), 3, 128),
+    "wide, 5 x 5": ((1, 9, 16, 64), 5, 128),
+    "more channels than outputs": ((1, 5, 2, 32), 3, 48),
+    "one output": ((1, 1, 1, 64), 3, 128),
+}
+
+
+def draw(*shape, seed=0):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def plain(x, kernel):
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_equals_the_plain_convolution_and_its_gradients(name):
+    shape, side, channels = SHAPES[name]
+    x = draw(*shape)
+    kernel = draw(side, side, shape[-1], channels, seed=1) / side
+    dy = draw(*shape[:-1], channels, seed=2)
+    with jax.default_matmul_precision("float32"):
+        got, got_vjp = jax.vjp(convolve, x, kernel)
+        want, want_vjp = jax.vjp(plain, x, kernel)
+        pairs = zip((got, *got_vjp(dy)), (want, *want_vjp(dy)), strict=True)
+    for a, b in pairs:
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
+
+
+def test_every_way_of_computing_it_is_compared_above(monkeypatch):
+    taken = set()
+    for name in ("_scattered", "_along_time"):
+        ours = getattr(convolution, name)
+        monkeypatch.setattr(
+            convolution, name, lambda *a, name=name, ours=ours: taken.add(name) or ours(*a)
+        )
+    strides = set()
+    for shape, side, channels in SHAPES.values():
+        x, kernel = draw(*shape), draw(side, side, shape[-1], channels)
+        program = jax.jit(jax.vjp(convolve, x, kernel)[1]).trace(draw(*shape[:-1], channels))
+        text = jax.jit(convolve).trace(x, kernel).lower(lowering_platforms=("cpu",)).as_text()
+        strides |= set(re.findall(r"stride = \[1, (\d)\]", text))
+        program.lower()
+    assert taken == {"_scattered", "_along_time"}
+    assert strides == {"1", "2", "4", "8"}
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_other_platforms_get_the_plain_convolution(platform):
+    x, kernel = draw(2, 8, 8, 4), draw(3, 3, 4, 4)
+
+    def text(function):
+        lowered = jax.jit(jax.grad(lambda *a: jnp.square(function(*a)).sum(), argnums=(0, 1)))
+        lowered = lowered.trace(x, kernel).lower(lowering_platforms=(platform,))
+        return sorted(re.findall(r"window = \{[^}]*\}", lowered.as_text()))
+
+    assert text(convolve) == text(plain)
+
+
+def test_the_layer_keeps_float32_parameters_and_computes_in_its_dtype():
+    x = draw(2, 8, 8, 16)
+    layer = Conv(16, dtype=jnp.bfloat16)
+    variables = layer.init(jax.random.key(0), x)
+    assert variables["params"]["kernel"].dtype == jnp.float32
+    assert variables["params"]["kernel"].shape == (3, 3, 16, 16)
+    y = layer.apply(variables, x)
+    assert y.dtype == jnp.bfloat16
+    want = plain(x, variables["params"]["kernel"])
+    np.testing.assert_allclose(y.astype(np.float32), want, atol=0.03 * np.abs(want).max())
