@@ -1,5 +1,10 @@
 """Trains or evaluates ERGL: `python run.py --config=configs/ergl.py:synthetic`."""
 
+if __name__ == "__main__":
+    from ergl_jax.memory import use_huge_pages
+
+    use_huge_pages()  # it starts the program again: before the slow imports
+
 import sys
 
 import jax

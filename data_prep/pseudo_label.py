@@ -9,6 +9,11 @@ status: 0 when every recording was labelled, 1 when some could not be decoded
 130 when interrupted.
 """
 
+if __name__ == "__main__":
+    from ergl_jax.memory import use_huge_pages
+
+    use_huge_pages()  # it starts the program again: before the slow imports
+
 import argparse
 import sys
 
