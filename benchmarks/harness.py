@@ -1,4 +1,7 @@
-"""Many training runs, some at once, each in a work directory of its own; a finished one is kept."""
+"""What benchmarks share: many training runs, calls timed in turn, the settings, Markdown tables.
+
+Of many runs some go on at once, each in a work directory of its own; a finished one is kept.
+"""
 
 import csv
 import json
@@ -6,7 +9,9 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
 
@@ -66,6 +71,55 @@ def epochs(workdir: Path) -> list[dict[str, float]]:
     """The lines of metrics.jsonl."""
     lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
+
+
+def in_turn(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each call in each of `rounds`, all called once a round, one after another.
+
+    What else the machine does then falls on all alike. A round before these warms up. A call
+    returns when its work is done, not when it is queued.
+    """
+    times = {name: [] for name in calls}
+    for number in range(rounds + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if number:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A model as configs/ train it, and the batch of a step."""
+
+    config: object  # as configs/ergl.py's
+    events: int  # n
+    batch: int  # clips of a step
+    frames: int  # F
+
+    scenes = 10  # of TUT 2018, of ESC-10 and of the synthetic corpus
+    mels = 64
+
+
+SETTINGS = ("quickstart", "esc10", "paper")
+
+
+def setting(name: str, *, gpu: bool = False) -> Setting:
+    """One of SETTINGS. The paper's batch of 64 is a GPU's; on CPU it is 2."""
+    from configs import ergl, esc10
+    from ergl_jax.audio import get_front_end
+
+    config = {
+        "quickstart": lambda: ergl.get_config("synthetic"),
+        "esc10": esc10.get_config,
+        "paper": ergl.get_config,
+    }[name]()
+    data, batch = config.data, config.train.batch_size
+    if name == "paper" and not gpu:
+        batch = 2
+    frames = get_front_end(data.front_end).num_frames(data.clip_seconds)
+    return Setting(config, data.num_events, batch, frames)
 
 
 def table(header: list[str], rows: list[list]) -> str:
