@@ -6,6 +6,7 @@ Of many runs some go on at once, each in a work directory of its own; a finished
 import csv
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -87,6 +88,43 @@ def in_turn(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, li
             if number:
                 times[name].append(time.perf_counter() - start)
     return times
+
+
+def beside(
+    makers: dict[str, Callable[[], Callable]],
+    *,
+    rounds: int,
+    clips: int,
+    flops: float,
+    peak_tflops: float | None,
+) -> list[list[str]]:
+    """Rows of a table that sets implementations beside the first one, in turn in each round.
+
+    Each of `makers` compiles what it has to and returns a call on `clips` clips that counts
+    `flops`; what a maker fails with is said in its row. Columns: BESIDE.
+    """
+    calls, failed = {}, {}
+    for name, make in makers.items():
+        try:
+            calls[name] = make()
+        except Exception as error:  # noqa: BLE001
+            failed[name] = f"failed: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
+    times = in_turn(calls, rounds)
+    medians = {name: statistics.median(each) for name, each in times.items()}
+    first, rows = next(iter(makers)), []
+    for name in makers:
+        if name in failed:
+            rows.append([name, failed[name], *[""] * (len(BESIDE) - 2)])
+            continue
+        median, speed = medians[name], flops / medians[name] / 1e12
+        share = f" ({100 * speed / peak_tflops:.0f} %)" if peak_tflops else ""
+        span = f"{1000 * min(times[name]):.1f} to {1000 * max(times[name]):.1f}"
+        row = [name, f"{1000 * median:.1f}", span, f"{clips / median:.2f}", f"{speed:.3f}{share}"]
+        rows.append([*row, f"{median / medians[first]:.2f}" if first in medians else ""])
+    return rows
+
+
+BESIDE = ["", "median, ms", "all rounds, ms", "clips/s", "TFLOP/s", "time over the first row's"]
 
 
 @dataclass(frozen=True)

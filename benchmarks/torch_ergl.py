@@ -9,6 +9,7 @@ Shapes as in ergl_jax/models: B clips, F frames, M mel bins, T tokens, D encoder
 C channels.
 """
 
+import jax
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -156,6 +157,15 @@ def loss(model: nn.Module, log_mel, scene, events) -> torch.Tensor:
     """L = L_scene + L_event; scenes (B,) by number."""
     scene_logits, event_logits = model(log_mel)
     return F.cross_entropy(scene_logits, scene) + F.mse_loss(event_logits.sigmoid(), events)
+
+
+def device() -> str:
+    """ "cuda" where JAX too has a GPU, set to what PyTorch does fastest there; else "cpu"."""
+    if jax.default_backend() != "gpu" or not torch.cuda.is_available():
+        return "cpu"
+    torch.backends.cudnn.benchmark = True
+    torch.set_float32_matmul_precision("high")  # as JAX's default
+    return "cuda"
 
 
 def _encoder(config) -> dict:
