@@ -4,6 +4,7 @@ Of many runs some go on at once, each in a work directory of its own; a finished
 """
 
 import csv
+import ctypes
 import json
 import os
 import statistics
@@ -88,6 +89,32 @@ def in_turn(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, li
             if number:
                 times[name].append(time.perf_counter() - start)
     return times
+
+
+def peak_growth(call: Callable[[], object]) -> int | None:
+    """Bytes by which this process's memory grows at most in a call; None where Linux can't tell."""
+
+    def kilobytes(field: str) -> int:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed and kept would hide what is taken
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak begins anew
+        before = kilobytes("VmRSS:")
+        call()
+        return 1024 * (kilobytes("VmHWM:") - before)
+    except (AttributeError, OSError):
+        return None
+
+
+def memory(compiled, call: Callable[[], object]) -> int:
+    """Bytes that a call of a compiled JAX program needs beside its arguments.
+
+    The larger of what XLA plans for temporaries and of what the process grows by: the first knows
+    nothing of libraries that allocate for themselves, the second nothing of a GPU.
+    """
+    return max(compiled.memory_analysis().temp_size_in_bytes, peak_growth(call) or 0)
 
 
 def beside(
