@@ -1,12 +1,19 @@
-"""Many training runs, some at once, each in a work directory of its own; a finished one is kept."""
+"""What benchmarks share: many training runs, calls timed in turn, the settings, Markdown tables.
+
+Of many runs some go on at once, each in a work directory of its own; a finished one is kept.
+"""
 
 import csv
+import ctypes
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
 
@@ -66,6 +73,118 @@ def epochs(workdir: Path) -> list[dict[str, float]]:
     """The lines of metrics.jsonl."""
     lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
+
+
+def in_turn(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each call in each of `rounds`, all called once a round, one after another.
+
+    What else the machine does then falls on all alike. A round before these warms up. A call
+    returns when its work is done, not when it is queued.
+    """
+    times = {name: [] for name in calls}
+    for number in range(rounds + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if number:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def peak_growth(call: Callable[[], object]) -> int | None:
+    """Bytes by which this process's memory grows at most in a call; None where Linux can't tell."""
+
+    def kilobytes(field: str) -> int:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed and kept would hide what is taken
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak begins anew
+        before = kilobytes("VmRSS:")
+        call()
+        return 1024 * (kilobytes("VmHWM:") - before)
+    except (AttributeError, OSError):
+        return None
+
+
+def memory(compiled, call: Callable[[], object]) -> int:
+    """Bytes that a call of a compiled JAX program needs beside its arguments.
+
+    The larger of what XLA plans for temporaries and of what the process grows by: the first knows
+    nothing of libraries that allocate for themselves, the second nothing of a GPU.
+    """
+    return max(compiled.memory_analysis().temp_size_in_bytes, peak_growth(call) or 0)
+
+
+def beside(
+    makers: dict[str, Callable[[], Callable]],
+    *,
+    rounds: int,
+    clips: int,
+    flops: float,
+    peak_tflops: float | None,
+) -> list[list[str]]:
+    """Rows of a table that sets implementations beside the first one, in turn in each round.
+
+    Each of `makers` compiles what it has to and returns a call on `clips` clips that counts
+    `flops`; what a maker fails with is said in its row. Columns: BESIDE.
+    """
+    calls, failed = {}, {}
+    for name, make in makers.items():
+        try:
+            calls[name] = make()
+        except Exception as error:  # noqa: BLE001
+            failed[name] = f"failed: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
+    times = in_turn(calls, rounds)
+    medians = {name: statistics.median(each) for name, each in times.items()}
+    first, rows = next(iter(makers)), []
+    for name in makers:
+        if name in failed:
+            rows.append([name, failed[name], *[""] * (len(BESIDE) - 2)])
+            continue
+        median, speed = medians[name], flops / medians[name] / 1e12
+        share = f" ({100 * speed / peak_tflops:.0f} %)" if peak_tflops else ""
+        span = f"{1000 * min(times[name]):.1f} to {1000 * max(times[name]):.1f}"
+        row = [name, f"{1000 * median:.1f}", span, f"{clips / median:.2f}", f"{speed:.3f}{share}"]
+        rows.append([*row, f"{median / medians[first]:.2f}" if first in medians else ""])
+    return rows
+
+
+BESIDE = ["", "median, ms", "all rounds, ms", "clips/s", "TFLOP/s", "time over the first row's"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A model as configs/ train it, and the batch of a step."""
+
+    config: object  # as configs/ergl.py's
+    events: int  # n
+    batch: int  # clips of a step
+    frames: int  # F
+
+    scenes = 10  # of TUT 2018, of ESC-10 and of the synthetic corpus
+    mels = 64
+
+
+SETTINGS = ("quickstart", "esc10", "paper")
+
+
+def setting(name: str, *, gpu: bool = False) -> Setting:
+    """One of SETTINGS. The paper's batch of 64 is a GPU's; on CPU it is 2."""
+    from configs import ergl, esc10
+    from ergl_jax.audio import get_front_end
+
+    config = {
+        "quickstart": lambda: ergl.get_config("synthetic"),
+        "esc10": esc10.get_config,
+        "paper": ergl.get_config,
+    }[name]()
+    data, batch = config.data, config.train.batch_size
+    if name == "paper" and not gpu:
+        batch = 2
+    frames = get_front_end(data.front_end).num_frames(data.clip_seconds)
+    return Setting(config, data.num_events, batch, frames)
 
 
 def table(header: list[str], rows: list[list]) -> str:

@@ -8,7 +8,6 @@ medians and their ratio.
 
 import argparse
 import statistics
-import time
 from unittest import mock
 
 import flax.linen as nn
@@ -76,13 +75,7 @@ def main() -> None:
         ("cnn14", 1, (2, 1001, 64)),
     ):
         calls = {name: compiled(architecture, divisor, shape, v) for name, v in variants.items()}
-        times = {name: [] for name in calls}
-        for repeat in range(options.repeats + 1):
-            for name, call in calls.items():
-                start = time.perf_counter()
-                call()
-                if repeat:  # the first one warms up
-                    times[name].append(time.perf_counter() - start)
+        times = harness.in_turn(calls, options.repeats)
         medians = {name: statistics.median(each) for name, each in times.items()}
         for name, median in medians.items():
             what = f"{architecture} / {divisor}, {' x '.join(map(str, shape))}"

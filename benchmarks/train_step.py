@@ -1,0 +1,190 @@
+"""A training step beside the same model in PyTorch.
+
+    python benchmarks/train_step.py --settings quickstart esc10 paper
+
+Forward, losses, backward and AdamW, dropout as configured, no augmentation; clips come from data
+that lie on the device, as in run.py. Both models start from the same weights, and before anything
+is timed their losses are compared. On a GPU in bfloat16 (PyTorch by autocast), else in float32.
+Prints a Markdown table; FLOPs are those that PyTorch counts of its eager step.
+"""
+
+import argparse
+import functools
+import os
+from unittest import mock
+
+# Or JAX takes most of the GPU's memory, and PyTorch finds none.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+import harness  # noqa: E402
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import torch_ergl  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+
+from ergl_jax import models  # noqa: E402
+from ergl_jax.models import panns  # noqa: E402
+from ergl_jax.training import losses, optimizer, steps  # noqa: E402
+
+TOLERANCE = 1e-4  # of the losses, in float32
+
+
+def draw(setting: harness.Setting, clips: int) -> dict[str, np.ndarray]:
+    """log_mel (N, F, M) as noise in dB, scene (N,) and events (N, n)."""
+    rng = np.random.default_rng(0)
+    return {
+        "log_mel": np.float32(
+            -40 + 15 * rng.standard_normal((clips, setting.frames, setting.mels))
+        ),
+        "scene": rng.integers(0, setting.scenes, clips),
+        "events": np.float32(rng.uniform(size=(clips, setting.events))),
+    }
+
+
+def first_variables(setting: harness.Setting) -> dict:
+    """Variables to begin with; SystemExit where the losses by them differ, dropout off."""
+    config = setting.config.model.copy_and_resolve_references()
+    config.encoder.dropout = config.dropout = 0.0
+    sizes = {"num_scenes": setting.scenes, "num_events": setting.events}
+    model, data = models.build(config, **sizes), draw(setting, 2)
+    init = jax.jit(functools.partial(model.init, train=False))
+    variables = jax.device_get(init(jax.random.key(0), data["log_mel"][:1]))
+
+    @jax.jit
+    def ours(variables, log_mel, scene, events):
+        output, _ = model.apply(variables, log_mel, train=True, mutable=["batch_stats"])
+        scene = jax.nn.one_hot(scene, setting.scenes)
+        return losses.losses(output, scene=scene, events=events)["loss"]
+
+    with jax.default_matmul_precision("float32"):
+        expected = float(ours(variables, **data))
+    other = torch_ergl.ERGL(config, **sizes)
+    torch_ergl.load(other, variables)
+    with torch.no_grad():
+        found = torch_ergl.loss(other, *map(torch.from_numpy, data.values())).item()
+    print(f"Loss of two clips: ergl_jax {expected:.6f}, PyTorch {found:.6f}\n", flush=True)
+    if not abs(found - expected) < TOLERANCE:
+        raise SystemExit("these are two different models: nothing is timed")
+    return variables
+
+
+def with_jax(setting: harness.Setting, variables: dict, data: dict, rows: np.ndarray, dtype: str):
+    """A call that takes a step for each of `rows` (S, B)."""
+    config = setting.config.model.copy_and_resolve_references()
+    config.compute_dtype = dtype
+    sizes = {"num_scenes": setting.scenes, "num_events": setting.events}
+    model = models.build(config, **sizes, axis_name=steps.AXIS)
+    adamw = optimizer.adamw(
+        setting.config.optimizer, steps_per_epoch=100, epochs=setting.config.train.epochs
+    )
+    trainer = steps.Trainer(
+        model, adamw, lambda key, batch: batch, num_scenes=setting.scenes, seed=0
+    )
+    state = steps.init_state(model, adamw, seed=0, shape=data["log_mel"].shape[1:])
+    if jax.tree.structure(state.params) == jax.tree.structure(variables["params"]):
+        state = state.replace(**variables)
+    state, resident = steps.replicate(state), steps.replicate(data)
+
+    def call():
+        nonlocal state
+        state, _ = jax.block_until_ready(trainer.epoch(state, resident, rows))
+
+    for _ in range(2):  # a state that a step returns may be laid out otherwise, and compiles again
+        call()
+    return call
+
+
+def with_flax_layers(*arguments):
+    """The same with Flax's BatchNorm and pool in the encoder."""
+    import layers
+
+    changed = {"BatchNormReLU": layers.FlaxBatchNormReLU, "average_pool_2x2": layers.flax_pool}
+    with mock.patch.multiple(panns, **changed):
+        return with_jax(*arguments)  # whose first calls, which trace, are within
+
+
+def with_torch(setting, variables, data, rows, dtype, *, layout=torch.channels_last, mode=None):
+    """The same by PyTorch; `mode` is torch.compile's, None is eager."""
+    model = torch_ergl.ERGL(
+        setting.config.model, num_scenes=setting.scenes, num_events=setting.events
+    )
+    torch_ergl.load(model, variables)
+    device = torch_ergl.device()
+    model = model.to(device, memory_format=layout)
+    settings = setting.config.optimizer
+    adamw = torch.optim.AdamW(
+        model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
+    resident = [torch.from_numpy(x).to(device) for x in data.values()]
+    rows, loss = torch.from_numpy(rows).to(device), torch_ergl.loss
+    if mode:
+        loss = torch.compile(loss, mode=mode, dynamic=False)
+
+    def call():
+        total = torch.zeros((), device=device)
+        for chosen in rows:
+            with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
+                value = loss(model, *(x[chosen] for x in resident))
+            adamw.zero_grad()
+            value.backward()
+            adamw.step()
+            total += value.detach()
+        total.item()  # waits for the GPU
+
+    call()
+    return call
+
+
+def rows_of(name: str, options) -> list[list]:
+    torch.compiler.reset()  # of the last setting's: too many of one function, and it runs eagerly
+    gpu = torch_ergl.device() == "cuda"
+    setting, dtype = harness.setting(name, gpu=gpu), "bfloat16" if gpu else "float32"
+    count = options.steps or (10 if gpu else 1)
+    rows = np.random.default_rng(0).permutation(count * setting.batch).astype(np.int32)
+    rows = rows.reshape(count, setting.batch)
+    arguments = (setting, first_variables(setting), draw(setting, rows.size), rows, dtype)
+    eager = with_torch(*arguments, layout=torch.contiguous_format)
+    with FlopCounterMode(display=False) as counter:
+        eager()
+    makers = {"ergl_jax": functools.partial(with_jax, *arguments)}
+    if options.flax:
+        makers["ergl_jax, Flax's layers"] = functools.partial(with_flax_layers, *arguments)
+    makers["PyTorch eager"] = lambda: eager
+    makers["PyTorch eager, channels_last"] = functools.partial(with_torch, *arguments)
+    for mode in options.compile:
+        makers[f"PyTorch compiled ({mode}), channels_last"] = functools.partial(
+            with_torch, *arguments, mode=mode
+        )
+    found = harness.beside(
+        makers,
+        rounds=options.rounds,
+        clips=rows.size,
+        flops=counter.get_total_flops(),
+        peak_tflops=options.peak_tflops,
+    )
+    what = f"{name}, {count} of {setting.batch} x {setting.frames}, {dtype}"
+    return [[what, *row] for row in found]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--settings", nargs="+", default=harness.SETTINGS, choices=harness.SETTINGS)
+    add("--rounds", type=int, default=7)
+    add("--steps", type=int, help="of a timed call; 1 on CPU, 10 on GPU by default")
+    add("--compile", nargs="*", default=["default"], help="torch.compile's modes; none: no row")
+    add("--flax", action="store_true", help="a row for Flax's own layers in the encoder")
+    add("--cpu-devices", type=int, default=1, help="that JAX makes of the CPU")
+    add("--peak-tflops", type=float, help="the device's bound: adds the share of it in %%")
+    options = parser.parse_args()
+    jax.config.update("jax_num_cpu_devices", options.cpu_devices)
+    rows = [row for name in options.settings for row in rows_of(name, options)]
+    where = torch.cuda.get_device_name() if torch_ergl.device() == "cuda" else "CPU"
+    print(f"JAX {jax.__version__} on {jax.device_count()} device(s), PyTorch {torch.__version__} ")
+    print(f"on {torch.get_num_threads()} threads, {where}\n")
+    print(harness.table(["setting: steps of clips x frames", *harness.BESIDE], rows))
+
+
+if __name__ == "__main__":
+    main()
