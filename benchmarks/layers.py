@@ -1,4 +1,4 @@
-"""BatchNorm with ReLU and the pool, with gradients of our own, beside Flax's and JAX's.
+"""The encoders' convolution, BatchNorm with ReLU and pool beside Flax's and JAX's.
 
     python benchmarks/layers.py
 
@@ -18,8 +18,21 @@ import jax.numpy as jnp
 from ergl_jax.models import layers, panns
 
 
+class FlaxConv(nn.Module):
+    """The convolution by Flax, its gradients by JAX."""
+
+    channels: int
+    side: int = 3
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        sides = (self.side, self.side)
+        return nn.Conv(self.channels, sides, use_bias=False, dtype=self.dtype)(x)
+
+
 class FlaxBatchNormReLU(nn.Module):
-    """The same layer by Flax, its gradient by JAX."""
+    """BatchNorm and ReLU by Flax, its gradient by JAX."""
 
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
@@ -39,6 +52,10 @@ class FlaxBatchNormReLU(nn.Module):
 
 def flax_pool(x):
     return nn.avg_pool(x, (2, 2), (2, 2))
+
+
+FLAX = {"Conv": FlaxConv, "BatchNormReLU": FlaxBatchNormReLU, "average_pool_2x2": flax_pool}
+OURS = {name: getattr(panns, name) for name in FLAX}
 
 
 def compiled(architecture: str, divisor: int, shape: tuple[int, int, int], changed: dict):
@@ -63,10 +80,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     variants = {
-        "Flax": {"BatchNormReLU": FlaxBatchNormReLU, "average_pool_2x2": flax_pool},
-        "our BatchNorm with ReLU": {"average_pool_2x2": flax_pool},
-        "our pool": {"BatchNormReLU": FlaxBatchNormReLU},
-        "both": {"BatchNormReLU": layers.BatchNormReLU},
+        "Flax": FLAX,
+        "our convolution": FLAX | {"Conv": OURS["Conv"]},
+        "our BatchNorm with ReLU": FLAX | {"BatchNormReLU": OURS["BatchNormReLU"]},
+        "our pool": FLAX | {"average_pool_2x2": OURS["average_pool_2x2"]},
+        "all ours": OURS,
     }
     rows = []
     for architecture, divisor, shape in (

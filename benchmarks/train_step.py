@@ -18,6 +18,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import harness  # noqa: E402
 import jax  # noqa: E402
+import layers  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import torch_ergl  # noqa: E402
@@ -96,11 +97,8 @@ def with_jax(setting: harness.Setting, variables: dict, data: dict, rows: np.nda
 
 
 def with_flax_layers(*arguments):
-    """The same with Flax's BatchNorm and pool in the encoder."""
-    import layers
-
-    changed = {"BatchNormReLU": layers.FlaxBatchNormReLU, "average_pool_2x2": layers.flax_pool}
-    with mock.patch.multiple(panns, **changed):
+    """The same with Flax's layers in the encoder."""
+    with mock.patch.multiple(panns, **layers.FLAX):
         return with_jax(*arguments)  # whose first calls, which trace, are within
 
 
