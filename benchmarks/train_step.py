@@ -151,9 +151,13 @@ def rows_of(name: str, options) -> list[list]:
     makers["PyTorch eager"] = lambda: eager
     makers["PyTorch eager, channels_last"] = functools.partial(with_torch, *arguments)
     for mode in options.compile:
-        makers[f"PyTorch compiled ({mode}), channels_last"] = functools.partial(
-            with_torch, *arguments, mode=mode
-        )
+        for end, layout in (
+            ("", torch.contiguous_format),
+            (", channels_last", torch.channels_last),
+        ):
+            makers[f"PyTorch compiled ({mode}){end}"] = functools.partial(
+                with_torch, *arguments, layout=layout, mode=mode
+            )
     found = harness.beside(
         makers,
         rounds=options.rounds,
