@@ -1,7 +1,7 @@
 """Trains or evaluates ERGL: `python run.py --config=configs/ergl.py:synthetic`."""
 
 if __name__ == "__main__":
-    from ergl_jax.memory import use_huge_pages
+    from ergl_jax.cpu import use_huge_pages
 
     use_huge_pages()  # it starts the program again: before the slow imports
 
@@ -11,6 +11,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from ergl_jax.cpu import use_cores
 from ergl_jax.errors import command
 from ergl_jax.files import user_path
 from ergl_jax.training import loop
@@ -44,6 +45,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"{argv[1]!r} is not a flag: write --name=value")
     logging.set_verbosity(logging.WARNING)  # Orbax tells much at INFO
     config = CONFIG.value
+    use_cores(config.train.batch_size)
     name = WORKDIR.value or f"runs/{config.data.source}-{config.model.name}"
     workdir = user_path(name)
     print(f"{MODE.value} in {workdir} on {jax.device_count()} {jax.default_backend()} device(s)")

@@ -75,6 +75,9 @@ def epochs(workdir: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in lines]
 
 
+PAUSE = 0.1  # seconds before each timed call: OpenMP's threads go on spinning after PyTorch's
+
+
 def in_turn(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Seconds of each call in each of `rounds`, all called once a round, one after another.
 
@@ -84,6 +87,7 @@ def in_turn(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, li
     times = {name: [] for name in calls}
     for number in range(rounds + 1):
         for name, call in calls.items():
+            time.sleep(PAUSE)
             start = time.perf_counter()
             call()
             if number:

@@ -10,13 +10,14 @@ status: 0 when every recording was labelled, 1 when some could not be decoded
 """
 
 if __name__ == "__main__":
-    from ergl_jax.memory import use_huge_pages
+    from ergl_jax.cpu import use_huge_pages
 
     use_huge_pages()  # it starts the program again: before the slow imports
 
 import argparse
 import sys
 
+from ergl_jax.cpu import use_cores
 from ergl_jax.errors import command
 from ergl_jax.files import user_path
 from ergl_jax.inference import bundle as bundles
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     args = _parser().parse_args(argv)
+    use_cores(args.batch_size)
     bundle = bundles.load(args.bundle)
     failures = pseudo_labels.label(
         bundle,

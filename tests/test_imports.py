@@ -13,7 +13,7 @@ SCRIPTS = [ROOT / "run.py", *sorted((ROOT / "configs").glob("*.py"))]
 ROOMS = {
     "errors": set(),
     "files": {"errors"},
-    "memory": set(),
+    "cpu": set(),
     "downloads": {"files", "errors"},
     "labels": set(),
     "audio": {"errors"},

@@ -14,7 +14,7 @@ from ergl_jax.models.layers import he_uniform
 
 
 class _Projections(nn.Module):
-    """The query, key and value projections Wq, Wk, Wv of one attention, without biases."""
+    """The projections of one attention, without biases: x Wq / sqrt(d_k), x Wk, x Wv."""
 
     dtype: jnp.dtype
 
@@ -26,12 +26,13 @@ class _Projections(nn.Module):
             )
             return dense(x)
 
-        return project("query"), project("key"), project("value")
+        # Divided here, where the queries are fewer than the logits would be.
+        return project("query") / math.sqrt(x.shape[-1]), project("key"), project("value")
 
 
-def _softmax(logits: jax.Array, channels: int) -> jax.Array:
-    """softmax(logits / sqrt(d_k)) over the last axis, in float32."""
-    return nn.softmax(logits.astype(jnp.float32) / math.sqrt(channels), axis=-1)
+def _softmax(logits: jax.Array) -> jax.Array:
+    """Over the last axis, in float32."""
+    return nn.softmax(logits.astype(jnp.float32), axis=-1)
 
 
 class NodeContext(nn.Module):
@@ -44,7 +45,7 @@ class NodeContext(nn.Module):
         """(B, n, T, C) -> S of that shape: S_i = softmax(v_i Wq (v_all Wk)' / sqrt(C)) v_all Wv."""
         batch, events, tokens, channels = v.shape
         query, key, value = _Projections(self.dtype)(v.reshape(batch, events * tokens, channels))
-        attention = _softmax(jnp.einsum("bqc,bkc->bqk", query, key), channels)
+        attention = _softmax(jnp.einsum("bqc,bkc->bqk", query, key))
         s = jnp.einsum("bqk,bkc->bqc", attention.astype(self.dtype), value)
         return s.reshape(v.shape)
 
@@ -65,7 +66,7 @@ class NodePairs(nn.Module):
         query, key, value = _Projections(self.dtype)(s)
         # j asks, i answers. In the order in which the product comes: no transposition.
         logits = jnp.einsum("bjqc,bikc->bjqik", query, key)
-        attention = _softmax(logits, s.shape[-1]).mean(axis=2)  # (B, n, n, T), j before i
+        attention = _softmax(logits).mean(axis=2)  # (B, n, n, T), j before i
         return jnp.einsum("bjik,bikc->bijc", attention.astype(self.dtype), value)
 
 

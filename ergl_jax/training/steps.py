@@ -50,7 +50,9 @@ def init_state(
 def replicate(tree: Tree) -> Tree:
     """A copy on each local device: leaves get a leading axis of d."""
     devices = np.arange(jax.local_device_count())
-    return jax.pmap(lambda _, x: x, in_axes=(0, None))(devices, tree)
+    # By the steps' axis name: with another, the state of the first step is no longer like that of
+    # the second, and the step compiles twice.
+    return jax.pmap(lambda _, x: x, in_axes=(0, None), axis_name=AXIS)(devices, tree)
 
 
 def unreplicate(tree: Tree) -> Tree:

@@ -1,4 +1,4 @@
-"""Huge pages, in programs of their own."""
+"""Huge pages and devices, in programs of their own."""
 
 import os
 import subprocess
@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from ergl_jax.memory import VALUE, VARIABLE
+from ergl_jax.cpu import VALUE, VARIABLE
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = """
 import os, sys
 print("start", os.getpid())
 sys.stdout.flush()
-from ergl_jax.memory import use_huge_pages
+from ergl_jax.cpu import use_huge_pages
 use_huge_pages()
 block = bytearray(b"x" * (64 << 20))
 pages = [line.split()[1] for line in open("/proc/self/smaps_rollup") if "AnonHuge" in line]
@@ -23,11 +23,22 @@ print("end", os.environ.get("GLIBC_TUNABLES"), int(pages[0]) >> 10, *sys.argv[1:
 linux = pytest.mark.skipif(sys.platform != "linux", reason="of Linux")
 
 
-def run(tmp_path, **environment):
-    (tmp_path / "program.py").write_text(PROGRAM, encoding="utf-8")
-    rest = {name: value for name, value in os.environ.items() if name != VARIABLE}
+CORES = """
+import os, sys
+from ergl_jax import cpu
+os.sched_getaffinity = lambda pid: set(range(12))
+made = [cpu.use_cores(int(batch)) for batch in sys.argv[1:]]
+import jax
+print(*made, jax.device_count(), cpu.use_cores(64))
+"""
+OURS = {VARIABLE, "JAX_NUM_CPU_DEVICES", "XLA_FLAGS"}
+
+
+def run(tmp_path, *arguments, program=PROGRAM, **environment):
+    (tmp_path / "program.py").write_text(program, encoding="utf-8")
+    rest = {name: value for name, value in os.environ.items() if name not in OURS}
     done = subprocess.run(
-        [sys.executable, tmp_path / "program.py", "--two words", "ä"],
+        [sys.executable, tmp_path / "program.py", *arguments],
         env=rest | {"PYTHONPATH": str(ROOT)} | environment,
         capture_output=True,
         text=True,
@@ -38,7 +49,7 @@ def run(tmp_path, **environment):
 
 @linux
 def test_the_program_starts_once_more_as_it_was_called(tmp_path):
-    first, second, end = run(tmp_path)
+    first, second, end = run(tmp_path, "--two words", "ä")
     assert first == second  # the same process
     tunables, mebibytes, arguments = end[1].split(maxsplit=2)
     assert (tunables, arguments) == (VALUE, "--two words ä")
@@ -52,3 +63,16 @@ def test_a_value_that_is_set_stays(tmp_path):
     value = "glibc.malloc.hugetlb=0"
     (_, end) = run(tmp_path, **{VARIABLE: value})
     assert end[1].startswith(value)
+
+
+@linux
+def test_devices_share_the_batch_among_the_cores(tmp_path):
+    """On twelve cores: 8 at most, whole shares, four clips or more in each; then it is too late."""
+    ((made, last),) = run(tmp_path, "64", "48", "21", "12", "7", "0", "20", program=CORES)
+    assert (made, last) == ("8", "8 3 3 1 1 5 5 1")
+
+
+@linux
+def test_a_number_of_devices_that_is_set_stays(tmp_path):
+    ((made, last),) = run(tmp_path, "64", program=CORES, JAX_NUM_CPU_DEVICES="3")
+    assert (made, last) == ("1", "3 1")
