@@ -90,7 +90,7 @@ def _cpu_gradients(x, kernel, dy):
         dx = _scattered(dy, kernel)
     else:
         dx = _side_by_side(dy, jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
-    if inputs >= 64 and outputs >= 128:
+    if min(inputs, outputs) >= 32:
         return dx, _along_time(x, dy, kernel.shape[0])
     return dx, jax.vjp(lambda k: _plain(x, k), kernel)[1](dy)[0]
 
