@@ -4,7 +4,7 @@
     python run.py --config=configs/ergl.py:synthetic      the embedded corpus, made on the spot
     python run.py --config=configs/ergl.py:folder --config.data.manifest=my.csv
 
-The paper reports 78.08 +- 2.01 % on TUT 2018. `:synthetic` takes some three minutes on two CPU
+The paper reports 78.08 +- 2.01 % on TUT 2018. `:synthetic` takes some two minutes on two CPU
 cores; README.md has its score. `:folder` trains on the recordings that a manifest
 lists; see README.md for its columns.
 """

@@ -30,10 +30,11 @@ def use_cores(batch_size: int) -> int:
 
     XLA computes convolutions of few channels on one core, so a single device leaves the others
     idle. The devices divide `batch_size` into shares of FEWEST_CLIPS clips or more, and there are
-    no more of them than cores that this process may use. Does nothing, and returns 1, where
-    JAX_NUM_CPU_DEVICES is set or JAX has its devices already; GPUs and TPUs don't mind.
+    no more of them than cores that this process may use. Does nothing, and returns 1, where the
+    environment sets their number or JAX has its devices already; GPUs and TPUs don't mind.
     """
-    if "JAX_NUM_CPU_DEVICES" in os.environ:
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "JAX_NUM_CPU_DEVICES" in os.environ or "xla_force_host_platform_device_count" in flags:
         return 1
     import jax  # not above: `use_huge_pages` comes before the slow imports
 

@@ -73,6 +73,10 @@ def test_devices_share_the_batch_among_the_cores(tmp_path):
 
 
 @linux
-def test_a_number_of_devices_that_is_set_stays(tmp_path):
-    ((made, last),) = run(tmp_path, "64", program=CORES, JAX_NUM_CPU_DEVICES="3")
+@pytest.mark.parametrize(
+    "setting",
+    [{"JAX_NUM_CPU_DEVICES": "3"}, {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}],
+)
+def test_a_number_of_devices_that_is_set_stays(tmp_path, setting):
+    ((made, last),) = run(tmp_path, "64", program=CORES, **setting)
     assert (made, last) == ("1", "3 1")

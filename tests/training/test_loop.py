@@ -132,7 +132,9 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(tiny, tmp_path):
         return subprocess.run(
             [sys.executable, *program, *arguments],
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            # As many devices as here: each draws its own random numbers.
+            env=os.environ
+            | {"PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": str(jax.device_count())},
             capture_output=True,
             text=True,
         )
