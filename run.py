@@ -32,7 +32,9 @@ def parse_flags(argv: list[str]) -> list[str]:
         CONFIG.value.keys()  # a config file that isn't there shows itself only when it is used
         return arguments
     except (AttributeError, KeyError) as error:
-        reason = f"no such field of the configuration, which configs/ergl.py lists: {error}"
+        # Quoted once or twice on its way, line breaks and all.
+        name = str(error).replace("\\n", ", ").replace("\\", "").replace("'", "").strip('"')
+        reason = f"no such field of the configuration, which configs/ergl.py lists: {name}"
     except (flags.Error, OSError) as error:
         reason = str(error).splitlines()[-1].strip()  # below a config file's own traceback, if any
     print(f"error: {reason}", file=sys.stderr)

@@ -20,7 +20,8 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
         raise ValueError(f"configs/ergl.py:{source}: choose one of {', '.join(SOURCES)}")
     config = ml_collections.ConfigDict()
 
-    # Initial weights, dropout, augmentation and the order of clips all follow from this number.
+    # Initial weights, dropout, augmentation and the order of clips all follow from this number;
+    # dropout and augmentation from that of devices too, CPU cores being devices.
     config.seed = 0
 
     config.data = data = ml_collections.ConfigDict()

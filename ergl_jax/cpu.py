@@ -5,8 +5,10 @@ Both must come early: huge pages before anything slow is imported, devices befor
 
 import os
 import sys
+from pathlib import Path
 
 VARIABLE, VALUE = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
+CGROUP = Path("/sys/fs/cgroup/cpu.max")  # "max 100000", or microseconds of each period
 MOST_DEVICES = 8  # each holds a copy of the weights
 FEWEST_CLIPS = 4  # of a device's share: products get narrow and slow below
 
@@ -17,12 +19,28 @@ def use_huge_pages() -> None:
     XLA takes its working memory anew at each call, and the kernel hands it out page by page: 4 KiB
     at a time, or 2 MiB where malloc asks. glibc reads that wish from the environment only, when a
     program starts. Arguments and process id stay. Does nothing where GLIBC_TUNABLES is already set,
-    to whatever value, and elsewhere than on Linux.
+    to whatever value, elsewhere than on Linux, and in a program that was not started as
+    `python FILE`: what came by -c, -m or standard input is not there to be started again.
     """
-    if sys.platform != "linux" or VARIABLE in os.environ or not sys.executable:
+    if sys.platform != "linux" or VARIABLE in os.environ or not _is_script():
         return
+    sys.stdout.flush()
     os.environ[VARIABLE] = VALUE
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    try:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    except OSError:  # then with small pages
+        del os.environ[VARIABLE]
+
+
+def _is_script() -> bool:
+    """Whether this is `python [options] FILE arguments`."""
+    options = sys.orig_argv[1 : -len(sys.argv)]
+    return (
+        sys.orig_argv[-len(sys.argv) :] == sys.argv
+        and sys.argv[0] != "-"
+        and not any(option in ("-c", "-m") for option in options)
+        and bool(sys.executable)
+    )
 
 
 def use_cores(batch_size: int) -> int:
@@ -30,20 +48,30 @@ def use_cores(batch_size: int) -> int:
 
     XLA computes convolutions of few channels on one core, so a single device leaves the others
     idle. The devices divide `batch_size` into shares of FEWEST_CLIPS clips or more, and there are
-    no more of them than cores that this process may use. Does nothing, and returns 1, where the
-    environment sets their number or JAX has its devices already; GPUs and TPUs don't mind.
+    no more of them than cores that this process may use, its cgroup's quota included. Does nothing,
+    and returns 1, where the environment sets their number or JAX has its devices already; GPUs and
+    TPUs don't mind.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if "JAX_NUM_CPU_DEVICES" in os.environ or "xla_force_host_platform_device_count" in flags:
         return 1
     import jax  # not above: `use_huge_pages` comes before the slow imports
 
-    linux = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
-    most = min(cores, MOST_DEVICES, batch_size // FEWEST_CLIPS)
+    most = min(_cores(), MOST_DEVICES, batch_size // FEWEST_CLIPS)
     devices = next((k for k in range(most, 1, -1) if batch_size % k == 0), 1)
     try:
         jax.config.update("jax_num_cpu_devices", devices)
     except RuntimeError:  # too late
         return 1
     return devices
+
+
+def _cores() -> int:
+    """Cores that this process may use at once."""
+    linux = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
+    try:
+        quota, period = CGROUP.read_text(encoding="ascii").split()
+        return min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):  # no cgroup of version 2, or "max": no quota
+        return cores

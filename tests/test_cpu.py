@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ergl_jax import cpu
 from ergl_jax.cpu import VALUE, VARIABLE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,10 +24,17 @@ print("end", os.environ.get("GLIBC_TUNABLES"), int(pages[0]) >> 10, *sys.argv[1:
 linux = pytest.mark.skipif(sys.platform != "linux", reason="of Linux")
 
 
+RESTARTED = """
+import os, sys
+print(os.environ.get("GLIBC_TUNABLES"), file=sys.stderr)
+from ergl_jax.cpu import use_huge_pages
+use_huge_pages()
+print("ran", os.environ.get("GLIBC_TUNABLES"))
+"""
 CORES = """
 import os, sys
 from ergl_jax import cpu
-os.sched_getaffinity = lambda pid: set(range(12))
+os.sched_getaffinity, cpu.CGROUP = lambda pid: set(range(12)), cpu.Path("/none")
 made = [cpu.use_cores(int(batch)) for batch in sys.argv[1:]]
 import jax
 print(*made, jax.device_count(), cpu.use_cores(64))
@@ -34,9 +42,13 @@ print(*made, jax.device_count(), cpu.use_cores(64))
 OURS = {VARIABLE, "JAX_NUM_CPU_DEVICES", "XLA_FLAGS"}
 
 
+def environment_without_ours():
+    return {name: value for name, value in os.environ.items() if name not in OURS}
+
+
 def run(tmp_path, *arguments, program=PROGRAM, **environment):
     (tmp_path / "program.py").write_text(program, encoding="utf-8")
-    rest = {name: value for name, value in os.environ.items() if name not in OURS}
+    rest = environment_without_ours()
     done = subprocess.run(
         [sys.executable, tmp_path / "program.py", *arguments],
         env=rest | {"PYTHONPATH": str(ROOT)} | environment,
@@ -80,3 +92,42 @@ def test_devices_share_the_batch_among_the_cores(tmp_path):
 def test_a_number_of_devices_that_is_set_stays(tmp_path, setting):
     ((made, last),) = run(tmp_path, "64", program=CORES, **setting)
     assert (made, last) == ("1", "3 1")
+
+
+@linux
+@pytest.mark.parametrize(
+    ("how", "again"),
+    [
+        (["-u", "FILE", "x"], True),
+        (["-X", "utf8", "FILE"], True),
+        (["-c", RESTARTED, "x"], False),
+        (["-"], False),
+        (["-m", "program"], False),
+    ],
+)
+def test_only_a_file_is_started_again(tmp_path, how, again):
+    """What came by standard input would be lost, and a debugger started anew."""
+    file = tmp_path / "program.py"
+    file.write_text(RESTARTED, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, *(str(file) if word == "FILE" else word for word in how)],
+        env=environment_without_ours() | {"PYTHONPATH": f"{ROOT}:{tmp_path}"},
+        input=RESTARTED,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"ran {VALUE if again else None}\n"
+    assert done.stderr.splitlines() == (["None", VALUE] if again else ["None"])
+
+
+@linux
+@pytest.mark.parametrize(
+    ("quota", "cores"), [("max 100000", 12), ("250000 100000", 2), ("50000 100000", 1), (None, 12)]
+)
+def test_a_containers_quota_counts(tmp_path, monkeypatch, quota, cores):
+    monkeypatch.setattr(cpu, "CGROUP", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(12)))
+    if quota:
+        cpu.CGROUP.write_text(quota, encoding="ascii")
+    assert cpu._cores() == cores

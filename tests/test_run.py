@@ -17,6 +17,7 @@ COMMANDS = {
     "no config": [],
     "no such source": ["--config=configs/ergl.py:nonsense"],
     "no such field": ["--config=configs/ergl.py", "--config.data.nonsense=1"],
+    "misspelt field": ["--config=configs/ergl.py", "--config.train.epoch=3"],
     "stray": ["--config=configs/ergl.py", "stray"],
     "no data": ["--config=configs/ergl.py", "--config.data.root=OUT", "--workdir=OUT/run"],
 }
@@ -46,6 +47,7 @@ def done(tmp_path_factory):
         ("no config", ["--config"]),
         ("no such source", ["configs/ergl.py:nonsense", "tut2018, synthetic, folder"]),
         ("no such field", ["nonsense", "configs/ergl.py"]),
+        ("misspelt field", ['lists: epoch, Did you mean "epochs"']),
     ],
 )
 def test_a_mistake_is_one_line_and_status_two(done, name, words):

@@ -3,7 +3,8 @@
 XLA turns a convolution into a matrix product of patches. On CPU that product is slow where the
 output has few channels, and so are gradients: the kernel's, whose patches are one batch wide, and
 the input's, for which a large kernel is transposed first. Here the same sums are asked for in
-shapes that it is good at; on other platforms, as they come.
+shapes that it is good at; on other platforms, as they come. It can't be differentiated forward
+(jax.jvp).
 
 Shapes: B clips, F frames, M mel bins, C channels in, D channels out, K the side of the kernel.
 """
@@ -29,6 +30,8 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """(B, F, M, C) -> (B, F, M, channels) of `dtype`."""
+        if self.side % 2 == 0:
+            raise ValueError(f"side={self.side}: an even kernel has no middle; use an odd one")
         shape = (self.side, self.side, x.shape[-1], self.channels)
         kernel = self.param("kernel", he_uniform, shape)
         return convolve(x.astype(self.dtype), kernel.astype(self.dtype))
@@ -102,12 +105,15 @@ def _scattered(dy: jax.Array, kernel: jax.Array) -> jax.Array:
     """
     batch, frames, mels, outputs = dy.shape
     side, _, inputs, _ = kernel.shape
-    sent = jnp.einsum("bfmd,ed->bfme", dy, kernel.reshape(-1, outputs))
+    sent = jnp.einsum(
+        "bfmd,ed->bfme", dy, kernel.reshape(-1, outputs), preferred_element_type=jnp.float32
+    )
     sent = sent.reshape(batch, frames, mels, side, side, inputs)
     reach = side // 2
     sent = jnp.pad(sent, ((0, 0), (reach, reach), (reach, reach), (0, 0), (0, 0), (0, 0)))
     offsets = [(i, side - 1 - i) for i in range(side)]
-    return sum(sent[:, f : f + frames, m : m + mels, i, j] for i, f in offsets for j, m in offsets)
+    received = [sent[:, f : f + frames, m : m + mels, i, j] for i, f in offsets for j, m in offsets]
+    return sum(received).astype(dy.dtype)
 
 
 def _along_time(x: jax.Array, dy: jax.Array, side: int) -> jax.Array:

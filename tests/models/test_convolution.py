@@ -90,3 +90,23 @@ def test_the_layer_keeps_float32_parameters_and_computes_in_its_dtype():
     assert y.dtype == jnp.bfloat16
     want = plain(x, variables["params"]["kernel"])
     np.testing.assert_allclose(y.astype(np.float32), want, atol=0.03 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("name", ["first layer, full width", "more channels than outputs"])
+def test_scattered_gradients_are_summed_in_float32(name):
+    shape, side, channels = SHAPES[name]
+    x, kernel = draw(*shape), draw(side, side, shape[-1], channels, seed=1)
+    dy = draw(*shape[:-1], channels, seed=2)
+    half = [z.astype(jnp.bfloat16) for z in (x, kernel, dy)]
+    got = jax.vjp(convolve, *half[:2])[1](half[2])[0]
+    want = jax.vjp(plain, *(z.astype(jnp.float32) for z in half[:2]))[1](
+        half[2].astype(jnp.float32)
+    )[0]
+    assert got.dtype == jnp.bfloat16
+    # No more than the result's own rounding, 2^-9 of each value.
+    np.testing.assert_allclose(got.astype(np.float32), want, rtol=2**-8, atol=1e-5)
+
+
+def test_an_even_kernel_is_refused():
+    with pytest.raises(ValueError, match="side=2"):
+        Conv(4, 2).init(jax.random.key(0), draw(1, 4, 4, 1))
