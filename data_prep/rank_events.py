@@ -68,8 +68,8 @@ def _write(path: Path, names: list[str]) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     args = _parser().parse_args(argv)
+    names, accumulated, clips = _rank(args)  # first: what is no file has no name to go by
     out = args.out or args.labels.with_suffix(f".top{args.top}.txt")
-    names, accumulated, clips = _rank(args)
     _write(out, names)
     width = max(len(name) for name in ("event", *names))
     print(f"{'rank':>4}  {'event':{width}} {'accumulated':>12} {'mean':>8}")

@@ -35,10 +35,12 @@ def replacing(path: Path) -> Iterator[Path]:
     """Lends `<path>.writing` to write to, which then becomes `path`.
 
     A reader finds the old file or the new one, whole; an exception leaves the old one alone.
-    Raises InputError where `path` is a directory.
+    Raises InputError where `path` is a directory, or a device or pipe.
     """
     if path.is_dir():
         raise InputError(f"{path} is a directory: name the file to write")
+    if path.exists() and not path.is_file():  # replaced, it would be gone
+        raise InputError(f"{path} is a device or a pipe: name the file to write")
     beside = path.with_name(path.name + ".writing")
     try:
         yield beside

@@ -1,5 +1,6 @@
 """Files are there whole or not at all."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,11 @@ def test_a_users_home_is_expanded_and_no_strangers(monkeypatch):
     assert user_path("~/a") == Path("/home/me/a") == user_path(Path("~/a"))
     for same in ("a/~", "~nobody-of-this-name/a", "/a"):
         assert user_path(same) == Path(same)
+
+
+def test_a_pipe_is_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(InputError, match="pipe is a device or a pipe"), replacing(pipe):
+        pass
+    assert pipe.is_fifo()
