@@ -1,3 +1,17 @@
-"""ergl_jax: acoustic scenes by their event-relational graph (ERGL, arXiv 2210.15366)."""
+"""ergl_jax: acoustic scenes by their event-relational graph (ERGL, arXiv 2210.15366).
+
+model = ergl_jax.load("runs/synthetic/bundle")
+print(model.classify("clip.wav"))
+"""
 
 __version__ = "0.1.0"
+__all__ = ["load"]
+
+
+def __getattr__(name: str):
+    # Late: training and the programs of data_prep need none of it.
+    if name == "load":
+        from ergl_jax.inference.model import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

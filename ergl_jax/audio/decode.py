@@ -1,6 +1,7 @@
 """Audio file to mono waveform, and waveforms to the length of a clip."""
 
 import os
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import soundfile
@@ -10,19 +11,26 @@ from ergl_jax.errors import InputError
 
 # Times full scale. A little beyond, the power of float32 samples is infinite, and so are features.
 LOUDEST = 1e15
+BLOCK = 1 << 18  # samples that are decoded at a time
 
 
 def read_audio(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
-    """Decodes a recording (WAV, FLAC, OGG, MP3 and whatever else libsndfile reads).
+    """Decodes a whole recording: the (L,) float32 of `stream_audio`, which see."""
+    return np.concatenate(list(stream_audio(path, sample_rate)))
 
-    Channels are averaged, then resampled (soxr, HQ) where the file's rate is another.
+
+def stream_audio(path: str | os.PathLike, sample_rate: int) -> Iterator[np.ndarray]:
+    """Decodes a recording (WAV, FLAC, OGG, MP3 and whatever else libsndfile reads) bit by bit.
+
+    Channels are averaged, then resampled (soxr, HQ) where the file's rate is another. Memory does
+    not grow with the recording's length.
 
     Args:
       path: the file.
       sample_rate: Hz of the result.
 
     Returns:
-      (L,) float32, mono, integer formats scaled to full scale 1.
+      Blocks (l,) float32, l >= 1, in order: mono, integer formats scaled to full scale 1.
 
     Raises:
       InputError: missing, not a file, not audio, empty, or holding NaN, infinity or what no
@@ -33,7 +41,8 @@ def read_audio(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
         with open(path, "rb") as file:
             if not os.fstat(file.fileno()).st_size:
                 raise InputError(f"{path}: the file is empty (0 bytes)")
-            samples, file_rate = soundfile.read(file, dtype="float32", always_2d=True)
+            with soundfile.SoundFile(file) as sound:
+                yield from _resampled(path, sound, sample_rate)
     except OSError as error:
         raise InputError(f"{path}: can't be opened: {error.strerror or error}") from error
     except soundfile.LibsndfileError as error:
@@ -43,18 +52,47 @@ def read_audio(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
         raise InputError(f"{path}: can't be decoded as audio: {reason}") from error
     except TypeError as error:  # soundfile's answer to a name that ends in .raw
         raise InputError(f"{path}: headerless (raw) audio; convert it to WAV") from error
-    if not len(samples):
-        raise InputError(f"{path}: holds no samples")
+
+
+def _resampled(path, sound: soundfile.SoundFile, sample_rate: int) -> Iterator[np.ndarray]:
+    """The blocks of an open file, checked, mono and at `sample_rate`."""
+    same = sound.samplerate == sample_rate
+    resampler = soxr.ResampleStream(
+        sound.samplerate, sample_rate, num_channels=1, dtype="float32", quality="HQ"
+    )
+    seen = found = False
+    while True:
+        samples = sound.read(BLOCK, dtype="float32", always_2d=True)  # (l, channels)
+        last = not len(samples)
+        if last and not seen:
+            raise InputError(f"{path}: holds no samples")
+        seen = True
+        check_samples(samples, path)
+        waveform = samples.mean(axis=1)
+        if not same:
+            waveform = resampler.resample_chunk(waveform, last=last)
+        if len(waveform):
+            found = True
+            yield waveform
+        if last:
+            break
+    if not found:
+        raise InputError(f"{path}: too short, no sample is left at {sample_rate} Hz")
+
+
+def resample(waveform: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
+    """A waveform (L,) at `rate` Hz to `sample_rate` Hz, as `stream_audio` does it."""
+    if rate == sample_rate:
+        return waveform
+    return soxr.resample(waveform, rate, sample_rate, quality="HQ")
+
+
+def check_samples(samples: np.ndarray, name: str | os.PathLike) -> None:
+    """InputError where samples are NaN, infinite or louder than LOUDEST."""
     if not np.isfinite(samples).all():
-        raise InputError(f"{path}: holds samples that are NaN or infinite")
-    if (peak := np.abs(samples).max()) > LOUDEST:
-        raise InputError(f"{path}: holds a sample of {peak:.0e}, where full scale is 1: damaged?")
-    waveform = samples.mean(axis=1)  # (L,)
-    if file_rate != sample_rate:
-        waveform = soxr.resample(waveform, file_rate, sample_rate, quality="HQ")
-        if not len(waveform):
-            raise InputError(f"{path}: too short, no sample is left at {sample_rate} Hz")
-    return waveform
+        raise InputError(f"{name}: holds samples that are NaN or infinite")
+    if (peak := np.abs(samples).max(initial=0.0)) > LOUDEST:
+        raise InputError(f"{name}: holds a sample of {peak:.0e}, where full scale is 1: damaged?")
 
 
 def fit_length(waveform: np.ndarray, length: int, pad: str = "zero") -> np.ndarray:
@@ -80,11 +118,27 @@ def windows(waveform: np.ndarray, length: int, pad: str = "zero") -> np.ndarray:
     before unless length divides L; a shorter recording is padded as `fit_length` does.
     """
     _check(waveform, length, pad)
-    if len(waveform) <= length:
-        return fit_length(waveform, length, pad)[None]
-    starts = np.arange(0, len(waveform), length)
-    starts = np.minimum(starts, len(waveform) - length)
-    return np.stack([waveform[start : start + length] for start in starts])
+    return np.stack([window for _, window in stream_windows([waveform], length, pad)])
+
+
+def stream_windows(
+    blocks: Iterable[np.ndarray], length: int, pad: str = "zero"
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The windows of `windows` from a recording in blocks, each as soon as it is there.
+
+    Yields (start, window): the sample that it begins with, and (length,).
+    """
+    rest, start = np.zeros(0, np.float32), 0  # `start`: the sample that `rest` begins with
+    tail = rest  # the window before `rest`
+    for block in blocks:
+        rest = np.concatenate([rest, block])
+        while len(rest) >= length:
+            yield start, rest[:length]
+            tail, rest, start = rest[:length], rest[length:], start + length
+    if len(rest) and len(tail):  # overlaps the one before
+        yield start + len(rest) - length, np.concatenate([tail, rest])[-length:]
+    elif len(rest):
+        yield 0, fit_length(rest, length, pad)
 
 
 def _check(waveform: np.ndarray, length: int, pad: str) -> None:

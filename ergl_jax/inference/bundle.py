@@ -7,6 +7,7 @@ the versions that wrote it. It needs nothing of training to be read.
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -46,6 +47,8 @@ class Bundle:
       licence: of the data it was trained on.
       dataset: name of that data.
       source: where its weights come from, or those it began with; "" for none but its training.
+      temperature: what scene logits are divided by so that their softmax is calibrated; 1 where
+        no validation clips were there to fit it on.
     """
 
     model: Mapping[str, Any]
@@ -58,6 +61,7 @@ class Bundle:
     licence: str
     dataset: str
     source: str = ""
+    temperature: float = 1.0
 
     def build(self) -> nn.Module:
         """The Flax module that `variables` belong to."""
@@ -88,6 +92,7 @@ class Bundle:
             "dataset": self.dataset,
             "licence": self.licence,
             "source": self.source,
+            "temperature": self.temperature,
             "versions": {
                 "ergl_jax": ergl_jax.__version__,
                 "jax": jax.__version__,
@@ -155,11 +160,16 @@ def load(directory: Path) -> Bundle:
             pad=config["pad"],
             licence=config["licence"],
             dataset=config["dataset"],
-            source=config.get("source", ""),  # older bundles have none
+            source=config.get("source", ""),  # older bundles have none, and no temperature
+            temperature=float(config.get("temperature", 1.0)),
         )
         if FRONT_ENDS.get(front_end.name) != front_end:
             raise InputError(
                 f"{directory / CONFIG}: this version can't reproduce the front end {front_end}"
+            )
+        if not 0 < bundle.temperature < math.inf:
+            raise InputError(
+                f"{directory / CONFIG}: temperature={bundle.temperature} must be positive"
             )
         _check_weights(bundle, flat, directory / WEIGHTS)
     except (KeyError, TypeError, AttributeError) as error:

@@ -1,0 +1,7 @@
+"""`python -m ergl_jax` is `ergl`."""
+
+import sys
+
+from ergl_jax.cli import main
+
+sys.exit(main())

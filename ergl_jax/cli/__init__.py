@@ -1,0 +1,31 @@
+"""`ergl`, the command for whoever has a bundle: `ergl classify`, `ergl explain` and so on.
+
+Each subcommand is a module here with HELP, `add_arguments(parser)` and `run(args) -> status`; what
+is slow to import, it imports when it runs.
+"""
+
+import argparse
+import importlib
+
+import ergl_jax
+from ergl_jax.errors import command
+
+COMMANDS = ("classify",)
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Runs a subcommand and returns its exit status: 0, or 2 on wrong input."""
+    parser = argparse.ArgumentParser(
+        prog="ergl", description="Acoustic scenes by their event-relational graph."
+    )
+    parser.add_argument("--version", action="version", version=ergl_jax.__version__)
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        module = importlib.import_module(f"ergl_jax.cli.{name}")
+        subparser = subparsers.add_parser(name, help=module.HELP, description=module.__doc__)
+        subparser.formatter_class = argparse.RawDescriptionHelpFormatter
+        module.add_arguments(subparser)
+        subparser.set_defaults(run=module.run)
+    args = parser.parse_args(argv)
+    return args.run(args)

@@ -1,0 +1,111 @@
+"""Names the scene of recordings, and the events in them.
+
+    ergl classify --bundle runs/synthetic/bundle clip.wav recordings/ "more/*.flac"
+
+A recording of any length and sample rate: its probabilities are the mean over windows of the
+bundle's clip length, which a longer one lists too. A folder stands for the audio files in it.
+
+Exit status: 0, or 2 where a recording could not be classified; the others still are.
+"""
+
+import argparse
+import csv
+import glob
+import json
+import sys
+
+from ergl_jax.errors import InputError
+from ergl_jax.files import user_path
+
+HELP = "name the scene of recordings"
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".opus")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("recordings", nargs="+", metavar="CLIP", help="a file, a folder, or a quoted pattern")
+    add("--bundle", type=user_path, required=True, help="directory of a bundle")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="a JSON object a line, with the timeline")
+    form.add_argument("--csv", action="store_true", help="a row for each recording")
+    add(
+        "--abstain-below",
+        type=probability,
+        default=0.0,
+        metavar="P",
+        help="name no scene where the most probable one is below P",
+    )
+
+
+def probability(text: str) -> float:
+    """A number from 0 to 1, as the type of a flag."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
+    return value
+
+
+def run(args: argparse.Namespace) -> int:
+    from ergl_jax.inference.model import load
+
+    model = load(args.bundle)
+    write = _WriteCSV(model.bundle.scenes, model.bundle.events) if args.csv else _write_text
+    write = _write_json if args.json else write
+    status = 0
+    for _, result in model.classify_each(expand(args.recordings)):
+        if isinstance(result, InputError):
+            print(f"error: {result}", file=sys.stderr, flush=True)
+            status = 2
+            continue
+        write(result, result.probability < args.abstain_below)
+    return status
+
+
+def expand(patterns: list[str]) -> list[str]:
+    """The recordings that files, folders and patterns stand for, those of a folder in order.
+
+    What matches nothing stays as it is, so that reading it tells. InputError for a folder without
+    audio files.
+    """
+    found = []
+    for pattern in patterns:
+        path = user_path(pattern)
+        if path.is_dir():
+            inside = [each for each in sorted(path.iterdir()) if each.suffix.lower() in SUFFIXES]
+            if not inside:
+                raise InputError(f"{path} holds no audio file ({', '.join(SUFFIXES)})")
+            found += map(str, inside)
+        elif path.exists():
+            found.append(str(path))
+        else:
+            found += sorted(glob.glob(str(path), recursive=True)) or [str(path)]
+    return found
+
+
+def _write_text(result, abstains: bool) -> None:
+    print(result, flush=True)
+    if abstains:
+        print("  abstains: no scene is probable enough", flush=True)
+
+
+def _write_json(result, abstains: bool) -> None:
+    values = result.to_dict() | ({"scene": None} if abstains else {})
+    print(json.dumps(values), flush=True)
+
+
+class _WriteCSV:
+    """Writes a header, then a row a recording; the scene is empty where the model abstains."""
+
+    def __init__(self, scenes: tuple[str, ...], events: tuple[str, ...]):
+        self._scenes, self._events = scenes, events
+        self._writer = csv.writer(sys.stdout)
+        columns = ["file", "seconds", "scene", "probability"]
+        columns += [f"scene:{name}" for name in scenes] + [f"event:{name}" for name in events]
+        self._writer.writerow(columns)
+
+    def __call__(self, result, abstains: bool) -> None:
+        numbers = [result.scenes[name] for name in self._scenes]
+        numbers += [result.events[name] for name in self._events]
+        row = [result.name, f"{result.stop:.3f}", "" if abstains else result.scene]
+        self._writer.writerow(row + [f"{x:.6f}" for x in (result.probability, *numbers)])
+        sys.stdout.flush()
