@@ -24,7 +24,7 @@ import optax
 from configs import ergl
 from ergl_jax import models
 from ergl_jax.datasets import batches, sources, synthetic
-from ergl_jax.models.ergl import GraphHead
+from ergl_jax.models.ergl import GraphHead, GraphReadout
 from ergl_jax.models.events import EventClassifier, EventEmbeddings, pool_tokens
 from ergl_jax.training import feed, losses, steps
 from ergl_jax.training.augment import make_augment
@@ -134,7 +134,7 @@ def tagger_tokens(clips: int, epochs: int, seed: int) -> dict:
 def train_head(data: dict, *, mel: bool, position: bool, updates: int, seed: int) -> list[float]:
     """Accuracy of a trained GraphHead on the test clips: all, those of the pairs, the others."""
     added = positions() if position else np.zeros((FRAMES, CHANNELS), np.float32)
-    head = GraphHead(SCENES, mel=mel, dropout=0.2)
+    head = GraphHead(GraphReadout(SCENES, dropout=0.2), mel=mel)
     (tokens, scenes), (test, truth) = data["train"], data["test"]
     scenes = jnp.asarray(scenes)
     variables = head.init({"params": jax.random.key(seed)}, tokens[:1], train=False)

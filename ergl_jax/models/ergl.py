@@ -38,14 +38,13 @@ class Output:
     embedding: jax.Array | None = None  # of a PANN: (B, D)
 
 
-class GraphHead(nn.Module):
-    """All of ERGL that follows the event tokens: nodes, edges, graph convolutions, scene (§2.2-3).
+class GraphReadout(nn.Module):
+    """The scene that a graph stands for: U graph convolutions, then the scene layer (§2.3).
 
     Attributes: as of `ERGL`.
     """
 
     num_scenes: int
-    mel: bool = True
     gcn_layers: int = 2
     gate: str = "sigmoid"
     dropout: float = 0.5
@@ -53,16 +52,11 @@ class GraphHead(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, v: jax.Array, *, train: bool) -> Output:
-        """Tokens v_{i,t} (B, n, T, C) -> Output with its Graph."""
-        nodes_in = pool_tokens(v)
-        event_logits = EventClassifier(name="event_classifier")(nodes_in)
-        if self.mel:
-            edges_in = EdgeLearning(self.dtype, name="mel")(v)
-        else:
-            batch, n, channels = nodes_in.shape
-            edges_in = jnp.zeros((batch, n, n, channels), v.dtype)
-        nodes, edges, gates = nodes_in, edges_in, []
+    def __call__(
+        self, nodes: jax.Array, edges: jax.Array, *, train: bool
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        """v_i (B, n, C), e_ij (B, n, n, C) -> scene logits (B, scenes), nodes, edges, gates."""
+        gates = []
         for layer in range(self.gcn_layers):
             gcn = GatedGCNLayer(self.gate, self.axis_name, self.dtype, name=f"gcn{layer}")
             nodes, edges, eta = gcn(nodes, edges, train=train)
@@ -70,7 +64,38 @@ class GraphHead(nn.Module):
         x = nodes.reshape(nodes.shape[0], -1).astype(jnp.float32)  # (B, n * C)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         scene_logits = nn.Dense(self.num_scenes, kernel_init=small_uniform, name="scene")(x)
-        graph = Graph(v, nodes_in, edges_in, nodes, edges, jnp.stack(gates))
+        return scene_logits, nodes, edges, jnp.stack(gates)
+
+
+class GraphHead(nn.Module):
+    """All of ERGL that follows the event tokens: nodes, edges, and their readout (§2.2-3).
+
+    Attributes:
+      readout: its parameters are the head's own: it reads a graph by itself with those.
+      mel, dtype: as of `ERGL`.
+    """
+
+    readout: GraphReadout
+    mel: bool = True
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        self.event_classifier = EventClassifier()
+        if self.mel:
+            self.edge_learning = EdgeLearning(self.dtype, name="mel")
+        nn.share_scope(self, self.readout)
+
+    def __call__(self, v: jax.Array, *, train: bool) -> Output:
+        """Tokens v_{i,t} (B, n, T, C) -> Output with its Graph."""
+        nodes_in = pool_tokens(v)
+        event_logits = self.event_classifier(nodes_in)
+        if self.mel:
+            edges_in = self.edge_learning(v)
+        else:
+            batch, n, channels = nodes_in.shape
+            edges_in = jnp.zeros((batch, n, n, channels), v.dtype)
+        scene_logits, nodes, edges, gates = self.readout(nodes_in, edges_in, train=train)
+        graph = Graph(v, nodes_in, edges_in, nodes, edges, gates)
         return Output(scene_logits, event_logits, graph)
 
 
@@ -107,16 +132,21 @@ class ERGL(nn.Module):
         v = EventEmbeddings(
             self.num_events, self.channels, self.tokens, self.dropout, self.dtype, name="events"
         )(h, train=train)  # (B, n, T, C)
-        return GraphHead(
+        head = GraphHead(self.make_readout(), self.mel, self.dtype, name="head")
+        return head(v, train=train)
+
+    @nn.nowrap
+    def make_readout(self) -> GraphReadout:
+        """The readout of the head, by itself; its variables are those of the head."""
+        return GraphReadout(
             num_scenes=self.num_scenes,
-            mel=self.mel,
             gcn_layers=self.gcn_layers,
             gate=self.gate,
             dropout=self.dropout,
             axis_name=self.axis_name,
             dtype=self.dtype,
-            name="head",
-        )(v, train=train)
+            parent=None,
+        )
 
 
 def check_num_events(num_events: int) -> None:
