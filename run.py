@@ -63,7 +63,7 @@ def main(argv: list[str]) -> None:
         print("No test split: nothing was tested")
         return
     for name, value in scores.items():
-        print(f"{name:20} {value if value is None else format(value, '.4f')}")
+        print(f"{name:33} {value if value is None else format(value, '.4f')}")
 
 
 if __name__ == "__main__":

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from scipy.special import softmax
 
 from ergl_jax.datasets.batches import eval_indices, stream
 from ergl_jax.datasets.builder import SceneDataset, SceneSplit
 from ergl_jax.errors import InputError
 from ergl_jax.inference.bundle import Bundle
 from ergl_jax.training import metrics, plots, steps
+from ergl_jax.training.calibration import expected_calibration_error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,13 +103,25 @@ def evaluate(
     predictions = dataclasses.replace(predictions, scene=position[predictions.scene])
     known = set(bundle.events) <= set(dataset.events)
     events = [dataset.events.index(name) for name in bundle.events] if known else []
-    return predictions, scores(predictions, np.array(events, int), threshold=threshold)
+    found = scores(predictions, np.array(events, int), threshold=threshold)
+    return predictions, found | calibration_errors(predictions, bundle.temperature)
 
 
-def write(
-    directory: Path, predictions: Predictions, split: SceneSplit, scenes: tuple[str, ...]
-) -> None:
-    """Writes predictions.csv, confusion.csv and confusion.png of the split predicted."""
+def calibration_errors(predictions: Predictions, temperature: float) -> dict[str, float]:
+    """The expected calibration error, as it is and with a temperature."""
+    logits, truth = predictions.scene_logits, predictions.scene
+    return {
+        "expected_calibration_error_before": expected_calibration_error(logits, truth, 1.0),
+        "expected_calibration_error": expected_calibration_error(logits, truth, temperature),
+    }
+
+
+def write(directory: Path, predictions: Predictions, split: SceneSplit, bundle: Bundle) -> None:
+    """Writes predictions.csv, confusion.csv and confusion.png of the split that `bundle` predicted.
+
+    Probabilities are calibrated: as `ergl classify` gives them.
+    """
+    scenes = bundle.scenes
     counts = metrics.confusion(
         predictions.scene, predictions.scene_logits.argmax(axis=1), len(scenes)
     )
@@ -116,8 +130,7 @@ def write(
         writer.writerow(["true \\ predicted", *scenes])
         writer.writerows([name, *row] for name, row in zip(scenes, counts, strict=True))
     plots.confusion(directory / "confusion.png", counts, scenes)
-    log_odds = predictions.scene_logits - predictions.scene_logits.max(axis=1, keepdims=True)
-    probabilities = np.exp(log_odds) / np.exp(log_odds).sum(axis=1, keepdims=True)
+    probabilities = softmax(predictions.scene_logits / bundle.temperature, axis=1)
     with open(directory / "predictions.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["clip", "scene", "predicted", *scenes])

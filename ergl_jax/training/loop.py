@@ -29,7 +29,7 @@ from ergl_jax.errors import InputError
 from ergl_jax.files import make_directory, replacing
 from ergl_jax.inference.bundle import Bundle
 from ergl_jax.inference.bundle import load as load_bundle
-from ergl_jax.training import evaluate, feed, optimizer, steps, transfer, writers
+from ergl_jax.training import calibration, evaluate, feed, optimizer, steps, transfer, writers
 from ergl_jax.training.augment import make_augment
 from ergl_jax.training.checkpoints import Checkpoints, Progress
 
@@ -216,17 +216,26 @@ class _Run:
         if not self.validation:
             return {}
         variables = {"params": self.state.params, "batch_stats": self.state.batch_stats}
-        devices = jax.local_device_count()
-        predictions = evaluate.predict(
-            self.predict,
-            variables,
-            self.dataset.split("validation"),
-            math.ceil(VALIDATION_BATCH / devices) * devices,
-        )
         values = evaluate.scores(
-            predictions, self.events, threshold=self.config.data.event_threshold
+            self._predict_validation(variables),
+            self.events,
+            threshold=self.config.data.event_threshold,
         )
         return {f"validation_{name}": x for name, x in values.items() if x is not None}
+
+    def _predict_validation(self, variables) -> evaluate.Predictions:
+        """By replicated variables."""
+        return evaluate.predict(
+            self.predict, variables, self.dataset.split("validation"), _batch_size()
+        )
+
+    def _calibrate(self, variables: dict) -> tuple[float, dict | None]:
+        """The temperature by validation, 1 without it, and what it changes there."""
+        if not self.validation:
+            return 1.0, None
+        found = self._predict_validation(steps.replicate(variables))
+        temperature = calibration.fit_temperature(found.scene_logits, found.scene)
+        return temperature, evaluate.calibration_errors(found, temperature)
 
     def _save(self, epoch: int, values: dict, seconds: float) -> None:
         """Keeps the state as latest, and as best where validation says so."""
@@ -251,9 +260,11 @@ class _Run:
         config, dataset = self.config, self.dataset
         name = "best" if self.validation else "latest"
         state, progress = self.checkpoints.restore(name, self.like)
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        temperature, calibrated = self._calibrate(variables)
         bundle = Bundle(
             model=config.model.to_dict(),
-            variables={"params": state.params, "batch_stats": state.batch_stats},
+            variables=variables,
             scenes=dataset.scenes,
             events=tuple(dataset.events[index] for index in self.events),
             front_end=dataset.front_end,
@@ -262,12 +273,15 @@ class _Run:
             licence=dataset.licence,
             dataset=dataset.name,
             source=self.progress.source,
+            temperature=temperature,
         )
         bundle.save(self.workdir / "bundle")
         results = {
             "test": None,
             "epoch": progress.epoch,
             "validation_class_mean_accuracy": progress.best_accuracy if self.validation else None,
+            "temperature": temperature,
+            "validation_calibration": calibrated,
             "parameters": self.parameters,
             "source": self.progress.source,
             "clips": dataset.sizes,
@@ -308,16 +322,21 @@ def _check_finite(metrics: dict[str, np.ndarray], *, first_step: int) -> None:
 
 def _test(bundle: Bundle, dataset: SceneDataset, config, directory: Path) -> dict:
     """Scores on the test split, its files written to `directory`, which is made if need be."""
-    devices = jax.local_device_count()
     predictions, scores = evaluate.evaluate(
         bundle,
         dataset,
         threshold=config.data.event_threshold,
-        batch_size=math.ceil(VALIDATION_BATCH / devices) * devices,
+        batch_size=_batch_size(),
     )
     make_directory(directory, "directory")  # here: what can't be evaluated leaves none
-    evaluate.write(directory, predictions, dataset.split("test"), bundle.scenes)
+    evaluate.write(directory, predictions, dataset.split("test"), bundle)
     return scores
+
+
+def _batch_size() -> int:
+    """Clips at a time that are evaluated."""
+    devices = jax.local_device_count()
+    return math.ceil(VALIDATION_BATCH / devices) * devices
 
 
 def _line(values: dict[str, float]) -> str:

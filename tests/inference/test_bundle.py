@@ -63,7 +63,20 @@ def test_the_restored_model_is_the_trained_one(tiny, directory):
         skiprows=1,
         usecols=range(3, 13),
     )
-    np.testing.assert_allclose(jax.nn.softmax(output.scene_logits), written, atol=1e-5)
+    probabilities = jax.nn.softmax(output.scene_logits / bundle.temperature)
+    np.testing.assert_allclose(probabilities, written, atol=1e-5)
+
+
+def test_an_older_bundle_has_no_temperature(directory, spoil):
+    spoil(temperature=None)
+    assert bundles.load(directory).temperature == 1.0
+
+
+@pytest.mark.parametrize("wrong", [0, -1.0, float("inf"), float("nan")])
+def test_a_wrong_temperature_is_refused(directory, spoil, wrong):
+    spoil(temperature=wrong)
+    with pytest.raises(InputError, match="temperature=.*must be positive"):
+        bundles.load(directory)
 
 
 def test_saving_replaces_a_bundle(directory):

@@ -84,7 +84,16 @@ def test_scores_are_those_of_the_bundles_events(bundle, dataset, evaluated):
         predictions.scene_logits, predictions.scene
     ) | metrics.event_metrics(
         predictions.event_probabilities, predictions.events[:, columns], threshold=0.05
-    )
+    ) | evaluate.calibration_errors(predictions, bundle.temperature)
+
+
+def test_calibration_is_told_with_the_bundles_temperature_and_without(bundle, dataset):
+    found = {}
+    for temperature in (1.0, 3.0):
+        changed = dataclasses.replace(bundle, temperature=temperature)
+        _, found[temperature] = evaluate.evaluate(changed, dataset, threshold=0.05, batch_size=64)
+    before, after = "expected_calibration_error_before", "expected_calibration_error"
+    assert found[1.0][before] == found[1.0][after] == found[3.0][before] != found[3.0][after]
 
 
 def test_scenes_and_events_are_matched_by_name(bundle, dataset, evaluated):
@@ -122,9 +131,10 @@ def test_what_cannot_be_compared_is_refused(bundle, dataset, change, message):
         )
 
 
-def test_the_files_say_what_was_predicted(tmp_path, evaluated, dataset):
+def test_the_files_say_what_was_predicted(tmp_path, evaluated, dataset, bundle):
     predictions, scenes = evaluated[0], dataset.scenes
-    evaluate.write(tmp_path, predictions, dataset.split("test"), scenes)
+    bundle = dataclasses.replace(bundle, temperature=2.0)
+    evaluate.write(tmp_path, predictions, dataset.split("test"), bundle)
     with open(tmp_path / "confusion.csv", newline="") as file:
         header, *rows = csv.reader(file)
     assert tuple(header[1:]) == tuple(row[0] for row in rows) == scenes
@@ -135,7 +145,7 @@ def test_the_files_say_what_was_predicted(tmp_path, evaluated, dataset):
 
     with open(tmp_path / "predictions.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    exp = np.exp(predictions.scene_logits.astype(np.float64))
+    exp = np.exp(predictions.scene_logits.astype(np.float64) / 2)
     names = dataset.split("test").arrays()["name"]
     for number, row in enumerate(rows):
         assert row["clip"] == names[number]

@@ -15,7 +15,7 @@ import soundfile
 from ergl_jax.datasets import builder, synthetic
 from ergl_jax.errors import InputError
 from ergl_jax.inference import bundle as bundles
-from ergl_jax.training import loop
+from ergl_jax.training import calibration, loop
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -93,6 +93,26 @@ class TestAWholeRun:
         totals = dataset.split("train").arrays()["events"].sum(axis=0)
         ranked = sorted(zip(-totals, dataset.events, strict=True))
         assert bundle.events == tuple(name for _, name in ranked[:4])
+
+    def test_calibrates_by_validation(self, tiny):
+        bundle = bundles.load(tiny.workdir / "bundle")
+        assert bundle.temperature == tiny.results["temperature"] != 1
+        dataset = builder.load(next(tiny.data_dir.glob("*/*/*")))
+        clips = dataset.split("validation").arrays()
+        output = bundle.build().apply(bundle.variables, clips["log_mel"], train=False)
+        logits = np.asarray(output.scene_logits)
+        expected = calibration.fit_temperature(logits, clips["scene"])
+        assert bundle.temperature == pytest.approx(expected, rel=1e-3)
+        assert tiny.results["validation_calibration"] == {
+            name: pytest.approx(
+                calibration.expected_calibration_error(logits, clips["scene"], temperature),
+                abs=1e-4,
+            )
+            for name, temperature in (
+                ("expected_calibration_error_before", 1.0),
+                ("expected_calibration_error", bundle.temperature),
+            )
+        }
 
     def test_evaluate_gives_the_same_scores(self, tiny, tmp_path):
         shutil.copytree(tiny.workdir / "bundle", tmp_path / "bundle")
@@ -243,6 +263,7 @@ def test_a_folder_streamed_without_validation_or_test(tiny, tmp_path, recordings
     results = loop.train(config, tmp_path / "run")
     assert results["test"] is None and results["validation_class_mean_accuracy"] is None
     assert results["clips"] == {"train": 20} and results["epoch"] == 2  # the last is the result
+    assert results["temperature"] == 1.0 and results["validation_calibration"] is None
     assert [line["epoch"] for line in lines(tmp_path / "run")] == [1, 2]
     assert not any("validation" in name for line in lines(tmp_path / "run") for name in line)
     bundle = bundles.load(tmp_path / "run" / "bundle")
@@ -264,7 +285,13 @@ def test_a_folder_without_events(tiny, tmp_path, recordings):
     with pytest.raises(InputError, match="no events, which ERGL needs.*--config.model.name=cnn"):
         loop.train(tiny.config(**folder), tmp_path / "run")
     results = loop.train(tiny.config(**folder, **CNN), tmp_path / "run")
-    assert set(results["test"]) == {"class_mean_accuracy", "accuracy", "scene_loss"}
+    assert set(results["test"]) == {
+        "class_mean_accuracy",
+        "accuracy",
+        "scene_loss",
+        "expected_calibration_error_before",
+        "expected_calibration_error",
+    }
     first, second = lines(tmp_path / "run")
     assert first["event_loss"] == 0 and first["loss"] == first["scene_loss"]
     assert not any("validation" in name for name in first)
