@@ -131,12 +131,11 @@ def tagger_tokens(clips: int, epochs: int, seed: int) -> dict:
     }
 
 
-def train_head(data: dict, *, mel: bool, position: bool, updates: int, seed: int) -> list[float]:
-    """Accuracy of a trained GraphHead on the test clips: all, those of the pairs, the others."""
+def fit_head(train: tuple, *, mel: bool, position: bool, updates: int, seed: int) -> tuple:
+    """A GraphHead trained on tokens and scenes, its variables, and what is added to tokens."""
     added = positions() if position else np.zeros((FRAMES, CHANNELS), np.float32)
     head = GraphHead(GraphReadout(SCENES, dropout=0.2), mel=mel)
-    (tokens, scenes), (test, truth) = data["train"], data["test"]
-    scenes = jnp.asarray(scenes)
+    tokens, scenes = train[0], jnp.asarray(train[1])
     variables = head.init({"params": jax.random.key(seed)}, tokens[:1], train=False)
     params, stats = variables["params"], variables["batch_stats"]
     optimiser = optax.adamw(
@@ -166,11 +165,17 @@ def train_head(data: dict, *, mel: bool, position: bool, updates: int, seed: int
         rows = rng.choice(len(tokens), BATCH, replace=False)
         key = jax.random.fold_in(jax.random.key(seed), number)
         params, stats, state = step(params, stats, state, tokens[rows], scenes[rows], key)
+    return head, {"params": params, "batch_stats": stats}, added
+
+
+def score_head(data: dict, **settings) -> list[float]:
+    """Accuracy of a trained head on the test clips: all, those of the pairs, the others."""
+    head, variables, added = fit_head(data["train"], **settings)
+    test, truth = data["test"]
 
     @jax.jit
     def predict(v):
-        output = head.apply({"params": params, "batch_stats": stats}, v + added, train=False)
-        return output.scene_logits.argmax(-1)
+        return head.apply(variables, v + added, train=False).scene_logits.argmax(-1)
 
     found = np.concatenate([predict(test[i : i + 40]) for i in range(0, len(test), 40)])
     hits, related = found == truth, np.isin(truth, RELATED)
@@ -201,7 +206,7 @@ def main() -> None:
                 data = tagger_tokens(options.clips, options.epochs, seed)
             for position in (False, True):
                 for mel in (True, False):
-                    found = train_head(
+                    found = score_head(
                         data, mel=mel, position=position, updates=options.updates, seed=seed
                     )
                     name = (kind, "yes" if position else "no", "with" if mel else "without")

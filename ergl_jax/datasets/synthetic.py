@@ -91,6 +91,11 @@ RELATIONAL_PAIRS: tuple[tuple[str, str], ...] = tuple(
 )
 
 
+def related(scene: str) -> tuple[str, ...]:
+    """The two events whose bursts relate in a scene of RELATIONAL_PAIRS; else none."""
+    return _SCENES[scene].related
+
+
 def corpus(
     *, seed: int, train_clips_per_scene: int, test_clips_per_scene: int, clip_seconds: float
 ) -> Corpus:
@@ -158,11 +163,26 @@ class Synthesis:
 
     def __call__(self, sample_rate: int) -> np.ndarray:
         """The waveform (round(clip_seconds * sample_rate),) float32, within -1..1."""
+        wave = self._mix(sample_rate, self.activity())
+        return wave / _headroom(wave)
+
+    def stems(self, sample_rate: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The background (L,) and each event's sound (L,) by name; their sum is the waveform."""
+        activity = self.activity()
+        gain = _headroom(self._mix(sample_rate, activity))
+        background = self._mix(sample_rate, {})
+        return background / gain, {
+            event: (self._mix(sample_rate, {event: bursts}) - background) / gain
+            for event, bursts in activity.items()
+        }
+
+    def _mix(self, sample_rate: int, activity: dict[str, np.ndarray]) -> np.ndarray:
+        """Background and the bursts of `activity`, echo included, as loud as they come."""
         rng = self._rng("sound")
         coordinates = self.coordinates()
         wave = self._background(rng, coordinates[-3], sample_rate)
         floor = 10 ** (rng.uniform(-48, -38) / 20)  # RMS of the background
-        for event, intervals in self.activity().items():
+        for event, intervals in activity.items():
             index = EVENTS.index(event)
             pitch, rate, tilt = coordinates[3 * index : 3 * index + 3]
             voice = Voice(2 ** (0.5 * pitch), 1.3**rate, 2.5 * tilt)
@@ -176,8 +196,7 @@ class Synthesis:
                 part += np.float32(gain) * burst[: len(part)]
         wave *= np.float32(floor)
         delay, strength = coordinates[-2:]
-        wave = _echo(wave, round((0.02 + 0.012 * delay) * sample_rate), 0.25 + 0.15 * strength)
-        return wave / np.float32(max(1.0, np.abs(wave).max() / 0.99))
+        return _echo(wave, round((0.02 + 0.012 * delay) * sample_rate), 0.25 + 0.15 * strength)
 
     def activity(self) -> dict[str, np.ndarray]:
         """The events that occur and when: event -> (bursts, 2) float64, start and stop seconds.
@@ -264,6 +283,11 @@ def _location_cells(seed: int) -> np.ndarray:
     locations, axes = TRAIN_LOCATIONS + TEST_LOCATIONS, 3 * len(EVENTS) + 3
     ordered = np.tile(np.arange(locations)[:, None], axes)
     return np.random.default_rng([seed, VERSION]).permuted(ordered, axis=0)
+
+
+def _headroom(wave: np.ndarray) -> np.float32:
+    """What to divide a waveform by so that it stays within 0.99; 1 where it does."""
+    return np.float32(max(1.0, np.abs(wave).max() / 0.99))
 
 
 def _echo(wave: np.ndarray, delay: int, strength: float) -> np.ndarray:

@@ -226,14 +226,17 @@ class Explainer:
 
     def open(self, waveform: np.ndarray) -> Opened:
         """What the model computes of a window (L,) at the bundle's rate and clip length."""
-        found = jax.device_get(self._opened(self.model.variables, waveform[None]))
+        return self.open_log_mel(audio.log_mel(waveform[None], self.model.bundle.front_end)[0])
+
+    def open_log_mel(self, log_mel: np.ndarray) -> Opened:
+        """The same from its log-mel spectrogram (F, M)."""
+        found = jax.device_get(self._opened(self.model.variables, log_mel[None]))
         return Opened(**{name: x[0] for name, x in found.items()})
 
     @functools.cached_property
     def _opened(self):
         @jax.jit
-        def run(variables, waveform):
-            log_mel = audio.log_mel(waveform, self.model.bundle.front_end)
+        def run(variables, log_mel):
             output = self.model.module.apply(variables, log_mel, train=False)
             classifier = variables["params"]["head"]["event_classifier"]
             times = jnp.einsum("bntc,nc->bnt", output.graph.tokens, classifier["kernel"])

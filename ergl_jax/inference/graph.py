@@ -73,9 +73,15 @@ class GraphReader:
         return (along[0] * nodes).sum(-1), (along[1] * edges).sum(-1)
 
 
-def scene_log_odds(logits: jax.Array, scene: jax.Array | int) -> jax.Array:
-    """log(p / (1 - p)) of a scene, p being the softmax of logits (..., scenes) -> (...)."""
-    others = jnp.arange(logits.shape[-1]) != scene
+def scene_log_odds(
+    logits: jax.Array, scene: jax.Array | int, against: int | None = None
+) -> jax.Array:
+    """log(p / q), p the probability of a scene by logits (..., scenes) -> (...).
+
+    q is that of all other scenes together, so this is the log-odds, or that of `against` alone.
+    """
+    number = jnp.arange(logits.shape[-1])
+    others = number != scene if against is None else number == against
     rest = jax.nn.logsumexp(logits, axis=-1, where=others)
     return jnp.take(logits, scene, axis=-1) - rest
 

@@ -14,6 +14,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+from scipy.special import softmax
 
 from ergl_jax import audio
 from ergl_jax.errors import InputError
@@ -148,24 +149,33 @@ class Model:
         gathered = _Gathered(self.bundle)
         windows = gathered.windows(recordings, sample_rate)
         while batch := list(itertools.islice(windows, BATCH_SIZE)):
-            rows = np.stack([waveform for _, waveform in batch])
-            for (key, _), scenes, events in zip(batch, *self._run(rows), strict=True):
-                gathered.add(key, scenes, events)
+            logits, events = self.outputs(np.stack([waveform for _, waveform in batch]))
+            scenes = softmax(logits, axis=1)
+            for (key, _), *found in zip(batch, scenes, events, strict=True):
+                gathered.add(key, *found)
             yield from gathered.finished()
         yield from gathered.finished()
 
-    def _run(self, waveforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Waveforms (B, L), B <= BATCH_SIZE -> probabilities (B, scenes) and (B, n)."""
-        count = len(waveforms)
-        if count <= BATCH_SIZE // 2:  # most recordings are one window: a program for one alone
-            each = [self._program(waveform[None]) for waveform in waveforms]
-            return tuple(np.concatenate(part) for part in zip(*each, strict=True))
-        filled = np.pad(waveforms, ((0, BATCH_SIZE - count), (0, 0)))
-        return tuple(np.asarray(part)[:count] for part in self._program(filled))
+    def outputs(self, waveforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What the module gives for windows (B, L) at the bundle's rate and clip length.
+
+        Returns:
+          Scene logits (B, scenes) divided by the bundle's temperature, so that their softmax is
+          calibrated, and event probabilities (B, n), n = 0 for a model without events.
+        """
+        whole = len(waveforms) - len(waveforms) % BATCH_SIZE
+        batches = [waveforms[i : i + BATCH_SIZE] for i in range(0, whole, BATCH_SIZE)]
+        if len(waveforms) - whole > BATCH_SIZE // 2:
+            rest = waveforms[whole:]
+            batches += [np.pad(rest, ((0, BATCH_SIZE - len(rest)), (0, 0)))]
+        else:  # most recordings are one window: a program for one alone
+            batches += [waveform[None] for waveform in waveforms[whole:]]
+        found = [jax.device_get(self._program(batch)) for batch in batches]
+        return tuple(np.concatenate(each)[: len(waveforms)] for each in zip(*found, strict=True))
 
     @functools.cached_property
     def _program(self):
-        """Waveforms (B, L) -> calibrated scene probabilities (B, scenes), events' (B, n)."""
+        """Compiled once for each of two batch sizes."""
 
         def run(variables, waveforms):
             log_mel = audio.log_mel(waveforms, self.bundle.front_end)
@@ -173,8 +183,7 @@ class Model:
             events = output.event_logits
             if events is None:
                 events = np.zeros((len(waveforms), 0), np.float32)
-            scenes = nn.softmax(output.scene_logits / self.bundle.temperature)
-            return scenes, nn.sigmoid(events)
+            return output.scene_logits / self.bundle.temperature, nn.sigmoid(events)
 
         return functools.partial(jax.jit(run), self.variables)
 

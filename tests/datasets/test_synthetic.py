@@ -12,6 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ergl_jax.audio import get_front_end, log_mel
+from ergl_jax.datasets import synthetic
 from ergl_jax.datasets.synthesis import Voice, render
 from ergl_jax.datasets.synthetic import (
     EVENTS,
@@ -246,3 +247,21 @@ def test_impossible_parameters(field, value):
     parameters = dict(seed=0, train_clips_per_scene=1, test_clips_per_scene=1, clip_seconds=3.0)
     with pytest.raises(InputError, match=rf"^{field} is {value}"):
         corpus(**parameters | {field: value})
+
+
+@pytest.mark.parametrize("scene", range(len(synthetic.SCENES)))
+def test_stems_are_the_parts_of_the_waveform(scene):
+    clip = synthetic.Synthesis(0, scene, 3, 1, 2.0)
+    background, stems = clip.stems(16000)
+    assert list(stems) == list(clip.activity())
+    np.testing.assert_allclose(background + sum(stems.values()), clip(16000), atol=1e-6)
+    for event, bursts in clip.activity().items():
+        first = round(bursts[0][0] * 16000)  # silent before its first burst, and not after
+        assert np.abs(stems[event][:first]).max(initial=0) < 1e-6 < np.abs(stems[event]).max()
+
+
+def test_related_events_are_in_both_scenes_of_a_pair():
+    for over, between in synthetic.RELATIONAL_PAIRS:
+        assert len(synthetic.related(over)) == 2
+        assert synthetic.related(over) == synthetic.related(between)
+    assert synthetic.related("park") == ()
