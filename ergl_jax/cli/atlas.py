@@ -1,0 +1,71 @@
+"""Shows what runs have learnt of each scene, over their test split.
+
+    ergl atlas runs/synthetic --out atlas
+    ergl atlas runs/seed0 runs/seed1 runs/seed2 --out atlas
+
+For each scene: its mean relation matrix, the relations that set it most apart from the scene it is
+most confused with, and what it is confused with, examples named. With several runs on the same
+data: whether their explanations agree. The first run is the one that is shown.
+"""
+
+import argparse
+
+from ergl_jax.errors import InputError
+from ergl_jax.files import make_directory, user_path
+
+HELP = "show what a run has learnt of each scene"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("workdirs", nargs="+", type=user_path, metavar="WORKDIR", help="of a finished run")
+    add("--out", type=user_path, required=True, help="directory for atlas.html and atlas.json")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ergl_jax.inference import atlas
+    from ergl_jax.inference.atlas_page import write
+
+    surveys = [atlas.survey(*opened(workdir)) for workdir in args.workdirs]
+    out = make_directory(args.out, "--out")
+    agreement = atlas.agreement(surveys)
+    write(out, surveys[0], agreement, runs=[str(workdir) for workdir in args.workdirs])
+    found = surveys[0]
+    accuracy = (found.predicted == found.truth).mean()
+    print(f"{len(found.names)} clips, {100 * accuracy:.1f} % named right")
+    if agreement:
+        print(
+            f"Rank correlation of explanations over {agreement['clips']} pairs of equal answers: "
+            f"events {agreement['events']:.2f}, relations {agreement['relations']:.2f}"
+        )
+    print(f"Wrote {out}/atlas.html and {out}/atlas.json")
+    return 0
+
+
+def opened(workdir):
+    """A finished run's Explainer, and (name, scene, log-mel) of each clip of its test split."""
+    import json
+
+    import tqdm
+    from ml_collections import ConfigDict
+
+    from ergl_jax.datasets import sources
+    from ergl_jax.inference.explain import Explainer
+    from ergl_jax.inference.model import load
+
+    explainer = Explainer(load(workdir / "bundle"))
+    try:
+        config = ConfigDict(json.loads((workdir / "config.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{workdir} is no run's work directory: {error}") from error
+    dataset = sources.open_dataset(config.data)
+    if "test" not in dataset.sizes:
+        raise InputError(f"{workdir}: its dataset {dataset.name!r} has no test split")
+    split = dataset.split("test")
+
+    def clips():
+        for index in tqdm.trange(len(split), desc=str(workdir), unit=" clips"):
+            clip = split[index]
+            yield clip["name"], dataset.scenes[clip["scene"]], clip["log_mel"]
+
+    return explainer, clips()

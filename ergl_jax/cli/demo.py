@@ -1,0 +1,35 @@
+"""Opens a page in the browser: record or upload a sound, see its scene, graph and timeline.
+
+    pip install "ergl_jax[demo]"
+    ergl demo --bundle runs/synthetic/bundle
+
+It listens on this machine alone. Stop it with Ctrl-C.
+"""
+
+import argparse
+
+from ergl_jax.files import user_path
+
+HELP = "record or upload a sound in the browser"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--bundle", type=user_path, required=True, help="directory of a bundle")
+    add("--port", type=int, help="by default the first free one from 7860 on")
+    add("--share", action="store_true", help="through a public address of Gradio's, for 72 hours")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ergl_jax.inference import demo
+    from ergl_jax.inference.model import load
+
+    demo.require_gradio()
+    page = demo.build(load(args.bundle))
+    try:
+        demo.launch(page, port=args.port, share=args.share)
+    except OSError as error:
+        from ergl_jax.errors import InputError
+
+        raise InputError(f"--port={args.port}: {error}") from error
+    return 0
