@@ -7,6 +7,7 @@ import numpy as np
 
 if TYPE_CHECKING:  # what it reads is plain numbers: no need to load JAX for them
     from ergl_jax.inference.explain import Explanation
+    from ergl_jax.inference.fidelity import Curves
 
 HEARD = 0.5  # the probability from which an event counts as heard
 HARDLY = 0.1  # nats; a change below it hardly matters
@@ -22,8 +23,8 @@ def paragraph(explanation: "Explanation") -> str:
         *_nodes(explanation),
         _relations(explanation),
         _without_relations(explanation),
-        explanation.event_curves.sentence,
-        explanation.edge_curves.sentence,
+        fidelity(explanation.event_curves),
+        fidelity(explanation.edge_curves),
         _counterfactual(explanation),
         *(f"Note: {note}." for note in explanation.classification.notes),
     ]
@@ -56,6 +57,11 @@ def signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "−")
 
 
+def fidelity(curves: "Curves") -> str:
+    """The sentence of fidelity curves, its minus signs as all others here."""
+    return curves.sentence.replace(" -", " −")
+
+
 def _number(value: float) -> str:
     return signed(value).removeprefix("+")
 
@@ -73,8 +79,10 @@ def _scene(e: "Explanation") -> list[str]:
     scores = e.opened.scene_logits - e.opened.scene_logits.max()
     shares = np.exp(scores) / np.exp(scores).sum()
     what = "this recording"
-    if len(whole.timeline) > 1:
-        window = whole.timeline[e.window]
+    window = whole.timeline[e.window]
+    # A clip that is a millisecond too long has two windows, and nobody would call them parts.
+    part = window.stop - window.start < 0.99 * (whole.stop - whole.start)
+    if part:
         what = f"{window.start:.1f} to {window.stop:.1f} s of {what}"
     verb = "calls" if e.probability >= 0.5 else "is unsure, and would sooner than anything call"
     scene, runner_up = plain(e.scenes[e.scene]), plain(e.scenes[e.runner_up])
@@ -82,7 +90,7 @@ def _scene(e: "Explanation") -> list[str]:
         f"The model {verb} {what} {scene} ({percent(e.probability)}); "
         f"{runner_up} comes next ({percent(shares[e.runner_up])})."
     ]
-    if len(whole.timeline) > 1:
+    if part:
         likewise = " too" if whole.scene == e.scenes[e.scene] else ""
         found.append(
             f"The whole recording is called {plain(whole.scene)}{likewise} "
@@ -100,12 +108,12 @@ def _heard(e: "Explanation") -> str:
     if not heard:
         best = order[0]
         return (
-            f"It hears no event with a probability of {HEARD} or more: the most probable is "
+            f"The model hears no event with a probability of {HEARD} or more: the most probable is "
             f"“{e.events[best]}” ({probabilities[best]:.2f})."
         )
     if len(heard) == 1:
-        return f"It hears one event: {heard[0]}."
-    return f"It hears {len(heard)} events: {_listed(heard)}."
+        return f"The model hears one event: {heard[0]}."
+    return f"The model hears {len(heard)} events: {_listed(heard)}."
 
 
 def _nodes(e: "Explanation") -> list[str]:
@@ -166,8 +174,8 @@ def _without_relations(e: "Explanation") -> str:
         )
     if abs(change) < HARDLY:
         return (
-            f"Relations hardly matter here: without any, the scene stays {scene}, and its "
-            f"log-odds {told}."
+            f"Taken together, relations hardly matter here: without any the scene stays {scene}, "
+            f"and its log-odds {told}."
         )
     return f"Without any relation the scene stays {scene}, but its log-odds {told}."
 

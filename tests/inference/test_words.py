@@ -1,5 +1,7 @@
 """The paragraph of an explanation: right for none, one and many of everything."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from made_explanations import curves, explanation
@@ -16,7 +18,8 @@ def said(n=4, **changes):
 
 def test_the_scene_and_the_next():
     assert said().startswith(
-        "The model calls this recording metro station (78.6 %); park comes next (17.5 %). It hears"
+        "The model calls this recording metro station (78.6 %); park comes next (17.5 %). "
+        "The model hears "
     )
     unsure = said(scene_logits=[0.1, 0.0, 0.0])
     assert unsure.startswith(
@@ -31,6 +34,14 @@ def test_a_window_of_a_long_recording():
     assert "The whole recording is called metro station too (78.6 %)." in text
     text = said(windows=2, whole={"scenes": {"tram": 0.4, "park": 0.35, "metro_station": 0.25}})
     assert "The whole recording is called tram (40.0 %)." in text
+
+
+def test_a_window_that_is_all_but_the_whole_is_not_called_a_part():
+    one = explanation()
+    timeline = [dataclasses.replace(one.classification.timeline[0], start=x) for x in (0, 0.001)]
+    longer = dataclasses.replace(one.classification, timeline=tuple(timeline), stop=2.001)
+    text = words.paragraph(dataclasses.replace(one, classification=longer))
+    assert "of this recording" not in text and "whole recording" not in text
 
 
 @pytest.mark.parametrize(
@@ -52,18 +63,18 @@ def test_percent(probability, text):
     [
         (
             [0.1, 0.31, 0.2, 0.0],
-            "It hears no event with a probability of 0.5 or more: the most probable is “Music” "
-            "(0.31).",
+            "The model hears no event with a probability of 0.5 or more: the most probable is "
+            "“Music” (0.31).",
         ),
-        ([0.1, 0.3, 0.82, 0.0], "It hears one event: “Chicken, rooster” (0.82)."),
+        ([0.1, 0.3, 0.82, 0.0], "The model hears one event: “Chicken, rooster” (0.82)."),
         (
             [0.6, 0.3, 0.82, 0.0],
-            "It hears 2 events: “Chicken, rooster” (0.82) and “Speech” (0.60).",
+            "The model hears 2 events: “Chicken, rooster” (0.82) and “Speech” (0.60).",
         ),
         (
             [0.6, 0.7, 0.8, 0.9],
-            "It hears 4 events: “Rain” (0.90), “Chicken, rooster” (0.80), “Music” (0.70) and 1 "
-            "more.",
+            "The model hears 4 events: “Rain” (0.90), “Chicken, rooster” (0.80), “Music” (0.70) "
+            "and 1 more.",
         ),
     ],
 )
@@ -146,15 +157,15 @@ def test_a_single_event_relates_to_itself_alone():
             5.44,
             5.441,
             0,
-            "Relations hardly matter here: without any, the scene stays metro station, and its "
-            "log-odds stay at 5.44 nats.",
+            "Taken together, relations hardly matter here: without any the scene stays metro station, "
+            "and its log-odds stay at 5.44 nats.",
         ),
         (
             5.44,
             5.36,
             0,
-            "Relations hardly matter here: without any, the scene stays metro station, and its "
-            "log-odds fall from 5.44 to 5.36 nats.",
+            "Taken together, relations hardly matter here: without any the scene stays metro station, "
+            "and its log-odds fall from 5.44 to 5.36 nats.",
         ),
         (
             5.44,
@@ -182,6 +193,9 @@ def test_fidelity_is_told_of_events_and_of_edges():
     text = said(event_curves=curves("events", 0.5), edge_curves=curves("edges"))
     assert "The order of events is no better than chance: deleting events" in text
     assert "The order of edges is better than chance: deleting edges" in text
+    below = curves("events")
+    below = dataclasses.replace(below, delete={k: x - 5 for k, x in below.delete.items()})
+    assert "leaves −3.97 nats on average, in a random order −3.50." in words.fidelity(below)
 
 
 @pytest.mark.parametrize(
