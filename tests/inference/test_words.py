@@ -157,15 +157,15 @@ def test_a_single_event_relates_to_itself_alone():
             5.44,
             5.441,
             0,
-            "Taken together, relations hardly matter here: without any the scene stays metro station, "
-            "and its log-odds stay at 5.44 nats.",
+            "Taken together, relations hardly matter here: without any the scene stays metro "
+            "station, and its log-odds stay at 5.44 nats.",
         ),
         (
             5.44,
             5.36,
             0,
-            "Taken together, relations hardly matter here: without any the scene stays metro station, "
-            "and its log-odds fall from 5.44 to 5.36 nats.",
+            "Taken together, relations hardly matter here: without any the scene stays metro "
+            "station, and its log-odds fall from 5.44 to 5.36 nats.",
         ),
         (
             5.44,
