@@ -20,7 +20,7 @@ def read_audio(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
 
 
 def stream_audio(path: str | os.PathLike, sample_rate: int) -> Iterator[np.ndarray]:
-    """Decodes a recording (WAV, FLAC, OGG, MP3 and whatever else libsndfile reads) bit by bit.
+    """Decodes a recording (WAV, FLAC, OGG, MP3 and whatever else libsndfile reads) in blocks.
 
     Channels are averaged, then resampled (soxr, HQ) where the file's rate is another. Memory does
     not grow with the recording's length.
@@ -41,7 +41,7 @@ def stream_audio(path: str | os.PathLike, sample_rate: int) -> Iterator[np.ndarr
         with open(path, "rb") as file:
             if not os.fstat(file.fileno()).st_size:
                 raise InputError(f"{path}: the file is empty (0 bytes)")
-            with soundfile.SoundFile(file) as sound:
+            with _Sequential(file) as sound:
                 yield from _resampled(path, sound, sample_rate)
     except OSError as error:
         raise InputError(f"{path}: can't be opened: {error.strerror or error}") from error
@@ -52,6 +52,17 @@ def stream_audio(path: str | os.PathLike, sample_rate: int) -> Iterator[np.ndarr
         raise InputError(f"{path}: can't be decoded as audio: {reason}") from error
     except TypeError as error:  # soundfile's answer to a name that ends in .raw
         raise InputError(f"{path}: headerless (raw) audio; convert it to WAV") from error
+
+
+class _Sequential(soundfile.SoundFile):
+    """A file that is read from its start to its end.
+
+    After each block soundfile seeks to where it already is, and libsndfile (1.2.2) then spoils the
+    last samples of an Opus file. What can't be sought is left alone.
+    """
+
+    def seekable(self) -> bool:
+        return False
 
 
 def _resampled(path, sound: soundfile.SoundFile, sample_rate: int) -> Iterator[np.ndarray]:

@@ -12,6 +12,7 @@ import argparse
 import csv
 import glob
 import json
+import os
 import sys
 
 from ergl_jax.errors import InputError
@@ -71,14 +72,19 @@ def expand(patterns: list[str]) -> list[str]:
     for pattern in patterns:
         path = user_path(pattern)
         if path.is_dir():
-            inside = [each for each in sorted(path.iterdir()) if each.suffix.lower() in SUFFIXES]
+            inside = [
+                each
+                for each in sorted(path.iterdir())
+                if each.suffix.lower() in SUFFIXES and not each.is_dir()
+            ]
             if not inside:
                 raise InputError(f"{path} holds no audio file ({', '.join(SUFFIXES)})")
             found += map(str, inside)
         elif path.exists():
             found.append(str(path))
         else:
-            found += sorted(glob.glob(str(path), recursive=True)) or [str(path)]
+            matches = sorted(glob.glob(str(path), recursive=True))
+            found += [match for match in matches if not os.path.isdir(match)] or [str(path)]
     return found
 
 

@@ -167,12 +167,17 @@ def load(directory: Path) -> Bundle:
             raise InputError(
                 f"{directory / CONFIG}: this version can't reproduce the front end {front_end}"
             )
-        if not 0 < bundle.temperature < math.inf:
+        for field in ("clip_seconds", "temperature"):
+            if not 0 < (value := getattr(bundle, field)) < math.inf:
+                raise InputError(f"{directory / CONFIG}: {field}={value} must be positive")
+        if bundle.pad not in ("zero", "repeat"):
             raise InputError(
-                f"{directory / CONFIG}: temperature={bundle.temperature} must be positive"
+                f'{directory / CONFIG}: pad={bundle.pad!r} is neither "zero" nor "repeat"'
             )
         _check_weights(bundle, flat, directory / WEIGHTS)
-    except (KeyError, TypeError, AttributeError) as error:
+    except InputError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         raise InputError(f"{directory / CONFIG} lacks or misspells a field: {error}") from error
     return bundle
 

@@ -6,6 +6,7 @@ Shapes: L samples of a recording, W windows of it, B windows of a batch, n event
 import dataclasses
 import functools
 import itertools
+import numbers
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ from ergl_jax.inference.bundle import Bundle
 
 BATCH_SIZE = 8
 SILENCE = 1e-5  # a peak below -100 dB of full scale
+HIGHEST_RATE = 10_000_000  # Hz; the resampler never ends on what is no rate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,8 +200,8 @@ def waveform_blocks(
     samples = np.asarray(recording)
     if sample_rate is None:
         raise InputError("samples without a rate: say classify(samples, sample_rate=HZ)")
-    if not sample_rate > 0:
-        raise InputError(f"sample_rate={sample_rate} must be positive")
+    if not isinstance(sample_rate, numbers.Real) or not 1 <= sample_rate <= HIGHEST_RATE:
+        raise InputError(f"sample_rate={sample_rate!r} must be a number of Hz, 1 to {HIGHEST_RATE}")
     if samples.ndim not in (1, 2) or not samples.size or samples.shape[-1] > len(samples):
         raise InputError(
             f"samples are (L,) or (L, channels) and not empty, not {samples.shape}: transpose "
