@@ -30,14 +30,14 @@ def build(model: Model):
 
     def answer(path: str | None):
         if path is None:
-            raise gr.Error("record or upload something first")
+            raise gr.Error("record or upload something first", print_exception=False)
         try:
             if explainer is None:
                 result = model.classify(path)
                 return dict(result.scenes), str(result), None, None
             explanation = explainer(path)
         except InputError as error:
-            raise gr.Error(str(error)) from error
+            raise gr.Error(str(error), print_exception=False) from error
         result = explanation.classification
         front_end = model.bundle.front_end
         return (
