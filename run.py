@@ -11,6 +11,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from ergl_jax.cache import use_compilation_cache
 from ergl_jax.cpu import use_cores
 from ergl_jax.errors import command
 from ergl_jax.files import user_path
@@ -48,6 +49,7 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax tells much at INFO
     config = CONFIG.value
     use_cores(config.train.batch_size)
+    use_compilation_cache()
     name = WORKDIR.value or f"runs/{config.data.source}-{config.model.name}"
     workdir = user_path(name)
     print(f"{MODE.value} in {workdir} on {jax.device_count()} {jax.default_backend()} device(s)")

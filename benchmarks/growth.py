@@ -9,7 +9,7 @@ tokens of noise, as many as Cnn14 makes of the clip; `whole` is a setting's mode
 Each row runs in a process of its own, by the Trainer, compiled ahead of time; devices are virtual
 ones of the CPU, which share its cores. Memory, of all devices, is the larger of what XLA plans for
 temporaries and, on CPU, of what the process grows by in a step. A row that plans for more than is
-free is not run. Prints a Markdown table.
+free is not run, and its plan is shown. Prints a Markdown table.
 """
 
 import argparse
@@ -31,7 +31,7 @@ SWEEPS = {
 
 
 def measure(spec: dict) -> dict:
-    """Seconds of a step (median) and its bytes, or "error"; a process's whole work."""
+    """Seconds of a step (median) or "error", and its bytes; a process's whole work."""
     import jax
     import numpy as np
 
@@ -78,7 +78,7 @@ def measure(spec: dict) -> dict:
     step = trainer._step.lower(state, data).compile()
     planned = step.memory_analysis().temp_size_in_bytes * spec["devices"]
     if not gpu and planned > (free := available()):
-        return {"error": f"not run: {planned / 1e9:.1f} GB of {free / 1e9:.1f} GB free"}
+        return {"error": f"not run: {free / 1e9:.1f} GB free", "bytes": planned}
 
     def call():
         nonlocal state
@@ -125,7 +125,8 @@ def rows_of(sweep: str, values: list[int], spec: dict) -> list[list]:
         found = in_a_process(spec | {sweep: value})
         print(f"{sweep} {value}: {found}", file=sys.stderr, flush=True)
         if "error" in found:
-            rows.append([sweep, value, found["error"], "", "", ""])
+            plan = f"{found['bytes'] / 1e6:.1f} MB" if "bytes" in found else ""
+            rows.append([sweep, value, found["error"], "", plan, ""])
             continue
         time, size = found["seconds"], found["bytes"]
         ratios = [f"{time / last[0]:.2f}", f"{size / last[1]:.2f}"] if last else ["", ""]

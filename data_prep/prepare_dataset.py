@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from ergl_jax.audio import FRONT_ENDS, get_front_end
+from ergl_jax.cache import use_compilation_cache
 from ergl_jax.datasets import builder, manifest, splits, tut2018
 from ergl_jax.errors import InputError, command
 
@@ -88,6 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     corpus = _corpus(args)
     if args.manifest_only:
         return 0
+    use_compilation_cache()
     dataset = builder.prepare(
         splits.hold_out_groups(corpus, args.validation_fraction, args.validation_seed),
         data_dir=args.data_dir,

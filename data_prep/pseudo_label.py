@@ -17,6 +17,7 @@ if __name__ == "__main__":
 import argparse
 import sys
 
+from ergl_jax.cache import use_compilation_cache
 from ergl_jax.cpu import use_cores
 from ergl_jax.errors import command
 from ergl_jax.files import user_path
@@ -57,6 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     args = _parser().parse_args(argv)
     use_cores(args.batch_size)
+    use_compilation_cache()
     bundle = bundles.load(args.bundle)
     failures = pseudo_labels.label(
         bundle,

@@ -14,6 +14,7 @@ ROOMS = {
     "errors": set(),
     "files": {"errors"},
     "cpu": set(),
+    "cache": set(),
     "downloads": {"files", "errors"},
     "labels": set(),
     "audio": {"errors"},

@@ -11,6 +11,7 @@ import numpy as np
 from ergl_jax.errors import InputError
 
 MIN_POWER = 1e-10  # the floor under the logarithm: silence is -100 dB
+BLOCK_FRAMES = 256  # of all clips, that `log_mel` transforms at a time on CPU
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ def log_mel(waveform: jax.Array, front_end: FrontEnd) -> jax.Array:
 
     Centred frames with reflect padding, power spectrum, Slaney mel filters, and
     10 log10(max(power, 1e-10)) with no limit below the loudest bin. Each new shape compiles once.
+    Not for jax.vmap, nor for a batch that the partitioner shares out: jax.shard_map does that.
 
     Args:
       waveform: (B, L) floating point at the front end's sample rate, full scale 1.
@@ -115,8 +117,28 @@ def log_mel(waveform: jax.Array, front_end: FrontEnd) -> jax.Array:
         )
     half = n_fft // 2
     padded = jnp.pad(waveform.astype(jnp.float32), ((0, 0), (half, half)), mode="reflect")
-    # A strided convolution, as in PANNs' own code: in quiet bands under loud ones a float32 FFT
-    # is up to 6e-4 dB off, this 1.4e-4 (benchmarks/RESULTS.md, "Equivalence").
+    mel = _mel_power(padded, front_end)
+    return 10.0 * jnp.log10(jnp.maximum(mel, MIN_POWER))
+
+
+# A float32 FFT is no choice anywhere: in quiet bands under loud ones it is up to 6e-4 dB off.
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _mel_power(padded: jax.Array, front_end: FrontEnd) -> jax.Array:
+    """The padded waveforms (B, L + n_fft) -> mel power (B, F, M), as suits where it runs."""
+    by_fft, by_convolution = (
+        functools.partial(way, front_end=front_end) for way in (_by_fft, _by_convolution)
+    )
+    return jax.lax.platform_dependent(padded, cpu=by_fft, default=by_convolution)
+
+
+@_mel_power.defjvp
+def _mel_power_jvp(front_end: FrontEnd, primals: tuple, tangents: tuple) -> tuple:
+    # JAX would differentiate `_by_fft` outside of its float64.
+    return jax.jvp(functools.partial(_by_convolution, front_end=front_end), primals, tangents)
+
+
+def _by_convolution(padded: jax.Array, front_end: FrontEnd) -> jax.Array:
+    """For GPU and TPU, where products are cheap and float64 is dear: sums like PANNs' own."""
     # Accelerators compute at lower precision than float32 unless told otherwise.
     spectrum = jax.lax.conv_general_dilated(
         padded[:, :, None],  # (B, L + n_fft, 1)
@@ -127,8 +149,30 @@ def log_mel(waveform: jax.Array, front_end: FrontEnd) -> jax.Array:
         precision=jax.lax.Precision.HIGHEST,
     )  # (B, F, 2 * (n_fft // 2 + 1))
     real, imaginary = jnp.split(spectrum, 2, axis=-1)
-    power = real**2 + imaginary**2
-    mel = jnp.matmul(
-        power, mel_filters(front_end), precision=jax.lax.Precision.HIGHEST
-    )  # (B, F, M)
-    return 10.0 * jnp.log10(jnp.maximum(mel, MIN_POWER))
+    return jnp.matmul(
+        real**2 + imaginary**2, mel_filters(front_end), precision=jax.lax.Precision.HIGHEST
+    )
+
+
+def _by_fft(padded: jax.Array, front_end: FrontEnd) -> jax.Array:
+    """For CPU: an FFT in float64, in turns of few enough frames that the cache holds them."""
+    batch, n_fft, hop = padded.shape[0], front_end.n_fft, front_end.hop
+    frames, hops = 1 + (padded.shape[1] - n_fft) // hop, -(-n_fft // hop)  # a frame spans `hops`
+    each = min(frames, max(1, BLOCK_FRAMES // batch))
+    turns = -(-frames // each)
+    missing = hop * (turns * each + hops - 1) - padded.shape[1]
+    padded = jnp.pad(padded, ((0, 0), (0, max(0, missing))))
+
+    def turn(start: jax.Array) -> jax.Array:
+        rows = jax.lax.dynamic_slice_in_dim(padded, start, hop * (each + hops - 1), axis=1)
+        rows = rows.reshape(batch, each + hops - 1, hop)
+        parts = [rows[:, at : at + each] for at in range(hops)]
+        framed = jnp.concatenate(parts, axis=-1)[..., :n_fft]  # (B, each, n_fft)
+        with jax.enable_x64(True):
+            spectrum = jnp.fft.rfft(framed.astype(jnp.float64) * window(front_end))
+            power = (spectrum.real**2 + spectrum.imag**2).astype(jnp.float32)
+        return jnp.matmul(power, mel_filters(front_end))  # (B, each, M)
+
+    starts = np.arange(turns, dtype=np.int32) * (hop * each)
+    mel = jnp.moveaxis(jax.lax.map(turn, starts), 0, 1)  # (B, turns, each, M)
+    return mel.reshape(batch, turns * each, -1)[:, :frames]

@@ -32,6 +32,10 @@ class Tagger:
             output = model.apply(variables, log_mel(waveforms, bundle.front_end), train=False)
             return nn.sigmoid(output.event_logits)
 
+        # Mapped by hand: the partitioner would gather all clips on each device for log_mel's FFT.
+        run = jax.shard_map(
+            run, mesh=mesh, in_specs=(whole.spec, shared.spec), out_specs=shared.spec
+        )
         self._run = jax.jit(run, in_shardings=(whole, shared), out_shardings=shared)
 
     def __call__(self, waveforms: np.ndarray) -> jax.Array:

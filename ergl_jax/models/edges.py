@@ -5,12 +5,37 @@ receives from event j.
 """
 
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ergl_jax.models.layers import he_uniform
+
+MOST_LOGITS = 2**29  # of an attention at a time, 2 GiB: 25 events at a batch of 512 are below
+
+
+def in_blocks(f: Callable, x: jax.Array | tuple, logits: int) -> jax.Array:
+    """f(x), of arrays (B, N, ...), in blocks along N that each make MOST_LOGITS logits or fewer.
+
+    `logits` is how many all of x makes. Where that is too many, blocks are computed one after the
+    other, and again in the backward pass, which otherwise would keep the logits of all.
+    """
+    length, blocks = jax.tree.leaves(x)[0].shape[1], -(-logits // MOST_LOGITS)
+    if blocks == 1:
+        return f(x)
+    size = max(1, length // blocks)
+    blocks = -(-length // size)
+
+    def split(x: jax.Array) -> jax.Array:
+        x = jnp.pad(x, ((0, 0), (0, blocks * size - length)) + ((0, 0),) * (x.ndim - 2))
+        return jnp.moveaxis(x.reshape(x.shape[0], blocks, size, *x.shape[2:]), 1, 0)
+
+    # A loop keeps the compiler from computing a block once for both passes.
+    y = jax.lax.map(jax.checkpoint(f, prevent_cse=False), jax.tree.map(split, x))
+    y = jnp.moveaxis(y, 0, 1)
+    return y.reshape(y.shape[0], blocks * size, *y.shape[3:])[:, :length]
 
 
 class _Projections(nn.Module):
@@ -45,8 +70,12 @@ class NodeContext(nn.Module):
         """(B, n, T, C) -> S of that shape: S_i = softmax(v_i Wq (v_all Wk)' / sqrt(C)) v_all Wv."""
         batch, events, tokens, channels = v.shape
         query, key, value = _Projections(self.dtype)(v.reshape(batch, events * tokens, channels))
-        attention = _softmax(jnp.einsum("bqc,bkc->bqk", query, key))
-        s = jnp.einsum("bqk,bkc->bqc", attention.astype(self.dtype), value)
+
+        def attend(query: jax.Array) -> jax.Array:
+            attention = _softmax(jnp.einsum("bqc,bkc->bqk", query, key))
+            return jnp.einsum("bqk,bkc->bqc", attention.astype(self.dtype), value)
+
+        s = in_blocks(attend, query, batch * (events * tokens) ** 2)
         return s.reshape(v.shape)
 
 
@@ -63,11 +92,17 @@ class NodePairs(nn.Module):
     @nn.compact
     def __call__(self, s: jax.Array) -> jax.Array:
         """(B, n, T, C) -> (B, n, n, C)."""
+        batch, events, tokens, _ = s.shape
         query, key, value = _Projections(self.dtype)(s)
-        # j asks, i answers. In the order in which the product comes: no transposition.
-        logits = jnp.einsum("bjqc,bikc->bjqik", query, key)
-        attention = _softmax(logits).mean(axis=2)  # (B, n, n, T), j before i
-        return jnp.einsum("bjik,bikc->bijc", attention.astype(self.dtype), value)
+
+        def receive(x: tuple[jax.Array, jax.Array]) -> jax.Array:
+            key, value = x
+            # j asks, i answers. In the order in which the product comes: no transposition.
+            logits = jnp.einsum("bjqc,bikc->bjqik", query, key)
+            attention = _softmax(logits).mean(axis=2)  # (B, n, i, T), j before i
+            return jnp.einsum("bjik,bikc->bijc", attention.astype(self.dtype), value)
+
+        return in_blocks(receive, (key, value), batch * (events * tokens) ** 2)
 
 
 class EdgeLearning(nn.Module):

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ergl_jax.errors import InputError
 from ergl_jax.training.losses import losses
@@ -55,9 +56,17 @@ def replicate(tree: Tree) -> Tree:
     return jax.pmap(lambda _, x: x, in_axes=(0, None), axis_name=AXIS)(devices, tree)
 
 
+def shard(tree: Tree) -> Tree:
+    """Host arrays (d, ...) on the local devices, a slice each: a transfer that says so."""
+    mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
+
+
 def unreplicate(tree: Tree) -> Tree:
     """The first device's copy, as numpy arrays."""
-    return jax.device_get(jax.tree.map(lambda x: x[0], tree))
+    # By its shard: to index the whole array is a program and a transfer for each leaf.
+    first = jax.device_get(jax.tree.map(lambda x: x.addressable_shards[0].data, tree))
+    return jax.tree.map(lambda x: x.reshape(x.shape[1:]), first)
 
 
 def stack(each: list[dict]) -> dict[str, np.ndarray]:
@@ -161,7 +170,8 @@ class Trainer:
         if scan is None:
             scan = jax.default_backend() != "cpu"
         if scan:
-            state, metrics = self._scan(state, data, indices)
+            # One transfer there, and one back for the metrics: none in between.
+            state, metrics = self._scan(state, data, shard(indices))
             return state, unreplicate(metrics)
         each = []
         for number in range(indices.shape[1]):

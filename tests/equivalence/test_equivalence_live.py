@@ -92,10 +92,14 @@ def test_log_mel_of_real_recordings(front_end):
         compare.assert_equal(name, {"log-mel/log-mel": tensor}, {"log-mel/log-mel": want}, other)
     error = np.abs(ours - theirs)
     assert np.mean(error > 1e-4) < 2e-5  # measured: 6e-6
-    # From the truth ours is 1.4e-4 at most and theirs 1.1e-4; where they err to either side, the
-    # two add up: 2.0e-4 in panns_32k. In paper and panns_16k they do less: 1.2e-4 and 1.4e-4.
-    assert error.max() < (2.5e-4 if front_end.name == "panns_32k" else 2e-4)
-    assert np.abs(ours - truth).max() < 2e-4
+    # On a CPU ours is float64 rounded once. By convolution, as elsewhere, it is 1.4e-4 off at most;
+    # where ours and theirs err to either side, the two add up: 2.0e-4 in panns_32k.
+    if jax.default_backend() == "cpu":
+        assert error.max() < 1.5e-4
+        assert np.abs(ours - truth).max() < 3e-5
+    else:
+        assert error.max() < (2.5e-4 if front_end.name == "panns_32k" else 2e-4)
+        assert np.abs(ours - truth).max() < 2e-4
 
 
 # Full size

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from ergl_jax.models.edges import EdgeLearning, NodeContext, NodePairs
+from ergl_jax.models import edges as edges_module
+from ergl_jax.models.edges import MOST_LOGITS, EdgeLearning, NodeContext, NodePairs
+from ergl_jax.models.ergl import GraphHead
 from ergl_jax.models.gated_gcn import GatedGCNLayer
 
 CLIPS, EVENTS, TOKENS, CHANNELS = 2, 4, 3, 5
@@ -126,6 +128,73 @@ def test_clips_do_not_meet():
     changed = EdgeLearning().apply({"params": params}, np.stack([v[0], 3.0 - v[1]]))
     np.testing.assert_array_equal(both[0], changed[0])
     assert np.abs(both[1] - changed[1]).max() > 0.1
+
+
+@pytest.mark.parametrize("most", [1, 100, 150, 287])
+def test_blocks_change_nothing(most, monkeypatch):
+    """From a receiver or a token at a time to two blocks, of which one is short; 288 are all."""
+    v = draw(0, CLIPS, EVENTS, TOKENS, CHANNELS)
+    params = {"ncm": {"_Projections_0": projections(1)}, "nnm": {"_Projections_0": projections(4)}}
+    params = jax.tree.map(lambda x: x / 2, params)  # sharp attention would magnify rounding
+    weights = draw(9, CLIPS, EVENTS, EVENTS, CHANNELS)
+
+    def found(most):
+        monkeypatch.setattr(edges_module, "MOST_LOGITS", most)
+
+        def loss(params, v):
+            edges = EdgeLearning().apply({"params": params}, v)
+            return (weights * edges).sum(), edges
+
+        program = jax.make_jaxpr(loss)(params, v)
+        gradients, edges = jax.grad(loss, argnums=(0, 1), has_aux=True)(params, v)
+        return str(program).count("remat"), edges, gradients
+
+    assert CLIPS * (EVENTS * TOKENS) ** 2 == 288
+    none, *whole = found(288)
+    some, *blocked = found(most)
+    assert (none, some > 0) == (0, True)
+
+    def close(one, other):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6 * np.abs(other).max())
+
+    jax.tree.map(close, blocked, whole)
+
+
+def test_the_papers_size_is_one_block():
+    assert 512 * (25 * 31) ** 2 < MOST_LOGITS
+
+
+def test_blocks_are_permuted_with_the_events(monkeypatch):
+    monkeypatch.setattr(edges_module, "MOST_LOGITS", 100)
+    v, order = draw(0, CLIPS, EVENTS, TOKENS, CHANNELS), np.array([2, 0, 3, 1])
+    params = {"ncm": {"_Projections_0": projections(1)}, "nnm": {"_Projections_0": projections(4)}}
+    edges, moved = (EdgeLearning().apply({"params": params}, x) for x in (v, v[:, order]))
+    np.testing.assert_allclose(moved, edges[:, order][:, :, order], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("events", "gigabytes"), [(100, 8), (400, 60)])
+def test_a_batch_of_64_fits_a_card_by_plan(events, gigabytes):
+    """The head's gradient; the CPU's plan, from which a GPU's may differ. Whole: 15 and 234 GB."""
+    head = GraphHead(num_scenes=10)
+    v = jax.ShapeDtypeStruct((64, events, 31, 64), jnp.float32)
+    variables = jax.eval_shape(
+        lambda: head.init(jax.random.key(0), jnp.zeros(v.shape), train=False)
+    )
+
+    @jax.jit
+    def gradient(variables, v):
+        def loss(params, v):
+            rngs = {"dropout": jax.random.key(0)}
+            output, _ = head.apply(
+                variables | {"params": params}, v, train=True, rngs=rngs, mutable="batch_stats"
+            )
+            return (output.scene_logits**2).sum() + (output.event_logits**2).sum()
+
+        return jax.grad(loss, argnums=(0, 1))(variables["params"], v)
+
+    plan = gradient.lower(variables, v).compile().memory_analysis()
+    needed = plan.temp_size_in_bytes + plan.argument_size_in_bytes + plan.output_size_in_bytes
+    assert needed < gigabytes * 1e9
 
 
 def test_bfloat16_stays_near_float32():

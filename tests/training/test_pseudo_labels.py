@@ -332,6 +332,8 @@ rows = np.load(sys.argv[2])
 result = tagger(rows)
 assert len(jax.devices()) == 8 and tagger.batch_size == 8
 assert {shard.data.shape for shard in result.addressable_shards} == {(1, 527)}
+program = tagger._run.lower(tagger._variables, rows).compile().as_text()
+assert "fft(" in program and "all-gather" not in program
 np.save(sys.argv[3], result)
 """
 

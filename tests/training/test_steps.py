@@ -120,7 +120,10 @@ def measure():
         steps.check_batch_size(12)
     except InputError as error:
         found["refusal"] = np.array(str(error))
-    return found | {"coin": steps.stack(each)["loss"]}
+    data, indices = steps.replicate(batch), np.tile(np.arange(8), (3, 1))
+    with jax.transfer_guard("disallow"):
+        _, metrics = coin.epoch(state, data, indices, scan=True)
+    return found | {"coin": steps.stack(each)["loss"], "guarded": metrics["loss"]}
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +180,9 @@ class TestEightDevices:
         distance = np.abs(curves[1]["coin"][:, None] - COIN_LOSSES).min(axis=1)
         assert (distance > 1e-3).sum() >= 6
 
+    def test_scan_an_epoch_without_a_transfer(self, curves):
+        assert curves[1]["guarded"].shape == (3,)
+
     def test_refuse_a_batch_that_does_not_divide(self, curves):
         assert "train.batch_size=12 does not divide by 8 devices" in str(curves[1]["refusal"])
 
@@ -218,6 +224,21 @@ def test_one_scan_equals_step_by_step(toy):
         found.append((steps.unreplicate(state), metrics))
     close(*found)
     assert found[0][0].step == 6
+
+
+def test_a_scanned_epoch_makes_no_transfer_of_its_own(toy):
+    """Under JAX's guard, which lets only `device_put` and `device_get` pass."""
+    mechanics, start, data = toy
+    state, data = steps.replicate(start), steps.replicate(data)
+    indices = schedule(6, 8)
+    with jax.transfer_guard("disallow"):
+        # The guard is awake, also on a CPU: indices from the host would be a transfer.
+        with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+            mechanics._scan(state, data, steps.local_share(indices))
+        state, metrics = mechanics.epoch(state, data, indices, scan=True)
+        state, metrics = mechanics.epoch(state, data, indices, scan=True)
+    assert metrics["loss"].shape == (6,)
+    assert steps.unreplicate(state).step == 12
 
 
 def test_batches_from_the_host_equal_resident_ones(toy):
