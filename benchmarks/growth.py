@@ -37,7 +37,7 @@ def measure(spec: dict) -> dict:
 
     jax.config.update("jax_num_cpu_devices", spec["devices"])
     from ergl_jax import models
-    from ergl_jax.models.ergl import GraphHead
+    from ergl_jax.models.ergl import GraphHead, GraphReadout
     from ergl_jax.training import optimizer, steps
 
     gpu = jax.default_backend() == "gpu"
@@ -48,13 +48,15 @@ def measure(spec: dict) -> dict:
     frames = 100 * spec["seconds"] + 1
     rng, batch = np.random.default_rng(0), spec["batch"]
     if spec["model"] == "head":
-        model = GraphHead(
+        dtype = models.DTYPES[config.model.compute_dtype]
+        readout = GraphReadout(
             setting.scenes,
             gcn_layers=spec["layers"],
             dropout=config.model.dropout,
             axis_name=steps.AXIS,
-            dtype=models.DTYPES[config.model.compute_dtype],
+            dtype=dtype,
         )
+        model = GraphHead(readout, dtype=dtype)
         tokens = spec["tokens"] or frames // 32
         shape = (spec["events"], tokens, config.model.channels)
         x = np.maximum(rng.standard_normal((batch, *shape)), 0)

@@ -8,6 +8,7 @@ import argparse
 import importlib
 
 import ergl_jax
+from ergl_jax.cache import use_compilation_cache
 from ergl_jax.errors import command
 
 COMMANDS = ("classify", "atlas", "demo")
@@ -28,4 +29,5 @@ def main(argv: list[str] | None = None) -> int:
         module.add_arguments(subparser)
         subparser.set_defaults(run=module.run)
     args = parser.parse_args(argv)
+    use_compilation_cache()
     return args.run(args)
