@@ -3,13 +3,14 @@
 Lengths of the graph are in inches; n events, T tokens, F frames, M mel bins.
 """
 
+import functools
 import io
 import math
 import textwrap
 from pathlib import Path
 
 import librosa
-import matplotlib
+import matplotlib.font_manager
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
@@ -63,9 +64,19 @@ def svg(figure: Figure) -> str:
 
 def label(name: str, width: int = 0) -> str:
     """A name as it is drawn: on one line, or wrapped at `width` characters; never mathematics."""
-    name = textwrap.shorten(name, 60, placeholder=" …") if " " in name else name
-    name = (name if len(name) <= 60 else name[:59] + "…").replace("$", r"\$")
+    name = " ".join(name.split())
+    name = name if len(name) <= 60 else name[:59] + "…"
+    # Matplotlib warns of each character that its font lacks.
+    name = "".join(c if ord(c) in _drawable() else "\ufffd" for c in name).replace("$", r"\$")
     return "\n".join(textwrap.wrap(name, width)) if width else name
+
+
+@functools.cache
+def _drawable() -> frozenset[int]:
+    """The characters of Matplotlib's font."""
+    with matplotlib.rc_context(STYLE):
+        found = matplotlib.font_manager.findfont(matplotlib.font_manager.FontProperties())
+    return frozenset(matplotlib.font_manager.get_font(found).get_charmap())
 
 
 def matrix(explanation: Explanation) -> Figure:

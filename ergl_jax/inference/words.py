@@ -22,10 +22,10 @@ def paragraph(explanation: "Explanation") -> str:
         _heard(explanation),
         *_nodes(explanation),
         _relations(explanation),
-        _without_relations(explanation),
+        without_relations(explanation),
         fidelity(explanation.event_curves),
         fidelity(explanation.edge_curves),
-        _counterfactual(explanation),
+        counterfactual(explanation),
         *(f"Note: {note}." for note in explanation.classification.notes),
     ]
     return " ".join(sentences)
@@ -160,7 +160,8 @@ def _relations(e: "Explanation") -> str:
     return f"The strongest relations are {_listed(strongest)}."
 
 
-def _without_relations(e: "Explanation") -> str:
+def without_relations(e: "Explanation") -> str:
+    """What removing all relations does to the scene, a sentence."""
     scene, before, after = plain(e.scenes[e.scene]), e.log_odds, e.log_odds_without_edges
     change = after - before
     if abs(change) < NOTHING:
@@ -180,7 +181,8 @@ def _without_relations(e: "Explanation") -> str:
     return f"Without any relation the scene stays {scene}, but its log-odds {told}."
 
 
-def _counterfactual(e: "Explanation") -> str:
+def counterfactual(e: "Explanation") -> str:
+    """Which events the scene hangs on, a sentence."""
     found = e.counterfactual
     if found is None:
         return (

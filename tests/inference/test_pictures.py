@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 import pytest
 from made_explanations import FRONT_END, LONGEST, explanation
+from matplotlib import colors
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.transforms import Bbox
 from PIL import Image
@@ -82,7 +83,7 @@ def test_arrows_lead_from_sender_to_receiver_and_are_coloured_by_sign():
     assert np.allclose(strong._posA_posB, [places[3], places[1]])
     assert np.allclose(weak._posA_posB, [places[1], places[3]])
     assert strong.get_linewidth() > weak.get_linewidth()
-    colours = [pictures.matplotlib.colors.to_hex(a.get_edgecolor()) for a in (strong, weak)]
+    colours = [colors.to_hex(a.get_edgecolor()) for a in (strong, weak)]
     assert colours == [pictures.ADDS, pictures.TAKES]
     middles = [a.get_path().vertices[1] for a in (strong, weak)]
     assert not np.allclose(*middles)  # there and back apart
@@ -178,7 +179,7 @@ def test_curves_show_all_orders():
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_hostile_names_are_drawn_as_they_are(name, tmp_path):
-    events = ("$\\frac{", '"><script>alert(1)</script>', "x" * 500, "a $b$ c")
+    events = ("$\\frac{", '"><script>alert(1)</script>', "x" * 500, "a $b$ c\x07 犬\n")
     figure = DRAWN[name](explanation(4, events=events, scenes=("$x", "y$", "z")))
     path = tmp_path / f"{name}.svg"
     pictures.save(figure, path)

@@ -1,0 +1,49 @@
+"""Explains why a recording is called what it is.
+
+    ergl explain clip.wav --bundle runs/synthetic/bundle --out explained
+
+Writes into --out a page to read and listen to (explanation.html), its pictures as PNG and SVG, its
+numbers (explanation.json) and the graph for other programs (graph.graphml), and prints a summary.
+Of a recording longer than the bundle's clips it explains the window that speaks most for its scene.
+"""
+
+import argparse
+import sys
+
+from ergl_jax.files import make_directory, user_path
+
+HELP = "explain the scene of a recording: a page, pictures, numbers"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("recording", type=user_path, metavar="CLIP", help="an audio file")
+    add("--bundle", type=user_path, required=True, help="directory of a bundle of an ERGL")
+    add("--out", type=user_path, required=True, metavar="DIR", help="directory to write into")
+    add(
+        "--method",
+        choices=("gradient", "integrated"),
+        default="gradient",
+        help="how contributions are measured (default: gradient, times input)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    make_directory(args.out, "--out")  # before what takes long
+
+    from ergl_jax.inference import report, words
+    from ergl_jax.inference.explain import Explainer
+    from ergl_jax.inference.model import load
+
+    model = load(args.bundle)
+    explanation = Explainer(model)(args.recording, method=args.method)
+    page = report.write(explanation, model.bundle, args.out)
+    _print(words.paragraph(explanation))
+    _print(f"page: {page}")
+    return 0
+
+
+def _print(text: str) -> None:
+    """Arrows, quotes and strange file names as far as the terminal can show them."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding), flush=True)
