@@ -10,7 +10,7 @@ import importlib
 import ergl_jax
 from ergl_jax.errors import command
 
-COMMANDS = ("classify",)
+COMMANDS = ("classify", "export", "doctor")
 
 
 @command
