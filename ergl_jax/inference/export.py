@@ -9,6 +9,8 @@ StableHLO runs on CPU, CUDA and TPU, and needs neither the bundle nor ergl_jax:
     found["scene_probabilities"]  # (B, scenes)
     found["event_probabilities"]  # (B, n), of a model that has events
 
+How long newer versions of JAX read such a file, JAX decides: keep the bundle, and export it again.
+
 ONNX has the same names: `onnxruntime.InferenceSession("model.onnx").run(None, {"log_mel": ...})`.
 """
 
