@@ -11,7 +11,7 @@ import ergl_jax
 from ergl_jax.cache import use_compilation_cache
 from ergl_jax.errors import command
 
-COMMANDS = ("classify", "explain", "atlas", "demo")
+COMMANDS = ("classify", "explain", "atlas", "export", "demo", "doctor")
 
 
 @command
