@@ -119,6 +119,7 @@ def page(explanation: Explanation, bundle: Bundle, figures: dict[str, Figure]) -
                 for i, j in e.relations()[:LISTED_RELATIONS]
             ],
             pictures=inline,
+            inches={name: figures[name].get_figwidth() for name in inline},
             audio=_wav(e.waveform, e.sample_rate),
             data=data,
             style=Markup(_template_file("explanation.css")),
