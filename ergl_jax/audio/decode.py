@@ -133,11 +133,12 @@ def windows(waveform: np.ndarray, length: int, pad: str = "zero") -> np.ndarray:
 
 
 def stream_windows(
-    blocks: Iterable[np.ndarray], length: int, pad: str = "zero"
+    blocks: Iterable[np.ndarray], length: int, pad: str = "zero", *, least: int = 1
 ) -> Iterator[tuple[int, np.ndarray]]:
     """The windows of `windows` from a recording in blocks, each as soon as it is there.
 
-    Yields (start, window): the sample that it begins with, and (length,).
+    Yields (start, window): the sample that it begins with, and (length,). What is left at the end
+    of a longer recording gets a window from `least` samples on.
     """
     rest, start = np.zeros(0, np.float32), 0  # `start`: the sample that `rest` begins with
     tail = rest  # the window before `rest`
@@ -146,9 +147,9 @@ def stream_windows(
         while len(rest) >= length:
             yield start, rest[:length]
             tail, rest, start = rest[:length], rest[length:], start + length
-    if len(rest) and len(tail):  # overlaps the one before
+    if len(tail) and len(rest) >= least:  # overlaps the one before
         yield start + len(rest) - length, np.concatenate([tail, rest])[-length:]
-    elif len(rest):
+    elif len(rest) and not len(tail):
         yield 0, fit_length(rest, length, pad)
 
 

@@ -14,6 +14,7 @@ import glob
 import json
 import os
 import sys
+from collections.abc import Iterator
 
 from ergl_jax.errors import InputError
 from ergl_jax.files import user_path
@@ -52,40 +53,47 @@ def run(args: argparse.Namespace) -> int:
     model = load(args.bundle)
     write = _WriteCSV(model.bundle.scenes, model.bundle.events) if args.csv else _write_text
     write = _write_json if args.json else write
-    status = 0
-    for _, result in model.classify_each(expand(args.recordings)):
+    failures = []
+
+    def failed(error: InputError) -> None:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        failures.append(error)
+
+    def recordings() -> Iterator[str]:
+        for pattern in args.recordings:
+            try:
+                yield from expand(pattern)
+            except InputError as error:
+                failed(error)
+
+    for _, result in model.classify_each(recordings()):
         if isinstance(result, InputError):
-            print(f"error: {result}", file=sys.stderr, flush=True)
-            status = 2
-            continue
-        write(result, result.probability < args.abstain_below)
-    return status
+            failed(result)
+        else:
+            write(result, result.probability < args.abstain_below)
+    return 2 if failures else 0
 
 
-def expand(patterns: list[str]) -> list[str]:
-    """The recordings that files, folders and patterns stand for, those of a folder in order.
+def expand(pattern: str) -> list[str]:
+    """The recordings that a file, a folder or a pattern stands for, in order.
 
     What matches nothing stays as it is, so that reading it tells. InputError for a folder without
     audio files.
     """
-    found = []
-    for pattern in patterns:
-        path = user_path(pattern)
-        if path.is_dir():
-            inside = [
-                each
-                for each in sorted(path.iterdir())
-                if each.suffix.lower() in SUFFIXES and not each.is_dir()
-            ]
-            if not inside:
-                raise InputError(f"{path} holds no audio file ({', '.join(SUFFIXES)})")
-            found += map(str, inside)
-        elif path.exists():
-            found.append(str(path))
-        else:
-            matches = sorted(glob.glob(str(path), recursive=True))
-            found += [match for match in matches if not os.path.isdir(match)] or [str(path)]
-    return found
+    path = user_path(pattern)
+    if path.is_dir():
+        try:
+            inside = [each for each in sorted(path.iterdir()) if not each.is_dir()]
+        except OSError as error:
+            raise InputError(f"{path} can't be read: {error.strerror}") from error
+        found = [str(each) for each in inside if each.suffix.lower() in SUFFIXES]
+        if not found:
+            raise InputError(f"{path} holds no audio file ({', '.join(SUFFIXES)})")
+        return found
+    if path.exists():
+        return [str(path)]
+    matches = sorted(glob.glob(str(path), recursive=True))
+    return [match for match in matches if not os.path.isdir(match)] or [str(path)]
 
 
 def _write_text(result, abstains: bool) -> None:

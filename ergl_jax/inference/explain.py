@@ -18,7 +18,7 @@ from ergl_jax import audio
 from ergl_jax.errors import InputError
 from ergl_jax.inference import fidelity
 from ergl_jax.inference.graph import GraphReader, scene_log_odds
-from ergl_jax.inference.model import Classification, Model, waveform_blocks
+from ergl_jax.inference.model import Classification, Model, waveform_blocks, windows
 from ergl_jax.models.ergl import ERGL
 
 METHODS = ("gradient", "integrated")
@@ -254,10 +254,8 @@ class Explainer:
     def _window(self, recording, sample_rate, index: int) -> np.ndarray:
         """(L,): reads the recording again, as it was too long to be kept."""
         bundle = self.model.bundle
-        rate = bundle.front_end.sample_rate
-        blocks = waveform_blocks(recording, sample_rate, rate)
-        length = bundle.front_end.num_samples(bundle.clip_seconds)
-        for number, (_, window) in enumerate(audio.stream_windows(blocks, length, bundle.pad)):
+        blocks = waveform_blocks(recording, sample_rate, bundle.front_end.sample_rate)
+        for number, (_, window) in enumerate(windows(blocks, bundle)):
             if number == index:
                 return window
         raise InputError(f"{recording} has changed while it was read")

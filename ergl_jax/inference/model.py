@@ -6,6 +6,7 @@ Shapes: L samples of a recording, W windows of it, B windows of a batch, n event
 import dataclasses
 import functools
 import itertools
+import math
 import numbers
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -220,6 +221,16 @@ def waveform_blocks(
     yield waveform
 
 
+def windows(blocks: Iterable[np.ndarray], bundle: Bundle) -> Iterator[tuple[int, np.ndarray]]:
+    """A recording's windows, as `audio.stream_windows` cuts it into clips of the bundle's length.
+
+    The end of a longer recording, if it is below a hundredth of that, has none: many files of five
+    seconds have a millisecond more.
+    """
+    length = bundle.front_end.num_samples(bundle.clip_seconds)
+    return audio.stream_windows(blocks, length, bundle.pad, least=math.ceil(length / 100))
+
+
 class _Gathered:
     """The windows of many recordings on their way through batches, and what came of them."""
 
@@ -230,13 +241,12 @@ class _Gathered:
     def windows(self, recordings: Iterable, sample_rate) -> Iterator[tuple[tuple, np.ndarray]]:
         """Yields (key, (L,)) for each window of each recording."""
         rate = self._bundle.front_end.sample_rate
-        length = self._bundle.front_end.num_samples(self._bundle.clip_seconds)
         for recording in recordings:
             entry = _Recording(recording)
             self._open.append(entry)
             try:
                 blocks = entry.measured(waveform_blocks(recording, sample_rate, rate), rate)
-                for start, window in audio.stream_windows(blocks, length, self._bundle.pad):
+                for start, window in windows(blocks, self._bundle):
                     entry.asked += 1
                     yield (entry, start / rate), window
                 entry.read = True

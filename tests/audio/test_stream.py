@@ -149,3 +149,14 @@ def test_an_hour_takes_the_memory_of_a_moment(tmp_path):
         tracemalloc.stop()
     assert ends == 3600 * 16000
     assert peak < 20e6
+
+
+@pytest.mark.parametrize(("length", "starts"), [(1000, [0]), (1009, [0]), (1010, [0, 10])])
+def test_a_short_end_has_no_window_of_its_own(length, starts):
+    found = stream_windows([np.arange(length, dtype=np.float32)], 1000, least=10)
+    assert [start for start, _ in found] == starts
+
+
+def test_a_short_recording_has_its_window_however_short():
+    ((start, window),) = stream_windows([np.ones(3, np.float32)], 8, least=5)
+    assert start == 0 and window.tolist() == [1, 1, 1, 0, 0, 0, 0, 0]
