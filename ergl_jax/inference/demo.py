@@ -54,7 +54,7 @@ def build(model: Model):
         )
         with gr.Row():
             with gr.Column():
-                sound = gr.Audio(sources=["microphone", "upload"], type="filepath", label="sound")
+                sound = gr.Audio(sources=["upload", "microphone"], type="filepath", label="sound")
                 button = gr.Button("Classify", variant="primary")
             scenes = gr.Label(num_top_classes=5, label="scene")
         why = gr.Textbox(label="why", lines=6)
@@ -65,7 +65,7 @@ def build(model: Model):
 
 
 def launch(page, *, port: int | None, share: bool) -> None:
-    """Serves the page until Ctrl-C; on this machine alone, unless shared."""
+    """Serves the page until Ctrl-C, on this machine alone unless shared."""
     gr = require_gradio()
     # Fonts of the system: the default theme fetches its own from a server.
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
