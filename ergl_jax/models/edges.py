@@ -10,6 +10,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.export import is_symbolic_dim
 
 from ergl_jax.models.layers import he_uniform
 
@@ -22,10 +23,11 @@ def in_blocks(f: Callable, x: jax.Array | tuple, logits: int) -> jax.Array:
     `logits` is how many all of x makes. Where that is too many, blocks are computed one after the
     other, and again in the backward pass, which otherwise would keep the logits of all.
     """
-    length, blocks = jax.tree.leaves(x)[0].shape[1], -(-logits // MOST_LOGITS)
-    if blocks == 1:
+    # Of a batch of any size, as `ergl export` writes, nothing can be counted.
+    if is_symbolic_dim(logits) or logits <= MOST_LOGITS:
         return f(x)
-    size = max(1, length // blocks)
+    length = jax.tree.leaves(x)[0].shape[1]
+    size = max(1, length // -(-logits // MOST_LOGITS))
     blocks = -(-length // size)
 
     def split(x: jax.Array) -> jax.Array:
