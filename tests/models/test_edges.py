@@ -10,7 +10,7 @@ from jax.test_util import check_grads
 
 from ergl_jax.models import edges as edges_module
 from ergl_jax.models.edges import MOST_LOGITS, EdgeLearning, NodeContext, NodePairs
-from ergl_jax.models.ergl import GraphHead
+from ergl_jax.models.ergl import GraphHead, GraphReadout
 from ergl_jax.models.gated_gcn import GatedGCNLayer
 
 CLIPS, EVENTS, TOKENS, CHANNELS = 2, 4, 3, 5
@@ -175,7 +175,7 @@ def test_blocks_are_permuted_with_the_events(monkeypatch):
 @pytest.mark.parametrize(("events", "gigabytes"), [(100, 8), (400, 60)])
 def test_a_batch_of_64_fits_a_card_by_plan(events, gigabytes):
     """The head's gradient; the CPU's plan, from which a GPU's may differ. Whole: 15 and 234 GB."""
-    head = GraphHead(num_scenes=10)
+    head = GraphHead(GraphReadout(num_scenes=10))
     v = jax.ShapeDtypeStruct((64, events, 31, 64), jnp.float32)
     variables = jax.eval_shape(
         lambda: head.init(jax.random.key(0), jnp.zeros(v.shape), train=False)
