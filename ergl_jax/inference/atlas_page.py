@@ -86,12 +86,8 @@ def page(found: Survey, agreement: dict[str, float] | None, runs: Sequence[str])
     places = {page.scene: place for place, page in enumerate(scene_pages)}
     confusions = atlas.confusions(found)
     counts = found.confusion
-    everything = np.stack([page.edge_means for page in scene_pages])
     data = {
         "events": [pages.printable(name) for name in found.events],
-        # The same scale for all scenes: a choice of another shows in the colours.
-        "low": float(everything.min()),
-        "high": float(everything.max()),
         "scenes": [
             {
                 "name": pages.printable(plain(found.scenes[page.scene])),
@@ -162,13 +158,18 @@ def agreed(agreement: dict[str, float]) -> str:
         next((words for least, words in AGREEMENT if agreement[what] >= least), "do not agree")
         for what in ("events", "relations")
     )
-    sentence = f"On which events matter for a clip the runs {events}; on which relations matter "
-    sentence += "too." if events == relations else f"they {relations}."
-    if agreement["relations"] >= AGREEMENT[0][0]:
+    if events == relations:
+        sentence = f"On which events, and which relations, matter for a clip the runs {events}."
+    else:
+        sentence = (
+            f"On which events matter for a clip the runs {events}; "
+            f"on which relations matter they {relations}."
+        )
+    if min(agreement["events"], agreement["relations"]) >= AGREEMENT[0][0]:
         return sentence
     return (
-        f"{sentence} What is told of relations here is therefore of this run: another, trained "
-        "on the same data and as good, may tell something else."
+        f"{sentence} What an explanation says of them therefore holds for one run: another, "
+        "trained on the same data, may decide by others."
     )
 
 

@@ -25,7 +25,8 @@ function show() {
     const values = scene.means.map((row, i) => row.map((x, j) => x - other.means[i][j]));
     paint(values, { diverging: true, digits: 3, unit: "" });
   } else {
-    paint(scene.means, { low: data.low, high: data.high, digits: 3, unit: "" });
+    const [low, high] = extent(scene.means);
+    paint(scene.means, { low, high, digits: 3, unit: "" });
   }
 }
 
