@@ -26,14 +26,14 @@ def run(args: argparse.Namespace) -> int:
     from ergl_jax.inference import atlas
     from ergl_jax.inference.atlas_page import write
 
-    surveys = [atlas.survey(*opened(workdir)) for workdir in args.workdirs]
     out = make_directory(args.out, "--out")
+    surveys = [atlas.survey(*opened(workdir)) for workdir in args.workdirs]
     agreement = atlas.agreement(surveys)
     write(out, surveys[0], agreement, runs=[str(workdir) for workdir in args.workdirs])
     found = surveys[0]
     accuracy = (found.predicted == found.truth).mean()
     print(f"{len(found.names)} clips, {100 * accuracy:.1f} % named right")
-    if agreement:
+    if agreement and agreement["clips"]:
         print(
             f"Rank correlation of explanations over {agreement['clips']} pairs of equal answers: "
             f"events {agreement['events']:.2f}, relations {agreement['relations']:.2f}"
@@ -55,10 +55,11 @@ def opened(workdir):
 
     explainer = Explainer(load(workdir / "bundle"))
     try:
-        config = ConfigDict(json.loads((workdir / "config.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{workdir} is no run's work directory: {error}") from error
-    dataset = sources.open_dataset(config.data)
+        config = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+        data = ConfigDict(config["data"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{workdir} is no run's work directory: {error!r}") from error
+    dataset = sources.open_dataset(data)
     if "test" not in dataset.sizes:
         raise InputError(f"{workdir}: its dataset {dataset.name!r} has no test split")
     split = dataset.split("test")

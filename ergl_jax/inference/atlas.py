@@ -32,6 +32,7 @@ class Survey:
     edge_means: np.ndarray  # (N, n, n), each edge's mean over its channels
     node_contributions: np.ndarray  # (N, n), to the clip's most probable scene, in nats
     edge_contributions: np.ndarray  # (N, n, n), likewise
+    dataset: str  # that the model was trained on
 
     @property
     def predicted(self) -> np.ndarray:
@@ -109,6 +110,7 @@ def survey(
         tuple(names),
         np.array(truth),
         *(np.stack(column) for column in zip(*rows, strict=True)),
+        dataset=bundle.dataset,
     )
 
 

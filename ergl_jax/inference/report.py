@@ -1,25 +1,19 @@
 """An Explanation as files: a page that needs nothing else, pictures, numbers, and the graph."""
 
 import base64
-import hashlib
-import importlib.resources
 import io
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import jinja2
 import networkx
 import numpy as np
 import soundfile
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-import ergl_jax
 from ergl_jax.files import make_directory, replacing
-from ergl_jax.inference import pictures, words
+from ergl_jax.inference import pages, pictures, words
 from ergl_jax.inference.bundle import Bundle
 from ergl_jax.inference.explain import Explanation
 
@@ -65,12 +59,12 @@ def to_networkx(explanation: Explanation) -> networkx.DiGraph:
     Nodes are numbers, in the order of `explanation.events`, with label, probability and
     contribution; edges, of two different events each, have contribution and mean_edge.
     """
-    graph = networkx.DiGraph(scene=_printable(explanation.scenes[explanation.scene]))
+    graph = networkx.DiGraph(scene=pages.printable(explanation.scenes[explanation.scene]))
     means, values = explanation.edge_means, explanation.edge_contributions
     for i, name in enumerate(explanation.events):
         graph.add_node(
             i,
-            label=_printable(name),
+            label=pages.printable(name),
             probability=float(explanation.opened.event_probabilities[i]),
             contribution=float(explanation.node_contributions[i]),
         )
@@ -83,74 +77,43 @@ def to_networkx(explanation: Explanation) -> networkx.DiGraph:
 def page(explanation: Explanation, bundle: Bundle, figures: dict[str, Figure]) -> str:
     """The page: one HTML file with pictures, sound and script inside, that asks for no other."""
     e = explanation
-    script = _template_file("explanation.js")
     values, means = e.edge_contributions, e.edge_means
     axes = figures["timeline"].axes[0].get_position()  # final, as it is drawn already
     window = e.classification.timeline[e.window]
     probabilities = e.opened.event_probabilities
     data = {
-        "events": [_printable(name) for name in e.events],
-        # Five digits: the page shows two or three.
-        "contributions": [[float(f"{x:.5g}") for x in row] for row in values],
-        "means": [[float(f"{x:.5g}") for x in row] for row in means],
+        "events": [pages.printable(name) for name in e.events],
+        "contributions": pages.rounded(values),
+        "means": pages.rounded(means),
         "seconds": len(e.waveform) / e.sample_rate,
         "left": axes.x0,
         "right": axes.x1,
     }
     inline = {name: _inline(figures[name], name) for name in ("timeline", "graph", "curves")}
-    content = (
-        _environment()
-        .get_template(PAGE)
-        .render(
-            e=e,
-            bundle=bundle,
-            file=_printable(Path(e.classification.name).name) or "samples",
-            paragraph=words.paragraph(e),
-            counterfactual=words.counterfactual(e),
-            without_relations=words.without_relations(e),
-            scene=words.plain(e.scenes[e.scene]),
-            window=window,
-            events=[
-                (e.events[i], probabilities[i], e.node_contributions[i])
-                for i in np.argsort(-probabilities, kind="stable")
-            ],
-            relations=[
-                (e.events[j], e.events[i], values[i, j], means[i, j])
-                for i, j in e.relations()[:LISTED_RELATIONS]
-            ],
-            pictures=inline,
-            inches={name: figures[name].get_figwidth() for name in inline},
-            audio=_wav(e.waveform, e.sample_rate),
-            data=data,
-            style=Markup(_template_file("explanation.css")),
-            script=Markup(script),
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-            version=ergl_jax.__version__,
-        )
+    return pages.render(
+        PAGE,
+        ("matrix.js", "explanation.js"),
+        e=e,
+        bundle=bundle,
+        file=pages.printable(Path(e.classification.name).name) or "samples",
+        paragraph=words.paragraph(e),
+        counterfactual=words.counterfactual(e),
+        without_relations=words.without_relations(e),
+        scene=words.plain(e.scenes[e.scene]),
+        window=window,
+        events=[
+            (e.events[i], probabilities[i], e.node_contributions[i])
+            for i in np.argsort(-probabilities, kind="stable")
+        ],
+        relations=[
+            (e.events[j], e.events[i], values[i, j], means[i, j])
+            for i, j in e.relations()[:LISTED_RELATIONS]
+        ],
+        pictures=inline,
+        inches={name: figures[name].get_figwidth() for name in inline},
+        audio=_wav(e.waveform, e.sample_rate),
+        data=data,
     )
-    return _printable(content)
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_template_file),
-        autoescape=True,  # names of files, events and scenes are anybody's
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters: dict[str, Callable[..., Any]] = {
-        "percent": words.percent,
-        "plain": words.plain,
-        "signed": words.signed,
-        "fidelity": words.fidelity,
-    }
-    environment.filters |= filters
-    return environment
-
-
-def _template_file(name: str) -> str:
-    return importlib.resources.files(__package__).joinpath("templates", name).read_text("utf-8")
 
 
 def _inline(figure: Figure, name: str) -> Markup:
@@ -169,9 +132,3 @@ def _wav(waveform: np.ndarray, sample_rate: int) -> str:
     written = io.BytesIO()
     soundfile.write(written, np.clip(waveform, -1, 1), sample_rate, "PCM_16", format="WAV")
     return "data:audio/wav;base64," + base64.b64encode(written.getvalue()).decode()
-
-
-def _printable(text: str) -> str:
-    """What UTF-8 and XML can hold: file names may be any bytes, and names in a bundle anything."""
-    text = re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]", "\ufffd", text)
-    return text.encode("utf-8", "replace").decode("utf-8")

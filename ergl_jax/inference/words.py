@@ -45,6 +45,11 @@ def percent(probability: float) -> str:
     return f"{100 * probability:.1f} %"
 
 
+def share(counted: float) -> str:
+    """0.4213 -> "42.1 %"; counted, so that all is 100.0 %, unlike a probability."""
+    return f"{100 * counted:.1f} %"
+
+
 def nats(value: float) -> str:
     """A contribution with its sign: "+0.12 nats"."""
     return f"{signed(value)} nats"

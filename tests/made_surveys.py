@@ -1,0 +1,38 @@
+"""Surveys made by hand, for the tests of what is counted and written of them."""
+
+import dataclasses
+
+import numpy as np
+
+from ergl_jax.inference import atlas
+
+SCENES, EVENTS = ("park", "street", "home", "moon"), ("Dog", "Rain", "Bell")
+
+
+def hand_made(seed=0, clips=30):
+    """Clips of three scenes of four, most of them right."""
+    rng = np.random.default_rng(seed)
+    truth = np.arange(clips) % 3
+    logits = rng.standard_normal((clips, 4)) + 2 * np.eye(4)[truth]
+    return atlas.Survey(
+        SCENES,
+        EVENTS,
+        tuple(f"clip{k}" for k in range(clips)),
+        truth,
+        np.exp(logits) / np.exp(logits).sum(1, keepdims=True),
+        rng.random((clips, 3)),
+        rng.standard_normal((clips, 3, 3)),
+        rng.standard_normal((clips, 3)),
+        rng.standard_normal((clips, 3, 3)),
+        "made up",
+    )
+
+
+def told(found, answers):
+    """The survey with other predictions: clip -> scene, all else certain and right."""
+    predicted = found.truth.copy()
+    for clip, scene in answers.items():
+        predicted[clip] = scene
+    p = np.full((len(predicted), 4), 0.01)
+    p[np.arange(len(predicted)), predicted] = 0.97
+    return dataclasses.replace(found, probabilities=p)
