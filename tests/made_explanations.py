@@ -8,6 +8,19 @@ from ergl_jax.inference.explain import Explanation, Opened
 from ergl_jax.inference.model import Classification, Window
 from ergl_jax.labels import AUDIOSET
 
+# What an explanation leaves in its directory.
+FILES = {
+    "explanation.html",
+    "explanation.json",
+    "graph.graphml",
+    *(
+        f"{name}.{kind}"
+        for name in ("matrix", "graph", "timeline", "curves")
+        for kind in ("png", "svg")
+    ),
+}
+
+
 LONGEST = sorted(AUDIOSET, key=len, reverse=True)
 SECONDS = 2.0
 FRONT_END = FRONT_ENDS["panns_16k"]

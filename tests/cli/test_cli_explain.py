@@ -8,6 +8,7 @@ import networkx
 import numpy as np
 import pytest
 import soundfile
+from made_explanations import FILES
 
 from ergl_jax.cli import main
 from ergl_jax.inference import bundle as bundles
@@ -34,16 +35,7 @@ def test_all_files_are_written(tiny, clip, tmp_path, capsys):
     assert said.err == ""
     paragraph, page = said.out.strip().split("\n")
     assert paragraph.startswith("The model ") and page == f"page: {out / 'explanation.html'}"
-    assert {path.name for path in out.iterdir()} == {
-        "explanation.html",
-        "explanation.json",
-        "graph.graphml",
-        *(
-            f"{name}.{kind}"
-            for name in ("matrix", "graph", "timeline", "curves")
-            for kind in ("png", "svg")
-        ),
-    }
+    assert {path.name for path in out.iterdir()} == FILES
     html = (out / "explanation.html").read_text(encoding="utf-8")
     assert "noise &amp; &lt;b&gt;.wav" in html and "<b>" not in html
 

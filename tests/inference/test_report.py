@@ -11,7 +11,7 @@ import networkx
 import numpy as np
 import pytest
 import soundfile
-from made_explanations import FRONT_END, explanation
+from made_explanations import FILES, FRONT_END, explanation
 
 from ergl_jax.errors import InputError
 from ergl_jax.inference import report, words
@@ -19,16 +19,6 @@ from ergl_jax.inference.bundle import Bundle
 from ergl_jax.inference.fidelity import Counterfactual
 
 HOSTILE = '"><script>alert(1)</script>'
-FILES = {
-    "explanation.html",
-    "explanation.json",
-    "graph.graphml",
-    *(
-        f"{name}.{kind}"
-        for name in ("matrix", "graph", "timeline", "curves")
-        for kind in ("png", "svg")
-    ),
-}
 
 
 def bundle(**changes):
