@@ -1,6 +1,7 @@
 """The error that a user's input earns, and what a command makes of it."""
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 
@@ -15,7 +16,8 @@ class InputError(ValueError):
 def command(main: Callable[..., int | None]) -> Callable[..., int | None]:
     """Decorates a program's `main`, which returns its exit status: 2 for an InputError.
 
-    130 where Ctrl-C stops it. Both are a line on standard error and no traceback.
+    130 where Ctrl-C stops it, 1 where nobody reads its output on (`... | head`). None leaves a
+    traceback.
     """
 
     @functools.wraps(main)
@@ -26,7 +28,14 @@ def command(main: Callable[..., int | None]) -> Callable[..., int | None]:
             print(f"error: {error}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
-            print("interrupted; the same command takes it up again", file=sys.stderr)
+            print(
+                "interrupted; what was left behind, the same command takes it up again",
+                file=sys.stderr,
+            )
             return 130
+        except BrokenPipeError:
+            # What is still in the buffer goes nowhere, or Python would complain at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
 
     return reported

@@ -32,18 +32,25 @@ def make_directory(path: str | os.PathLike, name: str) -> Path:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Lends `<path>.writing` to write to, which then becomes `path`.
+    """Lends a path beside `path` to write to, which then becomes `path`.
 
-    A reader finds the old file or the new one, whole; an exception leaves the old one alone.
-    Raises InputError where `path` is a directory, or a device or pipe.
+    A reader finds the old file or the new one, whole; an exception leaves the old one alone, and
+    so does another process that writes it at the same time. Raises InputError where `path` is a
+    directory, a device or a pipe, or can't be written to.
     """
     if path.is_dir():
         raise InputError(f"{path} is a directory: name the file to write")
     if path.exists() and not path.is_file():  # replaced, it would be gone
         raise InputError(f"{path} is a device or a pipe: name the file to write")
-    beside = path.with_name(path.name + ".writing")
+    beside = path.with_name(f"{path.name}.{os.getpid()}.writing")
     try:
         yield beside
         os.replace(beside, path)
+    except OSError as error:
+        reason = error.strerror or "the disk is full"  # NumPy's own errors are no system's
+        raise InputError(
+            f"{path} can't be written: {reason}; make space or choose another"
+        ) from error
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()

@@ -1,12 +1,17 @@
 """Files are there whole or not at all."""
 
+import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from ergl_jax.errors import InputError
 from ergl_jax.files import replacing, user_path
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
@@ -21,11 +26,29 @@ def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
 def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("old")
-    for error in (OSError, KeyboardInterrupt):
-        with pytest.raises(error), replacing(path) as beside:
+    for error, seen in ((OSError, InputError), (KeyboardInterrupt, KeyboardInterrupt)):
+        with pytest.raises(seen), replacing(path) as beside:
             beside.write_text("half")
             raise error
         assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_a_line(tmp_path):
+    message = "a.csv can't be written: No space left on device; make space"
+    with pytest.raises(InputError, match=message), replacing(tmp_path / "a.csv"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_two_processes_may_write_the_same_file(tmp_path):
+    """Each has a place of its own to write to; the last one stays, whole."""
+    path = tmp_path / "a.txt"
+    with replacing(path) as mine:
+        mine.write_text("mine")
+        code = "import sys, pathlib; from ergl_jax.files import replacing\n"
+        code += "with replacing(pathlib.Path(sys.argv[1])) as p: p.write_text('theirs')"
+        subprocess.run([sys.executable, "-c", code, str(path)], check=True, cwd=ROOT)
+        assert path.read_text() == "theirs"
+    assert path.read_text() == "mine" and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_directory_is_not_replaced(tmp_path):

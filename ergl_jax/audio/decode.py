@@ -36,6 +36,8 @@ def stream_audio(path: str | os.PathLike, sample_rate: int) -> Iterator[np.ndarr
       InputError: missing, not a file, not audio, empty, or holding NaN, infinity or what no
         front end can take (LOUDEST); one line that names the file and the reason.
     """
+    if "\0" in os.fsdecode(path):
+        raise InputError(f"{path!r} is no file's name")
     try:
         # Opened here since libsndfile calls a missing file and a directory "System error".
         with open(path, "rb") as file:

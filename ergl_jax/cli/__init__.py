@@ -6,6 +6,8 @@ is slow to import, it imports when it runs.
 
 import argparse
 import importlib
+import io
+import sys
 
 import ergl_jax
 from ergl_jax.cache import use_compilation_cache
@@ -29,5 +31,8 @@ def main(argv: list[str] | None = None) -> int:
         module.add_arguments(subparser)
         subparser.set_defaults(run=module.run)
     args = parser.parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):  # file names may hold what the terminal can't show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     use_compilation_cache()
     return args.run(args)

@@ -20,14 +20,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("workdirs", nargs="+", type=user_path, metavar="WORKDIR", help="of a finished run")
     add("--out", type=user_path, required=True, help="directory for atlas.html and atlas.json")
+    add(
+        "--method",
+        choices=("gradient", "integrated"),
+        default="gradient",
+        help="how contributions are measured, as of ergl explain (default: gradient)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     from ergl_jax.inference import atlas
     from ergl_jax.inference.atlas_page import write
+    from ergl_jax.inference.explain import INTEGRATION_STEPS
 
     out = make_directory(args.out, "--out")
-    surveys = [atlas.survey(*opened(workdir)) for workdir in args.workdirs]
+    steps = INTEGRATION_STEPS if args.method == "integrated" else 0
+    surveys = [atlas.survey(*opened(workdir), steps=steps) for workdir in args.workdirs]
     agreement = atlas.agreement(surveys)
     write(out, surveys[0], agreement, runs=[str(workdir) for workdir in args.workdirs])
     found = surveys[0]
@@ -56,10 +64,15 @@ def opened(workdir):
     explainer = Explainer(load(workdir / "bundle"))
     try:
         config = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
-        data = ConfigDict(config["data"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        dataset = sources.open_dataset(ConfigDict(config["data"]))
+    except InputError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{workdir} is no run's work directory: {error!r}") from error
-    dataset = sources.open_dataset(data)
+    bundle = explainer.model.bundle
+    for field in ("front_end", "clip_seconds", "pad"):
+        if getattr(dataset, field) != getattr(bundle, field):
+            raise InputError(f"{workdir}: its bundle was trained with another {field}")
     if "test" not in dataset.sizes:
         raise InputError(f"{workdir}: its dataset {dataset.name!r} has no test split")
     split = dataset.split("test")

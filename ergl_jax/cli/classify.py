@@ -81,7 +81,9 @@ def expand(pattern: str) -> list[str]:
     audio files.
     """
     path = user_path(pattern)
-    if path.is_dir():
+    if not pattern:
+        raise InputError("a recording's name is empty")
+    if os.path.isdir(path):  # unlike Path's own, false where it can't be looked at
         try:
             inside = [each for each in sorted(path.iterdir()) if not each.is_dir()]
         except OSError as error:
@@ -90,7 +92,7 @@ def expand(pattern: str) -> list[str]:
         if not found:
             raise InputError(f"{path} holds no audio file ({', '.join(SUFFIXES)})")
         return found
-    if path.exists():
+    if os.path.exists(path):
         return [str(path)]
     matches = sorted(glob.glob(str(path), recursive=True))
     return [match for match in matches if not os.path.isdir(match)] or [str(path)]

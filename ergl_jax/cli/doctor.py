@@ -3,8 +3,8 @@
     ergl doctor
     ergl doctor --bundle runs/synthetic/bundle
 
-Reads and writes nothing but a temporary directory, and says nothing of the network or of you: your
-home directory is written ~.
+Writes to a temporary directory and to the cache of compiled programs alone, and says nothing of the
+network or of you: your home directory is written ~.
 
 Exit status: 0, or 1 where a check failed.
 """

@@ -8,7 +8,6 @@ Of a recording longer than the bundle's clips it explains the window that speaks
 """
 
 import argparse
-import sys
 
 from ergl_jax.files import make_directory, user_path
 
@@ -38,12 +37,6 @@ def run(args: argparse.Namespace) -> int:
     model = load(args.bundle)
     explanation = Explainer(model)(args.recording, method=args.method)
     page = report.write(explanation, model.bundle, args.out)
-    _print(words.paragraph(explanation))
-    _print(f"page: {page}")
+    print(words.paragraph(explanation))
+    print(f"page: {page}")
     return 0
-
-
-def _print(text: str) -> None:
-    """Arrows, quotes and strange file names as far as the terminal can show them."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "replace").decode(encoding), flush=True)

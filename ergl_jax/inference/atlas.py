@@ -189,6 +189,7 @@ def agreement(surveys: list[Survey]) -> dict[str, float] | None:
     Spearman's rank correlation of their contributions to events, and to relations, for each clip
     that both give the same scene; the mean over such clips and over pairs of models. Events are
     matched by name, and those that not all models have stay out.
+    An event's relation to itself counts too.
 
     Returns:
       events, relations: the correlations, -1 to 1, NaN where no clip is left.

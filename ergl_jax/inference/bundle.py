@@ -7,7 +7,6 @@ the versions that wrote it. It needs nothing of training to be read.
 
 import dataclasses
 import json
-import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -21,7 +20,8 @@ import ml_collections
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load as load_weights
+from safetensors.numpy import save_file
 
 import ergl_jax
 from ergl_jax import models
@@ -31,6 +31,7 @@ from ergl_jax.files import user_path
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = 1
+RANGES = {"clip_seconds": (0.01, 3600.0), "temperature": (1e-3, 1e3)}  # what can be read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,16 +131,20 @@ def load(directory: Path) -> Bundle:
     Raises InputError where a file is missing or damaged, the front end is one that this version
     can't reproduce, or the weights are not those of the model.
     """
-    directory = Path(directory)
-    for name in (CONFIG, WEIGHTS):
-        if not (directory / name).is_file():
-            raise InputError(f"{directory} is not a bundle: it has no {name}")
+    directory = user_path(directory)
     try:
-        config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = {name: (directory / name).read_bytes() for name in (CONFIG, WEIGHTS)}
+    except FileNotFoundError as error:
+        name = os.path.basename(error.filename)
+        raise InputError(f"{directory} is not a bundle: it has no {name}") from error
+    except OSError as error:
+        raise InputError(f"{error.filename}: can't be read: {error.strerror}") from error
+    try:
+        config = json.loads(content[CONFIG])
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{directory / CONFIG} is not JSON: {error}") from error
     try:
-        flat = load_file(directory / WEIGHTS)
+        flat = load_weights(content.pop(WEIGHTS))
     except SafetensorError as error:
         raise InputError(f"{directory / WEIGHTS} is damaged: {error}") from error
     written = config.get("format") if isinstance(config, dict) else None
@@ -153,8 +158,8 @@ def load(directory: Path) -> Bundle:
         bundle = Bundle(
             model=config["model"],
             variables=unflatten_dict(flat, sep="/"),
-            scenes=tuple(config["scenes"]),
-            events=tuple(config["events"]),
+            scenes=_names(config, "scenes", directory / CONFIG),
+            events=_names(config, "events", directory / CONFIG),
             front_end=front_end,
             clip_seconds=config["clip_seconds"],
             pad=config["pad"],
@@ -167,9 +172,12 @@ def load(directory: Path) -> Bundle:
             raise InputError(
                 f"{directory / CONFIG}: this version can't reproduce the front end {front_end}"
             )
-        for field in ("clip_seconds", "temperature"):
-            if not 0 < (value := getattr(bundle, field)) < math.inf:
-                raise InputError(f"{directory / CONFIG}: {field}={value} must be positive")
+        for field, (least, most) in RANGES.items():
+            value = getattr(bundle, field)
+            if not least <= value <= most or isinstance(value, bool):
+                raise InputError(
+                    f"{directory / CONFIG}: {field}={value} is not from {least:g} to {most:g}"
+                )
         if bundle.pad not in ("zero", "repeat"):
             raise InputError(
                 f'{directory / CONFIG}: pad={bundle.pad!r} is neither "zero" nor "repeat"'
@@ -177,9 +185,25 @@ def load(directory: Path) -> Bundle:
         _check_weights(bundle, flat, directory / WEIGHTS)
     except InputError:
         raise
-    except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         raise InputError(f"{directory / CONFIG} lacks or misspells a field: {error}") from error
     return bundle
+
+
+def is_bundle(directory: Path) -> bool:
+    """Whether a directory holds a bundle's two files."""
+    return all(os.path.isfile(directory / name) for name in (CONFIG, WEIGHTS))
+
+
+def _names(config: Mapping, field: str, path: Path) -> tuple[str, ...]:
+    names = config[field]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path}: {field} is no list of names: {str(names)[:60]}")
+    if twice := sorted(name for name in set(names) if names.count(name) > 1):
+        raise InputError(f"{path}: {field} names {twice[0]!r} twice")
+    if field == "scenes" and not names and config["model"]["name"] != "pann":
+        raise InputError(f"{path}: scenes is empty, and only a PANN knows none")
+    return tuple(names)
 
 
 def _check_weights(bundle: Bundle, flat: Mapping[str, np.ndarray], path: Path) -> None:

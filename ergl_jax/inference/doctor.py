@@ -99,7 +99,7 @@ def environment() -> Iterator[Line]:
     yield Line("x64", "on" if jax.config.jax_enable_x64 else "off")
     yield Line("compilation cache", jax.config.jax_compilation_cache_dir or "none")
     for name in sorted(os.environ):
-        if name.startswith(VARIABLES):
+        if name.startswith(VARIABLES) and "ADDRESS" not in name:  # it tells of a network
             yield Line(name, os.environ[name] or '""')
 
 

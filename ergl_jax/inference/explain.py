@@ -158,6 +158,8 @@ class Explainer:
                 f"the bundle's model is {model.bundle.model['name']!r}, which has no graph to "
                 "explain: take the bundle of an ERGL"
             )
+        if len(model.bundle.scenes) < 2:
+            raise InputError("the bundle knows a single scene: there is nothing to explain")
         self.model = model
         head = {name: tree["head"] for name, tree in model.variables.items()}
         readout = model.module.make_readout()
@@ -184,6 +186,8 @@ class Explainer:
         """
         if method not in METHODS:
             raise InputError(f"method={method!r} is not one of: {', '.join(METHODS)}")
+        if isinstance(recording, list | tuple):
+            raise InputError("one recording is explained at a time, not a list")
         classification = self.model.classify(recording, sample_rate=sample_rate)
         timeline = classification.timeline
         index = max(range(len(timeline)), key=lambda k: timeline[k].scenes[classification.scene])

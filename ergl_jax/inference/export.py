@@ -17,6 +17,7 @@ ONNX has the same names: `onnxruntime.InferenceSession("model.onnx").run(None, {
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ import ergl_jax
 from ergl_jax import audio
 from ergl_jax.errors import InputError
 from ergl_jax.files import make_directory, replacing, user_path
-from ergl_jax.inference.bundle import Bundle
+from ergl_jax.inference.bundle import Bundle, is_bundle
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 TOLERANCES = {"stablehlo": 1e-5, "onnx": 1e-4}  # of probabilities, on CPU, to the bundle's
@@ -74,11 +75,8 @@ def write(bundle: Bundle, out: Path, form: str = "stablehlo") -> Written:
     description = describe(bundle, form) | {"sha256": hashlib.sha256(content).hexdigest()}
     text = json.dumps(description, indent=2) + "\n"
     with replacing(path) as fresh, replacing(beside(path)) as fresh_description:
-        try:
-            fresh.write_bytes(content)
-            fresh_description.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"{path} can't be written: {error.strerror}") from error
+        fresh.write_bytes(content)
+        fresh_description.write_text(text, encoding="utf-8")
         difference = compare(bundle, _READERS[form](fresh.read_bytes()))
         if not difference <= TOLERANCES[form]:  # NaN too
             raise InputError(
@@ -111,10 +109,14 @@ def load(path: Path) -> tuple[Callable[[np.ndarray], Probabilities], dict[str, A
 def target(out: Path, form: str) -> Path:
     """The file that `write` writes, its directory made."""
     out = user_path(out).absolute()
-    if out.is_dir() or not out.suffix:
-        if out.exists() and not out.is_dir():
+    if os.path.isdir(out) or not out.suffix:
+        if os.path.exists(out) and not os.path.isdir(out):
             raise InputError(f"{out} is a file: name a directory, or a file that ends in .{form}")
         out = out / f"model.{form}"
+    if out.suffix != f".{form}":  # it may be the recording, or be meant for the other format
+        raise InputError(f"{out} does not end in .{form}: name such a file, or another --format")
+    if is_bundle(out.parent):
+        raise InputError(f"{out.parent} is a bundle, which holds nothing else: name another place")
     make_directory(out.parent, "the directory of the export")
     return out
 
@@ -166,21 +168,34 @@ def probabilities(bundle: Bundle) -> Callable[[jax.Array], dict[str, jax.Array]]
 
 
 def compare(bundle: Bundle, call: Callable[[np.ndarray], Probabilities]) -> float:
-    """The largest absolute difference of probabilities, on CPU, over noise of several levels."""
-    front_end = bundle.front_end
-    shape = max(BATCHES), front_end.num_samples(bundle.clip_seconds)
-    levels = 10.0 ** -np.arange(1, max(BATCHES) + 1)[:, None]
-    noise = np.random.default_rng(0).normal(0, levels, shape).astype(np.float32)
+    """The largest absolute difference of probabilities, on CPU, over noise, tones and silence."""
     differences = []
     with jax.default_device(jax.devices("cpu")[0]):
-        features = np.asarray(audio.log_mel(noise, front_end))
-        expected = jax.jit(probabilities(bundle))(features)
+        features = np.asarray(audio.log_mel(_signals(bundle), bundle.front_end))
+        run = jax.jit(probabilities(bundle))
         for batch in BATCHES:
-            found = call(features[:batch])
-            if found.keys() != expected.keys():
-                return float("nan")
-            differences += [np.abs(found[key] - expected[key][:batch]).max() for key in found]
+            for start in range(0, len(features) - batch + 1, batch):
+                part = features[start : start + batch]
+                found, expected = call(part), run(part)
+                if found.keys() != expected.keys():
+                    return float("nan")
+                differences += [np.abs(found[key] - expected[key]).max() for key in found]
     return float(np.max(differences))
+
+
+def _signals(bundle: Bundle) -> np.ndarray:
+    """(12, L): noise, tones, bursts, and noise that ends in digital silence, loud to faint."""
+    rng = np.random.default_rng(0)
+    length = bundle.front_end.num_samples(bundle.clip_seconds)
+    seconds = np.arange(length) / bundle.front_end.sample_rate
+    noise = rng.standard_normal(length)
+    kinds = [
+        noise,
+        np.sin(2 * np.pi * 440 * seconds) + np.sin(2 * np.pi * 3000 * seconds),
+        noise * (np.sin(2 * np.pi * 2 * seconds) > 0.5),
+        noise * (seconds < bundle.clip_seconds / 3),
+    ]
+    return np.float32([level * kind for level in (0.3, 0.03, 0.001) for kind in kinds])
 
 
 def _clip(bundle: Bundle) -> tuple[int, int]:
@@ -222,7 +237,10 @@ def _needs_onnx() -> None:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
     except ImportError as error:
-        raise InputError(f'{error.name} is not installed: pip install "ergl_jax[onnx]"') from error
+        raise InputError(
+            f'{error.name} is not installed: pip install "ergl_jax[onnx]", or in a checkout '
+            '"pip install .[onnx]"'
+        ) from error
 
 
 _READERS = {"stablehlo": _read_stablehlo, "onnx": _read_onnx}

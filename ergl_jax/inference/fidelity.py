@@ -71,7 +71,7 @@ def curves(
     *,
     seed: int = 0,
 ) -> Curves:
-    """Curves of a scene for contributions of events (n,) or of edges (n, n)."""
+    """Curves of a scene for contributions of events (n,) or of all edges (n, n), i to i too."""
     what = "events" if contributions.ndim == 1 else "edges"
     flat = contributions.ravel()
     rng = np.random.default_rng(seed)

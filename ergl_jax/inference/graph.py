@@ -65,7 +65,8 @@ class GraphReader:
 
         Gradient times input: how the log-odds answer to a small change of that part. With `steps`,
         integrated gradients (arXiv 1703.01365), by that many points on the straight line from the
-        empty graph to this one; their sum is the difference between the two graphs' log-odds.
+        empty graph to this one; their sum is, to some hundredths, the difference between the two
+        graphs' log-odds.
         """
         shares = (np.arange(steps) + 0.5) / steps if steps else [1.0]
         each = [self._gradient(nodes, edges, scene, np.float32(share)) for share in shares]

@@ -10,7 +10,6 @@ import math
 import numbers
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -93,7 +92,7 @@ def _top(ranked: Mapping[str, float], count: int) -> Iterable[tuple[str, float]]
 
 def load(directory: str | os.PathLike) -> "Model":
     """The model in a bundle's directory; InputError where it can't be used (`bundle.load`)."""
-    return Model(bundles.load(Path(directory)))
+    return Model(bundles.load(directory))
 
 
 class Model:
@@ -198,10 +197,15 @@ def waveform_blocks(
     if isinstance(recording, str | os.PathLike):
         yield from audio.stream_audio(recording, wanted)
         return
+    if not hasattr(recording, "__array__"):
+        kind = type(recording).__name__
+        raise InputError(f"a recording is a file's path or an array of samples, not {kind}")
     samples = np.asarray(recording)
     if sample_rate is None:
         raise InputError("samples without a rate: say classify(samples, sample_rate=HZ)")
-    if not isinstance(sample_rate, numbers.Real) or not 1 <= sample_rate <= HIGHEST_RATE:
+    if isinstance(sample_rate, bool) or not isinstance(sample_rate, numbers.Real):
+        raise InputError(f"sample_rate={sample_rate!r} must be a number of Hz")
+    if not 1 <= sample_rate <= HIGHEST_RATE:
         raise InputError(f"sample_rate={sample_rate!r} must be a number of Hz, 1 to {HIGHEST_RATE}")
     if samples.ndim not in (1, 2) or not samples.size or samples.shape[-1] > len(samples):
         raise InputError(
@@ -283,7 +287,7 @@ class _Gathered:
             notes.append("silence: no sample is above -100 dB of full scale")
         if seconds < bundle.clip_seconds:
             how = {"zero": "silence", "repeat": "itself again"}[bundle.pad]
-            notes.append(f"{seconds:g} s are filled with {how} to {bundle.clip_seconds:g} s")
+            notes.append(f"{seconds:.3g} s are filled with {how} to {bundle.clip_seconds:g} s")
         return Classification(
             start=0.0,
             stop=seconds,

@@ -39,7 +39,7 @@ def build(bundle: Bundle) -> onnx.ModelProto:
         graph.name(graph("Softmax", scaled, axis=-1), "scene_probabilities")
         outputs.append(_value("scene_probabilities", len(bundle.scenes)))
     if "events" in logits:
-        graph.name(graph("Sigmoid", logits["events"]), "event_probabilities")
+        graph.name(graph.sigmoid(logits["events"]), "event_probabilities")
         outputs.append(_value("event_probabilities", len(bundle.events)))
     front_end = bundle.front_end
     frames = front_end.num_frames(bundle.clip_seconds)
@@ -90,6 +90,10 @@ class _Graph:
         """A Dense layer over the last axis."""
         y = self("MatMul", x, params["kernel"])
         return self("Add", y, params["bias"]) if "bias" in params else y
+
+    def sigmoid(self, x: str) -> str:
+        """1 / (1 + exp(-x)): gates divide by small ones, and onnxruntime's own is 0 below -18."""
+        return self("Div", np.float32(1), self("Add", self("Exp", self("Neg", x)), np.float32(1)))
 
     def batch_norm(self, x: str, params: Mapping, stats: Mapping) -> str:
         """BatchNorm over the last axis."""
@@ -210,11 +214,11 @@ def _gated_gcn(
     e_hat = graph("Add", graph("Add", receiver, sender), graph.dense(e, params["C"]))
     e = graph("Add", e, normed(e_hat, 0))
     if gate == "sigmoid":
-        sigma = graph("Sigmoid", e_hat)
+        sigma = graph.sigmoid(e_hat)
         total = graph("ReduceSum", sigma, [2], keepdims=1)
         eta = graph("Div", sigma, graph("Add", total, np.float32(1e-6)))
     else:
-        eta = graph("Div", graph("Softmax", graph("Sigmoid", e), axis=2), np.float32(n))
+        eta = graph("Div", graph("Softmax", graph.sigmoid(e), axis=2), np.float32(n))
     sent = graph("Mul", eta, graph("Unsqueeze", graph.dense(h, params["V"]), [1]))
     received = graph("ReduceSum", sent, [2], keepdims=0)
     nodes = graph("Add", graph.dense(h, params["U"]), received)

@@ -27,7 +27,7 @@ from ergl_jax.datasets.builder import SceneDataset
 from ergl_jax.datasets.events import choose_events, read_list
 from ergl_jax.errors import InputError
 from ergl_jax.files import make_directory, replacing
-from ergl_jax.inference.bundle import Bundle
+from ergl_jax.inference.bundle import Bundle, check_target
 from ergl_jax.inference.bundle import load as load_bundle
 from ergl_jax.training import calibration, evaluate, feed, optimizer, steps, transfer, writers
 from ergl_jax.training.augment import make_augment
@@ -44,6 +44,7 @@ def train(config, workdir: Path) -> dict:
     """
     _check(config)
     check_workdir(config, workdir)
+    check_target(workdir / "bundle")  # now, not after the last epoch
     dataset = sources.open_dataset(config.data)
     if "train" not in dataset.sizes:
         raise InputError(f"dataset {dataset.name!r} has no training clips: mark rows as train")

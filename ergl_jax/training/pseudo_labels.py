@@ -3,7 +3,6 @@
 Shapes: N recordings, B pieces of a batch, L samples of a piece, E events.
 """
 
-import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -12,7 +11,6 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import jax
 import numpy as np
@@ -103,7 +101,7 @@ def label(
     done = np.delete(np.arange(len(recordings)), partial.missing())
     if len(done):
         clips, events = np.array(names)[done], np.array(bundle.events)
-        with _writing(out) as file:
+        with replacing(out) as beside, open(beside, "wb") as file:
             np.savez(file, clip=clips, events=events, probabilities=partial.probabilities[done])
         _write_failures(failures_file(out), failures)
     if not failures or not len(done):
@@ -171,7 +169,7 @@ class _Partial:
             rows = np.zeros(len(recordings), fields)
             rows["probabilities"] = np.nan
             # Written, not mapped: on a full disk that is an error, and a new mapping a crash.
-            with _writing(self._path) as file:
+            with replacing(self._path) as beside, open(beside, "wb") as file:
                 np.save(file, rows)
             rows = np.lib.format.open_memmap(self._path, "r+")
         self._done, self.probabilities = rows["state"], rows["probabilities"]  # (N, 2), (N, E)
@@ -188,17 +186,6 @@ class _Partial:
     def delete(self) -> None:
         del self._done, self.probabilities
         self._path.unlink()
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to that then replaces `path`; InputError where the disk won't have it."""
-    try:
-        with replacing(path) as beside, open(beside, "wb") as file:
-            yield file
-    except OSError as error:
-        reason = error.strerror or "the disk is full"  # NumPy's own errors are no system's
-        raise InputError(f"{path} can't be written: {reason}: make space and try again") from error
 
 
 def _write_failures(path: Path, failures: list[tuple[str, str]]) -> None:

@@ -220,10 +220,15 @@ def make_pann(directory):
         (lambda path: (path / "config.json").write_text("{"), "config.json is not JSON"),
         (lambda path: change(path, format=2), "format=2, and this version reads 1 alone: install"),
         (lambda path: change(path, temperature="warm"), "config.json lacks or misspells a field"),
-        (lambda path: change(path, temperature=0), "temperature=0.0 must be positive"),
-        (lambda path: change(path, clip_seconds=float("inf")), "clip_seconds=inf must be positive"),
+        (lambda path: change(path, temperature=0), "temperature=0.0 is not from 0.001"),
+        (lambda path: change(path, clip_seconds=float("inf")), "clip_seconds=inf is not from 0.01"),
         (lambda path: change(path, pad="wrap"), "pad='wrap' is neither"),
-        (lambda path: change(path, scenes=[]), "config.json lacks or misspells a field"),
+        (lambda path: change(path, scenes=[]), "scenes is empty, and only a PANN knows none"),
+        (lambda path: change(path, scenes=[f"s{k % 9}" for k in range(10)]), "names 's0' twice"),
+        (lambda path: change(path, events="Bird"), "events is no list of names: Bird"),
+        (lambda path: change(path, events=[1, 2, 3, 4]), "events is no list of names"),
+        (lambda path: change(path, clip_seconds=1e9), "clip_seconds=1000000000.0 is not from"),
+        (lambda path: (path / "config.json").write_text("[" * 100_000), "config.json is not JSON"),
         (make_pann, "the bundle names no scenes: it tags events (a PANN)"),
     ],
 )
@@ -244,3 +249,23 @@ def test_it_runs_as_a_module(tiny, clips):
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.splitlines()[-1].startswith(f"error: {clips / 'none.wav'}: can't be opened")
     assert "Traceback" not in done.stderr
+
+
+def test_nobody_reading_on_is_no_trace(tiny, clips):
+    command = [sys.executable, "-m", "ergl_jax", "classify", str(clips), "--bundle"]
+    pipe = subprocess.Popen(
+        [*command, str(tiny.workdir / "bundle"), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    pipe.stdout.close()
+    assert pipe.stderr.read() == "" and pipe.wait() == 1
+    pipe.stderr.close()
+
+
+def test_a_folder_without_audio_does_not_stop_the_others(classify, clips, tmp_path):
+    (tmp_path / "empty").mkdir()
+    status, out, err = classify(tmp_path / "empty", "", "x" * 5000, clips / "a.flac")
+    assert status == 2 and "a.flac" in out
+    assert [line.split(":")[0] for line in err] == ["error"] * 3

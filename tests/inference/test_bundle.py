@@ -75,7 +75,7 @@ def test_an_older_bundle_has_no_temperature(directory, spoil):
 @pytest.mark.parametrize("wrong", [0, -1.0, float("inf"), float("nan")])
 def test_a_wrong_temperature_is_refused(directory, spoil, wrong):
     spoil(temperature=wrong)
-    with pytest.raises(InputError, match="temperature=.*must be positive"):
+    with pytest.raises(InputError, match="temperature=.* is not from 0.001 to 1000"):
         bundles.load(directory)
 
 

@@ -137,9 +137,9 @@ def test_the_file_alone_is_enough_for_jax(bundle, tmp_path):
 
 
 def test_the_description_tells_how_to_use_it(bundle, tmp_path):
-    path = export.write(bundle, tmp_path / "scenes.bin").path
-    assert path == tmp_path / "scenes.bin"
-    about = json.loads((tmp_path / "scenes.bin.json").read_text())
+    path = export.write(bundle, tmp_path / "scenes.stablehlo").path
+    assert path == tmp_path / "scenes.stablehlo"
+    about = json.loads((tmp_path / "scenes.stablehlo.json").read_text())
     assert about["scenes"] == list(bundle.scenes) and about["events"] == list(bundle.events)
     assert about["front_end"] == dataclasses.asdict(bundle.front_end)
     assert about["input"] == {"log_mel": ["batch", 201, 64]}
@@ -308,8 +308,22 @@ def test_a_missing_extra_is_a_line(tiny, tmp_path, monkeypatch, capsys):
     arguments = ["--bundle", str(tiny.workdir / "bundle"), "--out", str(tmp_path / "out")]
     assert main(["export", *arguments, "--format", "onnx"]) == 2
     assert capsys.readouterr().err == (
-        'error: onnx is not installed: pip install "ergl_jax[onnx]"\n'
+        'error: onnx is not installed: pip install "ergl_jax[onnx]", or in a checkout '
+        '"pip install .[onnx]"\n'
     )
+
+
+@pytest.mark.parametrize("name", ["clip.wav", "model.onnx"])
+def test_only_a_file_of_its_own_kind_is_replaced(bundle, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=f"{name} does not end in .stablehlo: name such a file"):
+        export.write(bundle, tmp_path / name)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_nothing_is_written_into_a_bundle(tiny, bundle):
+    with pytest.raises(InputError, match="is a bundle, which holds nothing else"):
+        export.write(bundle, tiny.workdir / "bundle")
 
 
 def test_the_command_tells_what_it_wrote(tiny, tmp_path, capsys):

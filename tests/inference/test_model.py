@@ -209,7 +209,7 @@ def test_a_result_is_json(model):
         (np.zeros((0, 2)), RATE, r"not empty, not \(0, 2\)"),
         (np.zeros((9, 2, 2)), RATE, r"not \(9, 2, 2\)"),
         (np.float32(1), RATE, r"not \(\)"),
-        (None, RATE, r"not \(\)"),
+        (None, RATE, "array of samples, not NoneType"),
         (np.zeros(CLIP, np.int16), RATE, "int16: make them floating point.*divide by 32768"),
         (np.zeros(CLIP, complex), RATE, "complex128"),
         (np.full(CLIP, np.nan), RATE, "samples: holds samples that are NaN"),

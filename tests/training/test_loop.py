@@ -222,6 +222,14 @@ def test_a_workdir_that_cannot_be_made_or_read_is_named(tiny, tmp_path):
 CNN = {"model__name": "cnn", "optimizer__schedule": "constant", "optimizer__warmup_epochs": 0.0}
 
 
+def test_what_lies_where_the_bundle_is_to_be_is_told_before_training(tiny, tmp_path):
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "model.onnx").write_text("mine")
+    with pytest.raises(InputError, match="bundle holds model.onnx, which is no part of a bundle"):
+        loop.train(tiny.config(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(tiny, tmp_path):
     config = tiny.config(**CNN, optimizer__learning_rate=1e30)
     with pytest.raises(InputError) as error:

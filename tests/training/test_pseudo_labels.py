@@ -283,7 +283,7 @@ def test_a_full_disk_is_named_and_loses_nothing(teacher, manifest, monkeypatch, 
 
     with monkeypatch.context() as patch:
         patch.setattr(np, function, full)
-        with pytest.raises(InputError, match="labels.npz.* can't be written: .*: make space"):
+        with pytest.raises(InputError, match="labels.npz.* can't be written: .*; make space"):
             label(teacher, manifest)
     partials = list(manifest.parent.glob("*.partial"))
     assert len(partials) == (function == "savez")  # all labels are there
