@@ -26,16 +26,12 @@ import numpy as np
 
 from ergl_jax.datasets import sources, synthetic
 from ergl_jax.inference import fidelity
-from ergl_jax.inference.explain import INTEGRATION_STEPS, METHODS, Explainer
+from ergl_jax.inference.explain import METHODS, Explainer, integration_steps
 from ergl_jax.inference.graph import GraphReader, scene_log_odds
 from ergl_jax.inference.model import load
 from ergl_jax.inference.stems import sound_relations
 
 PARTNER = {a: b for pair in synthetic.RELATIONAL_PAIRS for a, b in (pair, pair[::-1])}
-
-
-def steps(method: str) -> int:
-    return INTEGRATION_STEPS if method == "integrated" else 0
 
 
 def test_clips(workdir: Path):
@@ -59,7 +55,7 @@ def measure_fidelity(workdir: Path) -> str:
         for graph in opened:
             scene = int(graph.scene_logits.argmax())
             parts = graph.nodes, graph.edges
-            both = explainer.reader.contributions(*parts, scene, steps=steps(method))
+            both = explainer.reader.contributions(*parts, scene, steps=integration_steps(method))
             for contributions in both:
                 curves = fidelity.curves(explainer.reader, *parts, scene, contributions)
                 found[curves.what].append(curves)
@@ -88,7 +84,9 @@ class Hits:
 
     def add(self, reader: GraphReader, nodes, edges, scene: int, related: set[int]) -> None:
         for method in METHODS:
-            on_nodes, on_edges = reader.contributions(nodes, edges, scene, steps=steps(method))
+            on_nodes, on_edges = reader.contributions(
+                nodes, edges, scene, steps=integration_steps(method)
+            )
             self.edges[method].append(top_pair(on_edges) == related)
             two = np.argsort(np.abs(on_nodes))[-2:]
             self.nodes[method].append({int(k) for k in two} == related)

@@ -31,10 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ergl_jax.inference import atlas
     from ergl_jax.inference.atlas_page import write
-    from ergl_jax.inference.explain import INTEGRATION_STEPS
+    from ergl_jax.inference.explain import integration_steps
 
     out = make_directory(args.out, "--out")
-    steps = INTEGRATION_STEPS if args.method == "integrated" else 0
+    steps = integration_steps(args.method)
     surveys = [atlas.survey(*opened(workdir), steps=steps) for workdir in args.workdirs]
     agreement = atlas.agreement(surveys)
     write(out, surveys[0], agreement, runs=[str(workdir) for workdir in args.workdirs])
@@ -60,6 +60,7 @@ def opened(workdir):
     from ergl_jax.datasets import sources
     from ergl_jax.inference.explain import Explainer
     from ergl_jax.inference.model import load
+    from ergl_jax.training.evaluate import check_fits
 
     explainer = Explainer(load(workdir / "bundle"))
     try:
@@ -69,12 +70,10 @@ def opened(workdir):
         raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{workdir} is no run's work directory: {error!r}") from error
-    bundle = explainer.model.bundle
-    for field in ("front_end", "clip_seconds", "pad"):
-        if getattr(dataset, field) != getattr(bundle, field):
-            raise InputError(f"{workdir}: its bundle was trained with another {field}")
-    if "test" not in dataset.sizes:
-        raise InputError(f"{workdir}: its dataset {dataset.name!r} has no test split")
+    try:
+        check_fits(explainer.model.bundle, dataset)
+    except InputError as error:
+        raise InputError(f"{workdir}: {error}") from error
     split = dataset.split("test")
 
     def clips():

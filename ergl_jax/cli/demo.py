@@ -8,6 +8,7 @@ It listens on this machine alone. Stop it with Ctrl-C.
 
 import argparse
 
+from ergl_jax.errors import InputError
 from ergl_jax.files import user_path
 
 HELP = "record or upload a sound in the browser"
@@ -29,7 +30,5 @@ def run(args: argparse.Namespace) -> int:
     try:
         demo.launch(page, port=args.port, share=args.share)
     except OSError as error:
-        from ergl_jax.errors import InputError
-
         raise InputError(f"--port={args.port}: {error}") from error
     return 0

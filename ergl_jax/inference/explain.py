@@ -22,7 +22,11 @@ from ergl_jax.inference.model import Classification, Model, waveform_blocks, win
 from ergl_jax.models.ergl import ERGL
 
 METHODS = ("gradient", "integrated")
-INTEGRATION_STEPS = 32
+
+
+def integration_steps(method: str) -> int:
+    """The `steps` of `GraphReader.contributions` that one of METHODS takes."""
+    return 32 if method == "integrated" else 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,8 +203,9 @@ class Explainer:
         """The Explanation of a window that is open already."""
         runner_up, scene = (int(k) for k in np.argsort(opened.scene_logits, kind="stable")[-2:])
         nodes, edges = opened.nodes, opened.edges
-        steps = INTEGRATION_STEPS if method == "integrated" else 0
-        contributions = self.reader.contributions(nodes, edges, scene, steps=steps)
+        contributions = self.reader.contributions(
+            nodes, edges, scene, steps=integration_steps(method)
+        )
         n = len(nodes)
         bare = self.reader.read(nodes, edges, np.ones((1, n)), np.zeros((1, n, n)))
         event_curves, edge_curves = (
@@ -235,7 +240,7 @@ class Explainer:
     def open_log_mel(self, log_mel: np.ndarray) -> Opened:
         """The same from its log-mel spectrogram (F, M)."""
         found = jax.device_get(self._opened(self.model.variables, log_mel[None]))
-        return Opened(**{name: x[0] for name, x in found.items()})
+        return Opened(np.asarray(log_mel), **{name: x[0] for name, x in found.items()})
 
     @functools.cached_property
     def _opened(self):
@@ -245,7 +250,6 @@ class Explainer:
             classifier = variables["params"]["head"]["event_classifier"]
             times = jnp.einsum("bntc,nc->bnt", output.graph.tokens, classifier["kernel"])
             return {
-                "log_mel": log_mel,
                 "event_probabilities": nn.sigmoid(output.event_logits),
                 "event_times": nn.sigmoid(times + classifier["bias"][:, None]),
                 "nodes": output.graph.nodes_in,

@@ -194,7 +194,7 @@ def waveform_blocks(
     recording: str | os.PathLike | np.ndarray, sample_rate: int | None, wanted: int
 ) -> Iterator[np.ndarray]:
     """A file or samples as mono blocks (l,) at `wanted` Hz; see `Model.classify` for errors."""
-    if isinstance(recording, str | os.PathLike):
+    if _is_path(recording):
         yield from audio.stream_audio(recording, wanted)
         return
     if not hasattr(recording, "__array__"):

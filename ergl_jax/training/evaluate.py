@@ -73,8 +73,26 @@ def evaluate(
     Returns:
       The Predictions, with scenes as the bundle counts them, and a dict of their scores.
 
-    Raises InputError where the dataset has no test split, a scene that the bundle doesn't know, or
-    another front end, clip length or padding.
+    Raises InputError as `check_fits` does.
+    """
+    check_fits(bundle, dataset)
+    run = steps.make_predict(bundle.build())
+    predictions = predict(
+        run, steps.replicate(dict(bundle.variables)), dataset.split("test"), batch_size
+    )
+    position = np.array([bundle.scenes.index(name) for name in dataset.scenes])
+    predictions = dataclasses.replace(predictions, scene=position[predictions.scene])
+    known = set(bundle.events) <= set(dataset.events)
+    events = [dataset.events.index(name) for name in bundle.events] if known else []
+    found = scores(predictions, np.array(events, int), threshold=threshold)
+    return predictions, found | calibration_errors(predictions, bundle.temperature)
+
+
+def check_fits(bundle: Bundle, dataset: SceneDataset) -> None:
+    """InputError unless a bundle can be tested on a dataset.
+
+    That is where the dataset has no test split, a scene that the bundle doesn't know, or another
+    front end, clip length or padding.
     """
     if dataset.front_end != bundle.front_end:
         raise InputError(
@@ -95,16 +113,6 @@ def evaluate(
         raise InputError(f"dataset {dataset.name!r} has no test split: mark rows of it as test")
     if unknown := sorted(set(dataset.scenes) - set(bundle.scenes)):
         raise InputError(f"the bundle does not know scene {unknown[0]!r} of the dataset")
-    run = steps.make_predict(bundle.build())
-    predictions = predict(
-        run, steps.replicate(dict(bundle.variables)), dataset.split("test"), batch_size
-    )
-    position = np.array([bundle.scenes.index(name) for name in dataset.scenes])
-    predictions = dataclasses.replace(predictions, scene=position[predictions.scene])
-    known = set(bundle.events) <= set(dataset.events)
-    events = [dataset.events.index(name) for name in bundle.events] if known else []
-    found = scores(predictions, np.array(events, int), threshold=threshold)
-    return predictions, found | calibration_errors(predictions, bundle.temperature)
 
 
 def calibration_errors(predictions: Predictions, temperature: float) -> dict[str, float]:

@@ -103,6 +103,12 @@ def test_no_test_split_is_a_line(other, tmp_path, capsys):
     assert "has no test split" in error(capsys)
 
 
+def test_data_of_another_length_than_the_bundles_are_a_line(other, tmp_path, capsys):
+    change_data(other, clip_seconds=3.0, data_dir=str(tmp_path / "data"))
+    assert atlas(tmp_path / "out", other) == 2
+    assert f"{other}: the dataset has clips of 3.0 s, the bundle wants 2.0 s" in error(capsys)
+
+
 def test_runs_of_different_clips_are_a_line(tiny, other, tmp_path, capsys):
     change_data(other, test_clips_per_scene=2, data_dir=str(tmp_path / "data"))
     assert atlas(tmp_path / "out", tiny.workdir, other) == 2
