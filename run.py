@@ -2,7 +2,9 @@
 
 if __name__ == "__main__":
     from ergl_jax.cpu import use_huge_pages
+    from ergl_jax.errors import leave_at_once
 
+    leave_at_once()  # on Ctrl-C: `main` has its own way
     use_huge_pages()  # it starts the program again: before the slow imports
 
 import sys
@@ -13,15 +15,18 @@ from ml_collections import config_flags
 
 from ergl_jax.cache import use_compilation_cache
 from ergl_jax.cpu import use_cores
-from ergl_jax.errors import command
+from ergl_jax.errors import InputError, command
 from ergl_jax.files import user_path
-from ergl_jax.training import loop
+from ergl_jax.training import loop, workdirs
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configs/ergl.py[:source]; override a field with --config.field=value."
 )
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where the run's files are kept; default runs/<source>-<model>."
+)
+FRESH = flags.DEFINE_bool(
+    "fresh", False, "Where the workdir exists, start anew beside it: in <workdir>-2, -3, ..."
 )
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do in the workdir.")
 
@@ -52,6 +57,12 @@ def main(argv: list[str]) -> None:
     use_compilation_cache()
     name = WORKDIR.value or f"runs/{config.data.source}-{config.model.name}"
     workdir = user_path(name)
+    if FRESH.value:
+        if MODE.value != "train":
+            raise InputError(f"--fresh starts a training: leave it out with --mode={MODE.value}")
+        asked, workdir = workdir, workdirs.beside(workdir)
+        if workdir != asked:
+            print(f"{asked} stays as it is; to go on with this run, --workdir={workdir}")
     print(f"{MODE.value} in {workdir} on {jax.device_count()} {jax.default_backend()} device(s)")
     print(", ".join(f"{name} {number}" for name, number in loop.versions().items()), flush=True)
     if MODE.value == "train":

@@ -75,12 +75,11 @@ class Bundle:
     def save(self, directory: Path) -> None:
         """Writes the bundle beside `directory` and renames it there; an older one is replaced.
 
-        Raises InputError where `directory` holds anything but a bundle.
+        Raises InputError where `directory` holds anything but a bundle, or the disk is full.
         """
         directory = check_target(directory)
         fresh = directory.with_name(directory.name + ".writing")
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
+        old = directory.with_name(directory.name + ".replaced")
         config = {
             "format": FORMAT,
             "model": dict(self.model),
@@ -100,12 +99,24 @@ class Bundle:
                 "flax": flax.__version__,
             },
         }
-        (fresh / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         flat = flatten_dict(self.variables, sep="/")
-        save_file({name: np.ascontiguousarray(x) for name, x in flat.items()}, fresh / WEIGHTS)
-        if directory.exists():
-            shutil.rmtree(directory)
-        os.replace(fresh, directory)
+        try:
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir(parents=True)
+            (fresh / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            save_file({name: np.ascontiguousarray(x) for name, x in flat.items()}, fresh / WEIGHTS)
+            if directory.exists():  # by renaming: nobody finds half of one
+                shutil.rmtree(old, ignore_errors=True)
+                os.replace(directory, old)
+            os.replace(fresh, directory)
+        except (OSError, SafetensorError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(
+                f"{directory} can't be written: {reason}; make space or name another directory"
+            ) from error
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def check_target(directory: Path) -> Path:

@@ -1,8 +1,9 @@
 """Predictions for a split, and what they are worth."""
 
+import contextlib
 import csv
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy.special import softmax
 from ergl_jax.datasets.batches import eval_indices, stream
 from ergl_jax.datasets.builder import SceneDataset, SceneSplit
 from ergl_jax.errors import InputError
+from ergl_jax.files import replacing
 from ergl_jax.inference.bundle import Bundle
 from ergl_jax.training import metrics, plots, steps
 from ergl_jax.training.calibration import expected_calibration_error
@@ -133,14 +135,13 @@ def write(directory: Path, predictions: Predictions, split: SceneSplit, bundle: 
     counts = metrics.confusion(
         predictions.scene, predictions.scene_logits.argmax(axis=1), len(scenes)
     )
-    with open(directory / "confusion.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+    with _csv(directory / "confusion.csv") as writer:
         writer.writerow(["true \\ predicted", *scenes])
         writer.writerows([name, *row] for name, row in zip(scenes, counts, strict=True))
-    plots.confusion(directory / "confusion.png", counts, scenes)
+    with replacing(directory / "confusion.png") as beside:
+        plots.confusion(beside, counts, scenes)
     probabilities = softmax(predictions.scene_logits / bundle.temperature, axis=1)
-    with open(directory / "predictions.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+    with _csv(directory / "predictions.csv") as writer:
         writer.writerow(["clip", "scene", "predicted", *scenes])
         names = (split[index]["name"] for index in range(len(split)))
         rows = zip(names, predictions.scene, probabilities, strict=True)
@@ -148,3 +149,10 @@ def write(directory: Path, predictions: Predictions, split: SceneSplit, bundle: 
             [name, scenes[truth], scenes[p.argmax()], *(f"{x:.6f}" for x in p)]
             for name, truth, p in rows
         )
+
+
+@contextlib.contextmanager
+def _csv(path: Path) -> Iterator:
+    """A csv.writer of a file that is there whole or not at all."""
+    with replacing(path) as beside, open(beside, "w", newline="", encoding="utf-8") as file:
+        yield csv.writer(file)
