@@ -11,6 +11,7 @@ import sys
 
 import ergl_jax
 from ergl_jax.cache import use_compilation_cache
+from ergl_jax.cpu import use_threaded_convolutions
 from ergl_jax.errors import command
 
 COMMANDS = ("classify", "explain", "atlas", "export", "demo", "doctor")
@@ -34,5 +35,6 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # file names may hold what the terminal can't show
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    use_threaded_convolutions()
     use_compilation_cache()
     return args.run(args)

@@ -18,6 +18,7 @@ from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ergl_jax.errors import InputError
+from ergl_jax.models.layers import over_devices
 from ergl_jax.training.losses import losses
 
 AXIS = "batch"
@@ -135,7 +136,7 @@ class Trainer:
                 return parts["loss"], (changed["batch_stats"], parts | {"accuracy": hits})
 
             grads, (batch_stats, metrics) = jax.grad(loss, has_aux=True)(state.params)
-            grads, metrics = jax.lax.pmean((grads, metrics), AXIS)
+            grads, metrics = over_devices((grads, metrics), AXIS)
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
             return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
