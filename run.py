@@ -11,7 +11,7 @@ import sys
 
 import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from configs import ergl
 from ergl_jax import fields
@@ -34,12 +34,16 @@ def parse_flags(argv: list[str]) -> list[str]:
     """Flags as absl reads them, but a mistake in one is a line and no traceback."""
     try:
         arguments = flags.FLAGS(argv)
-        CONFIG.value.keys()  # a config file that isn't there shows itself only when it is used
+        # A config file that isn't there shows itself only when it is used.
+        if not isinstance(CONFIG.value, ConfigDict):
+            raise TypeError("get_config() of the file returns no ConfigDict")
         return arguments
     except (AttributeError, KeyError) as error:
         # Quoted once or twice on its way, line breaks and all.
         name = str(error).replace("\\n", ", ").replace("\\", "").replace("'", "").strip('"')
         reason = f"no such field of the configuration, which configs/ergl.py lists: {name}"
+        if "get_config" in name:
+            reason = f"{' '.join(argv[1:])}: the file has no get_config()"
     except (flags.Error, OSError) as error:
         reason = str(error).splitlines()[-1].strip()  # below a config file's own traceback, if any
     except Exception as error:  # of a config file, or of what reads overrides

@@ -59,7 +59,7 @@ def _is(value: Any, kind: type) -> bool:
         except OverflowError:
             return False
     if kind in (tuple, list):
-        return isinstance(value, tuple | list)
+        return isinstance(value, tuple | list) and None not in value
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 

@@ -82,9 +82,7 @@ def expand(pattern: str) -> list[str]:
     What matches nothing stays as it is, so that reading it tells. InputError for a folder without
     audio files.
     """
-    path = user_path(pattern)
-    if not pattern:
-        raise InputError("a recording's name is empty")
+    path = user_path(pattern, "a recording's name")
     if os.path.isdir(path):  # unlike Path's own, false where it can't be looked at
         if not (found := sorted(_inside(path))):
             raise InputError(f"{path} holds no audio file ({', '.join(SUFFIXES)})")

@@ -12,6 +12,7 @@ from ergl_jax.errors import InputError
 
 LONGEST = 3600.0  # seconds of a clip; a bundle of longer ones can't be read either
 
+
 def check(front_end: audio.FrontEnd, clip_seconds: float, pad: str, long: str) -> None:
     """InputError unless `cut` can make clips of this length that the front end can take."""
     if not 0 < clip_seconds <= LONGEST:

@@ -92,6 +92,10 @@ def commands(tmp_path, capfd, monkeypatch, load_script) -> Commands:
         try:
             return run.main(run.parse_flags(argv))
         finally:
+            sys.modules.pop("config_config", None)  # where the last config file's code stays
+            for name in list(flags.FLAGS):  # overrides define flags as they are read
+                if name.startswith("config."):
+                    delattr(flags.FLAGS, name)
             flags.FLAGS.unparse_flags()
 
     folder = tmp_path / "here"

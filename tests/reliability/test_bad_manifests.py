@@ -50,7 +50,7 @@ MANIFESTS = {
     "no clip can be decoded": (HEAD + "a.wav,tram,train\n", ["--strict"], ["a.wav", "can't be op"]),
     "fraction": (GOOD, ["--validation_fraction=1"], ["validation fraction is 1.0"]),
     "seed": (GOOD, ["--validation_seed=-1"], ["validation_seed", "-1"]),
-    "front end": (GOOD, ["--front_end=mel"], ["front end 'mel'", "panns_16k"]),
+    "front end": (GOOD, ["--front_end=mel"], ["front_end='mel'", "panns_16k"]),
     "clip length": (GOOD, ["--clip_seconds=0"], ["clip_seconds is 0.0"]),
     "clip length in words": (GOOD, ["--clip_seconds=ten"], ["--clip_seconds", "'ten'"]),
     "no clip length": (GOOD, ["--clip_seconds=nan"], ["clip_seconds is nan"]),

@@ -33,7 +33,7 @@ RECORDINGS = {
     "not audio": ("a.wav", lambda path: path.write_text("no audio " * 99), "can't be decoded as"),
     "random bytes": (
         "a.mp3",
-        lambda path: path.write_bytes(np.random.default_rng(1).bytes(5000)),
+        lambda path: path.write_bytes(np.random.default_rng(3).bytes(500)),
         "can't be decoded as audio",
     ),
     "raw": ("a.raw", lambda path: path.write_bytes(bytes(5000)), "can't be decoded as audio"),
@@ -107,7 +107,10 @@ WORKING = {
     "streamed by sox": ("a.wav", lambda path: streamed(path, 0x7FFFFFFF - 36)),
     "Unicode": ("Straße 電車.wav", write),
     "a line break": ("a\nb.wav", write),
-    "no UTF-8": ("a\udce9.wav", write),
+    "no UTF-8": (
+        "a\udce9.wav",
+        lambda path: (write(path.parent / "b.wav"), (path.parent / "b.wav").rename(path)),
+    ),
 }
 
 
