@@ -2,9 +2,9 @@
 
 if __name__ == "__main__":
     from ergl_jax.cpu import use_huge_pages
-    from ergl_jax.errors import die_quietly_of_interrupts
+    from ergl_jax.errors import leave_at_once
 
-    die_quietly_of_interrupts()
+    leave_at_once()
     use_huge_pages()  # it starts the program again: before the slow imports
 
 import sys

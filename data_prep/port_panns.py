@@ -7,9 +7,9 @@ It needs PyTorch to read a checkpoint: pip install ".[port]". Exit status: 0, or
 """
 
 if __name__ == "__main__":
-    from ergl_jax.errors import die_quietly_of_interrupts
+    from ergl_jax.errors import leave_at_once
 
-    die_quietly_of_interrupts()  # before the slow imports
+    leave_at_once()  # before the slow imports
 
 import sys
 import urllib.parse

@@ -10,9 +10,9 @@ on wrong input, 130 when interrupted.
 """
 
 if __name__ == "__main__":
-    from ergl_jax.errors import die_quietly_of_interrupts
+    from ergl_jax.errors import leave_at_once
 
-    die_quietly_of_interrupts()  # before the slow imports
+    leave_at_once()  # before the slow imports
 
 import argparse
 import sys

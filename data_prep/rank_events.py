@@ -8,9 +8,9 @@ that of the training itself, without what is held out for validation: with the s
 """
 
 if __name__ == "__main__":
-    from ergl_jax.errors import die_quietly_of_interrupts
+    from ergl_jax.errors import leave_at_once
 
-    die_quietly_of_interrupts()  # before the slow imports
+    leave_at_once()  # before the slow imports
 
 import argparse
 import sys

@@ -1,10 +1,10 @@
 """The error that a user's input earns, and what a command makes of it."""
 
-import _thread
 import argparse
 import contextlib
 import functools
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -69,12 +69,16 @@ def command(*, resumes: bool) -> Callable[[Callable], Callable[..., int | None]]
 @contextlib.contextmanager
 def _no_interrupt_lost() -> Iterator[None]:
     """Interrupts again where Ctrl-C fell into what can't raise: a destructor or a C callback."""
+    main_thread = threading.current_thread() is threading.main_thread()
+    if main_thread:  # Python allows no other; it ends what `leave_at_once` began
+        handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     before = sys.unraisablehook
 
     def hook(unraisable) -> None:
         if issubclass(unraisable.exc_type, KeyboardInterrupt):
             # Later and from a thread: here it would be lost once more.
-            threading.Timer(0.05, _thread.interrupt_main).start()
+            main = threading.main_thread().ident
+            threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT)).start()
         else:
             before(unraisable)
 
@@ -83,19 +87,15 @@ def _no_interrupt_lost() -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = before
+        if main_thread:
+            signal.signal(signal.SIGINT, handler or signal.SIG_DFL)
 
 
-def die_quietly_of_interrupts() -> None:
-    """Until the program's `main` runs, Ctrl-C ends it without the traceback of an import.
+def leave_at_once() -> None:
+    """Has Ctrl-C end the program in a line, until its `main` runs: for what is slow to import."""
 
-    For programs that import what is slow; call it before that.
-    """
-    before = sys.excepthook
+    def leave(*_) -> None:
+        os.write(2, b"interrupted\n")
+        os._exit(130)  # an exception might end in an import that catches it
 
-    def hook(kind, error, trace) -> None:
-        if issubclass(kind, KeyboardInterrupt):
-            print("interrupted", file=sys.stderr)
-        else:
-            before(kind, error, trace)
-
-    sys.excepthook = hook
+    signal.signal(signal.SIGINT, leave)

@@ -285,7 +285,7 @@ def _read_events_npz(path: Path, rows) -> tuple[tuple[str, ...], np.ndarray]:
     order, taken = [], {}
     for row in rows:
         file = PurePath(row.cells["file"])
-        known = (row.cells["file"], str(file), str(file.with_suffix("")), file.name, file.stem)
+        known = (row.cells["file"], str(file), os.path.splitext(file)[0], file.name, file.stem)
         i = next((index[name] for name in known if name in index), None)
         if i is None:
             raise InputError(

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from absl import flags
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 RATE = 16000
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 # Overrides, and what the line says. {} is the folder.
 CONFIGS = {
     "more events than AudioSet has": ({"data.num_events": 528}, ["data.num_events=528"]),

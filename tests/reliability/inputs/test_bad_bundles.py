@@ -118,9 +118,15 @@ BUNDLES = {
     "other names": (edited(scenes=SCENES), "is not the one that model.safetensors"),
     "another licence": (edited(licence="CC0"), "is not the one that model.safetensors"),
     "a scene twice": (edited(scenes=["tram"] * 10), "scenes names 'tram' twice"),
-    "a scene too few": (edited(scenes=SCENES[:9]), "params/head/scene/bias is float32 (10,), the model"),
+    "a scene too few": (
+        edited(scenes=SCENES[:9]),
+        "params/head/scene/bias is float32 (10,), the model",
+    ),
     "no scenes": (edited(scenes=[]), "scenes is empty"),
-    "an event too few": (edited(events=["Dog"]), "params/events/bias is float32 (4, 1, 4), the model"),
+    "an event too few": (
+        edited(events=["Dog"]),
+        "params/events/bias is float32 (4, 1, 4), the model",
+    ),
     "path tricks in names": (
         weights(lambda flat: flat | {"params/../../evil": np.zeros(1, np.float32)}),
         "params/../../evil is missing from the weights or the model",
