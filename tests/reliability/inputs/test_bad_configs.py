@@ -143,6 +143,8 @@ DAMAGED = {
     "a list": ("[]", ["config.json is damaged"]),
     "null": ("null", ["config.json is damaged"]),
     "no text": ("\xff", ["config.json is damaged"]),
+    "nested": ("[" * 100_000, ["config.json is damaged"]),
+    "a folder": (None, ["config.json is damaged"]),
     "another's": (json.dumps({"seed": 7}), ["seed was 7, is 0", "another --workdir"]),
 }
 
@@ -151,8 +153,9 @@ DAMAGED = {
 @pytest.mark.parametrize("name", DAMAGED)
 def test_a_wrong_work_directory(train, commands, name):
     text, words = DAMAGED[name]
-    (commands.here / "run").mkdir()
-    (commands.here / "run" / "config.json").write_bytes(text.encode("latin-1"))
+    path = commands.here / "run" / "config.json"
+    path.parent.mkdir()
+    path.mkdir() if text is None else path.write_bytes(text.encode("latin-1"))
     train(words=[f"{commands.here / 'run'}", *words])
 
 
