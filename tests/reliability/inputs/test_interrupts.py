@@ -92,7 +92,8 @@ def test_an_interrupt_during_the_first_imports_is_a_line(tmp_path, script):
 def test_files_written_by_two_at_once_are_all_one_s(tmp_path, monkeypatch):
     names, replace = [f"{i}.txt" for i in range(10)], os.replace
     # So that others come in between, if they can.
-    monkeypatch.setattr(os, "replace", lambda *paths: (time.sleep(0.001), replace(*paths)))
+    pauses = iter(np.random.default_rng(0).uniform(0, 0.003, 1000).tolist())
+    monkeypatch.setattr(os, "replace", lambda *paths: (time.sleep(next(pauses)), replace(*paths)))
 
     def write(who: str):
         for _ in range(3):
