@@ -90,24 +90,28 @@ def test_an_interrupt_during_the_first_imports_is_a_line(tmp_path, script):
 
 
 def test_files_written_by_two_at_once_are_all_one_s(tmp_path, monkeypatch):
-    names, replace = [f"{i}.txt" for i in range(10)], os.replace
-    # So that others come in between, if they can.
-    pauses = iter(np.random.default_rng(0).uniform(0, 0.003, 1000).tolist())
-    monkeypatch.setattr(os, "replace", lambda *paths: (time.sleep(next(pauses)), replace(*paths)))
+    names, replace, done = [f"{i}.txt" for i in range(4)], os.replace, []
 
     def write(who: str):
-        for _ in range(3):
-            with replacing_together(tmp_path) as beside:
-                for name in names:
-                    (beside / name).write_text(who)
+        with replacing_together(tmp_path) as beside:
+            for name in names:
+                (beside / name).write_text(who)
 
-    threads = [threading.Thread(target=write, args=(who,)) for who in "abc"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len({(tmp_path / name).read_text() for name in names}) == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    other = threading.Thread(target=write, args=("b",))
+
+    def replace_slowly(*paths):
+        if threading.current_thread() is not other:
+            done.append(paths)
+            if len(done) == 3:  # halfway, the other one comes, and ends if it isn't kept waiting
+                other.start()
+                other.join(0.3)
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", replace_slowly)
+    write("a")
+    other.join()
+    assert [(tmp_path / name).read_text() for name in names] == ["b"] * 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
 def test_an_exception_leaves_all_old_files(tmp_path):
