@@ -2,18 +2,22 @@
 
 if __name__ == "__main__":
     from ergl_jax.cpu import use_huge_pages
+    from ergl_jax.errors import leave_at_once
 
+    leave_at_once()
     use_huge_pages()  # it starts the program again: before the slow imports
 
 import sys
 
 import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
+from configs import ergl
+from ergl_jax import fields
 from ergl_jax.cache import use_compilation_cache
 from ergl_jax.cpu import use_cores
-from ergl_jax.errors import command
+from ergl_jax.errors import InputError, command, report
 from ergl_jax.files import user_path
 from ergl_jax.training import loop
 
@@ -30,28 +34,35 @@ def parse_flags(argv: list[str]) -> list[str]:
     """Flags as absl reads them, but a mistake in one is a line and no traceback."""
     try:
         arguments = flags.FLAGS(argv)
-        CONFIG.value.keys()  # a config file that isn't there shows itself only when it is used
+        # A config file that isn't there shows itself only when it is used.
+        if not isinstance(CONFIG.value, ConfigDict):
+            raise TypeError("get_config() of the file returns no ConfigDict")
         return arguments
     except (AttributeError, KeyError) as error:
         # Quoted once or twice on its way, line breaks and all.
         name = str(error).replace("\\n", ", ").replace("\\", "").replace("'", "").strip('"')
         reason = f"no such field of the configuration, which configs/ergl.py lists: {name}"
+        if "get_config" in name:
+            reason = f"{' '.join(argv[1:])}: the file has no get_config()"
     except (flags.Error, OSError) as error:
         reason = str(error).splitlines()[-1].strip()  # below a config file's own traceback, if any
-    print(f"error: {reason}", file=sys.stderr)
+    except Exception as error:  # of a config file, or of what reads overrides
+        reason = f"{' '.join(argv[1:])}: {type(error).__name__}: {error}"
+    report(InputError(reason))
     sys.exit(2)
 
 
-@command
+@command(resumes=True)
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"{argv[1]!r} is not a flag: write --name=value")
     logging.set_verbosity(logging.WARNING)  # Orbax tells much at INFO
     config = CONFIG.value
+    fields.check(config.to_dict(), fields.kinds(ergl.get_config().to_dict()), prefix="config.")
     use_cores(config.train.batch_size)
     use_compilation_cache()
-    name = WORKDIR.value or f"runs/{config.data.source}-{config.model.name}"
-    workdir = user_path(name)
+    name = f"runs/{config.data.source}-{config.model.name}"
+    workdir = user_path(name if WORKDIR.value is None else WORKDIR.value, "--workdir")
     print(f"{MODE.value} in {workdir} on {jax.device_count()} {jax.default_backend()} device(s)")
     print(", ".join(f"{name} {number}" for name, number in loop.versions().items()), flush=True)
     if MODE.value == "train":

@@ -6,21 +6,25 @@
 It needs PyTorch to read a checkpoint: pip install ".[port]". Exit status: 0, or 2 on wrong input.
 """
 
-import argparse
+if __name__ == "__main__":
+    from ergl_jax.errors import leave_at_once
+
+    leave_at_once()  # before the slow imports
+
 import sys
 import urllib.parse
 from pathlib import Path
 
 from ergl_jax import downloads
-from ergl_jax.errors import InputError, command
+from ergl_jax.errors import InputError, Parser, command
 from ergl_jax.files import make_directory, user_path
 from ergl_jax.inference import bundle, port
 
 KNOWN = ", ".join(port.CHECKPOINTS)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Ports a pretrained PANN to a bundle.")
+def _parser() -> Parser:
+    parser = Parser(description="Ports a pretrained PANN to a bundle.")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("checkpoint", type=user_path, nargs="?", help="a .pth of PANNs' own code")
     source.add_argument("--download", metavar="NAME", help=f"get a published one: {KNOWN}")
@@ -45,7 +49,7 @@ def _download(name: str, directory: Path, record: str) -> Path:
     return downloads.fetch(url, directory / checkpoint.file, md5=checkpoint.md5)
 
 
-@command
+@command(resumes=True)
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     args = _parser().parse_args(argv)

@@ -9,6 +9,11 @@ Exit status: 0 when every clip was prepared, 1 when some could not be (failures.
 on wrong input, 130 when interrupted.
 """
 
+if __name__ == "__main__":
+    from ergl_jax.errors import leave_at_once
+
+    leave_at_once()  # before the slow imports
+
 import argparse
 import sys
 from pathlib import Path
@@ -16,7 +21,7 @@ from pathlib import Path
 from ergl_jax.audio import FRONT_ENDS, get_front_end
 from ergl_jax.cache import use_compilation_cache
 from ergl_jax.datasets import builder, manifest, splits, tut2018
-from ergl_jax.errors import InputError, command
+from ergl_jax.errors import InputError, Parser, command
 
 # Flags of one source alone.
 ONLY = {
@@ -25,8 +30,8 @@ ONLY = {
 }
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         description="Makes the features of a manifest's recordings, or of TUT 2018.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -81,7 +86,7 @@ def _corpus(args: argparse.Namespace) -> manifest.Corpus:
     )
 
 
-@command
+@command(resumes=True)
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     args = _parser().parse_args(argv)

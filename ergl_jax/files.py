@@ -1,18 +1,24 @@
 """Directories that can be written to, and files that are there whole or not at all."""
 
 import contextlib
+import fcntl
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from ergl_jax.errors import InputError
 
 
-def user_path(text: str | os.PathLike) -> Path:
+def user_path(text: str | os.PathLike, name: str = "the path") -> Path:
     """A path as a user writes it, ~ for their home; also the `type` of a command's flags.
 
-    `--out=~/a` reaches a program as it is: a shell expands ~ only where a word begins.
+    `--out=~/a` reaches a program as it is: a shell expands ~ only where a word begins. InputError
+    for an empty one, which Python takes for the current directory.
     """
+    if not os.fspath(text):
+        raise InputError(f"{name} is empty")
     return Path(os.path.expanduser(text))  # unlike Path.expanduser, leaves an unknown ~name alone
 
 
@@ -28,6 +34,54 @@ def make_directory(path: str | os.PathLike, name: str) -> Path:
     if not os.access(path, os.W_OK):
         raise InputError(f"{name} {path} can't be written to; choose another")
     return path
+
+
+def check_directory(path: str | os.PathLike, name: str) -> Path:
+    """The path, if `make_directory` could make it; makes nothing: for before what may fail."""
+    path = Path(path)
+    there = next(each for each in (path, *path.absolute().parents) if os.path.lexists(each))
+    if not there.is_dir():
+        raise InputError(f"{name} {path} can't be made: {there} is a file; choose another")
+    if not os.access(there, os.W_OK):
+        raise InputError(f"{name} {path} can't be written to; choose another")
+    return path
+
+
+@contextlib.contextmanager
+def replacing_together(directory: Path) -> Iterator[Path]:
+    """Lends a directory in `directory`, the files of which then replace those of their names there.
+
+    Where several processes do this at once, all files that stay are one's. An exception leaves the
+    old ones alone. `directory` exists; InputError where it can't be written to.
+    """
+    try:
+        beside = Path(tempfile.mkdtemp(prefix=".", suffix=".writing", dir=directory))
+        try:
+            yield beside
+            with _locked(directory):
+                targets = {path: directory / path.name for path in beside.iterdir()}
+                if strange := [path for path in targets.values() if path.is_dir()]:
+                    raise InputError(f"{strange[0]} is a directory where a file is to be written")
+                for path, target in targets.items():
+                    os.replace(path, target)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    except OSError as error:
+        raise InputError(
+            f"{directory} can't be written to: {error.strerror}; make space or choose another"
+        ) from error
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Waits for other processes that are here too; the system frees a killed one's lock."""
+    number = os.open(directory, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)
 
 
 @contextlib.contextmanager

@@ -53,7 +53,7 @@ FRONT_ENDS = {
 def get_front_end(name: str) -> FrontEnd:
     """The front end of this name; InputError lists the names where there is none."""
     if name not in FRONT_ENDS:
-        raise InputError(f"no front end {name!r}: choose one of {', '.join(FRONT_ENDS)}")
+        raise InputError(f"front_end={name!r} is not one of: {', '.join(FRONT_ENDS)}")
     return FRONT_ENDS[name]
 
 

@@ -9,7 +9,7 @@ Of a recording longer than the bundle's clips it explains the window that speaks
 
 import argparse
 
-from ergl_jax.files import make_directory, user_path
+from ergl_jax.files import check_directory, user_path
 
 HELP = "explain the scene of a recording: a page, pictures, numbers"
 
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    make_directory(args.out, "--out")  # before what takes long
+    check_directory(args.out, "--out")  # before what takes long
 
     from ergl_jax.inference import report, words
     from ergl_jax.inference.explain import Explainer

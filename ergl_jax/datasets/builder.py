@@ -66,7 +66,7 @@ def prepare(
     if not corpus.clips:
         raise InputError(f"{corpus.name}: no clips")
     pieces.check(front_end, clip_seconds, pad, long)
-    data_dir = make_directory(user_path(data_dir), "data_dir")
+    data_dir = make_directory(user_path(data_dir, "data_dir"), "data_dir")
     with _no_tfds_warnings():
         builder = ErglScenes(corpus, data_dir, front_end, float(clip_seconds), pad, long, strict)
     with tempfile.TemporaryDirectory() as downloads:  # TFDS wants one; nothing is downloaded

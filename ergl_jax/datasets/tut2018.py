@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from ergl_jax.datasets.archives import unpack
 from ergl_jax.datasets.manifest import Corpus, read_manifest
 from ergl_jax.downloads import fetch, remaining, require_space, verify
-from ergl_jax.errors import InputError
+from ergl_jax.errors import InputError, InputErrorOnAScreen
 from ergl_jax.files import make_directory, replacing, user_path
 from ergl_jax.labels import TUT2018_SCENES
 
@@ -116,7 +116,7 @@ def corpus(root: str | os.PathLike, events_file: str | os.PathLike | None = None
     root = user_path(root)
     manifest = root / "manifest.csv"
     if not manifest.is_file():
-        raise InputError(
+        raise InputErrorOnAScreen(
             MISSING.format(
                 root=root,
                 manifest=manifest,

@@ -20,7 +20,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 
 from ergl_jax.audio import FrontEnd
-from ergl_jax.files import replacing
 from ergl_jax.inference.explain import Explanation
 from ergl_jax.inference.fidelity import Curves
 from ergl_jax.inference.words import plain
@@ -48,10 +47,10 @@ STYLE = {
 
 def save(figure: Figure, path: Path) -> None:
     """Writes a PNG or an SVG, by the path's suffix, on white."""
-    with replacing(path) as beside, matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):
         kind = path.suffix.removeprefix(".")
         dated = {"metadata": {"Date": None}} if kind == "svg" else {}
-        figure.savefig(beside, format=kind, dpi=140, **dated)
+        figure.savefig(path, format=kind, dpi=140, **dated)
 
 
 def svg(figure: Figure) -> str:

@@ -79,7 +79,7 @@ def check_workdir(config, workdir: Path) -> None:
             theirs = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(theirs, dict):
                 raise ValueError("no configuration")
-        except ValueError as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(
                 f"{path} is damaged ({error}): choose another --workdir, or delete the file to go "
                 "on with these settings"
