@@ -17,7 +17,7 @@ from ergl_jax.cache import use_compilation_cache
 from ergl_jax.cpu import use_cores
 from ergl_jax.errors import InputError, command
 from ergl_jax.files import user_path
-from ergl_jax.training import loop, workdirs
+from ergl_jax.training import hosts, loop, workdirs
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configs/ergl.py[:source]; override a field with --config.field=value."
@@ -27,6 +27,18 @@ WORKDIR = flags.DEFINE_string(
 )
 FRESH = flags.DEFINE_bool(
     "fresh", False, "Where the workdir exists, start anew beside it: in <workdir>-2, -3, ..."
+)
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    False,
+    "One of several processes, which SLURM, Open MPI or a TPU slice tells of (docs/distributed.md).",
+)
+COORDINATOR_ADDRESS = flags.DEFINE_string(
+    "coordinator_address", None, "HOST:PORT of process 0, where nothing tells it by itself."
+)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many there are.", lower_bound=1)
+PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "Which of them this one is, from 0.", lower_bound=0
 )
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do in the workdir.")
 
@@ -47,13 +59,18 @@ def parse_flags(argv: list[str]) -> list[str]:
     sys.exit(2)
 
 
+@hosts.ending_together
 @command
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"{argv[1]!r} is not a flag: write --name=value")
     logging.set_verbosity(logging.WARNING)  # Orbax tells much at INFO
     config = CONFIG.value
-    use_cores(config.train.batch_size)
+    given = COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value
+    if DISTRIBUTED.value or any(value is not None for value in given):
+        hosts.start(*given)
+    else:
+        use_cores(config.train.batch_size)
     use_compilation_cache()
     name = WORKDIR.value or f"runs/{config.data.source}-{config.model.name}"
     workdir = user_path(name)

@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 import tensorstore
 
 from ergl_jax.errors import InputError
+from ergl_jax.training import hosts
 from ergl_jax.training.steps import TrainState
 
 KEPT = 2  # of each kind: the last one may turn out damaged
@@ -86,11 +87,14 @@ class Checkpoints:
         manager = self._managers[name]
         epochs = sorted(manager.all_steps(), reverse=True)
         for epoch in epochs:
+            found = None
             try:
-                return _read(manager, epoch, like)
+                found = _read(manager, epoch, like)
             except Exception as error:  # JSON, tensorstore and Orbax have many
                 path, reason = manager.directory / str(epoch), _reason(error)
                 print(f"{path} is damaged and passed over: {reason}", file=sys.stderr, flush=True)
+            if not hosts.anywhere(found is None):
+                return found
         if not epochs:
             return None
         raise InputError(f"no checkpoint in {manager.directory} can be read: {INSTEAD[name]}")

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ergl_jax.errors import InputError
@@ -74,13 +73,6 @@ def stack(each: list[dict]) -> dict[str, np.ndarray]:
     """The replicated metrics of S steps as arrays of shape (S,)."""
     each = [unreplicate(metrics) for metrics in each]
     return {name: np.stack([metrics[name] for metrics in each]) for name in each[0]}
-
-
-def anywhere(flag: bool) -> bool:
-    """Whether `flag` is up in any process; all must ask at the same place."""
-    if jax.process_count() == 1:
-        return flag
-    return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 
 def check_batch_size(batch_size: int) -> None:
