@@ -84,11 +84,12 @@ def main(argv: list[str]) -> None:
     print(", ".join(f"{name} {number}" for name, number in loop.versions().items()), flush=True)
     if MODE.value == "train":
         results = loop.train(config, workdir)
-        scores = results["test"]
-        print(f"Wrote {workdir}/results.json and {workdir}/bundle")
+        scores, wrote = results["test"], f"{workdir}/results.json and {workdir}/bundle"
     else:
-        scores = loop.evaluate_bundle(config, workdir)
-        print(f"Wrote {workdir}/evaluation")
+        scores, wrote = loop.evaluate_bundle(config, workdir), f"{workdir}/evaluation"
+    if not hosts.leads():
+        return
+    print(f"Wrote {wrote}")
     if scores is None:
         print("No test split: nothing was tested")
         return
