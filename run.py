@@ -31,7 +31,7 @@ FRESH = flags.DEFINE_bool(
 DISTRIBUTED = flags.DEFINE_bool(
     "distributed",
     False,
-    "One of several processes, which SLURM, Open MPI or a TPU slice tells of (docs/distributed.md).",
+    "One of several processes, as SLURM, Open MPI or a TPU slice says: see docs/distributed.md.",
 )
 COORDINATOR_ADDRESS = flags.DEFINE_string(
     "coordinator_address", None, "HOST:PORT of process 0, where nothing tells it by itself."

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from pathlib import PurePath
 
 import numpy as np
 import soundfile
@@ -26,7 +27,7 @@ def stream_audio(path: str | os.PathLike, sample_rate: int) -> Iterator[np.ndarr
     not grow with the recording's length.
 
     Args:
-      path: the file.
+      path: the file; what isn't on this machine's disk must be a path that opens itself.
       sample_rate: Hz of the result.
 
     Returns:
@@ -40,9 +41,10 @@ def stream_audio(path: str | os.PathLike, sample_rate: int) -> Iterator[np.ndarr
         raise InputError(f"{path!r} is no file's name")
     try:
         # Opened here since libsndfile calls a missing file and a directory "System error".
-        with open(path, "rb") as file:
-            if not os.fstat(file.fileno()).st_size:
+        with path.open("rb") if isinstance(path, PurePath) else open(path, "rb") as file:
+            if not file.seek(0, os.SEEK_END):
                 raise InputError(f"{path}: the file is empty (0 bytes)")
+            file.seek(0)
             with _Sequential(file) as sound:
                 yield from _resampled(path, sound, sample_rate)
     except OSError as error:

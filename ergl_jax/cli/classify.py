@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 
 from ergl_jax.errors import InputError
-from ergl_jax.files import user_path
+from ergl_jax.files import local_path, user_path
 
 HELP = "name the scene of recordings"
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".opus")
@@ -80,7 +80,7 @@ def expand(pattern: str) -> list[str]:
     What matches nothing stays as it is, so that reading it tells. InputError for a folder without
     audio files.
     """
-    path = user_path(pattern)
+    path = local_path(pattern)
     if not pattern:
         raise InputError("a recording's name is empty")
     if os.path.isdir(path):  # unlike Path's own, false where it can't be looked at

@@ -27,7 +27,7 @@ import ergl_jax
 from ergl_jax import models
 from ergl_jax.audio import FRONT_ENDS, FrontEnd
 from ergl_jax.errors import InputError
-from ergl_jax.files import user_path
+from ergl_jax.files import is_remote, replacing, user_path
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = 1
@@ -100,11 +100,19 @@ class Bundle:
             },
         }
         flat = flatten_dict(self.variables, sep="/")
+        flat = {name: np.ascontiguousarray(x) for name, x in flat.items()}
+        text = json.dumps(config, indent=2) + "\n"
+        if is_remote(directory):  # file by file: a bucket renames no directory
+            with replacing(directory / WEIGHTS) as file:
+                save_file(flat, file)
+            with replacing(directory / CONFIG) as file:
+                file.write_text(text, encoding="utf-8")
+            return
         try:
             shutil.rmtree(fresh, ignore_errors=True)
             fresh.mkdir(parents=True)
-            (fresh / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-            save_file({name: np.ascontiguousarray(x) for name, x in flat.items()}, fresh / WEIGHTS)
+            (fresh / CONFIG).write_text(text, encoding="utf-8")
+            save_file(flat, fresh / WEIGHTS)
             if directory.exists():  # by renaming: nobody finds half of one
                 shutil.rmtree(old, ignore_errors=True)
                 os.replace(directory, old)
@@ -124,7 +132,8 @@ def check_target(directory: Path) -> Path:
 
     Raises InputError for a file, or a directory that holds anything else: saving replaces it.
     """
-    directory = user_path(directory).absolute()
+    directory = user_path(directory)
+    directory = directory if is_remote(directory) else directory.absolute()
     if directory.exists() and not directory.is_dir():
         raise InputError(f"{directory} is a file: name another directory for the bundle")
     if directory.exists():
@@ -144,9 +153,10 @@ def load(directory: Path) -> Bundle:
     """
     directory = user_path(directory)
     try:
-        content = {name: (directory / name).read_bytes() for name in (CONFIG, WEIGHTS)}
+        content = {}
+        for name in (CONFIG, WEIGHTS):
+            content[name] = (directory / name).read_bytes()
     except FileNotFoundError as error:
-        name = os.path.basename(error.filename)
         raise InputError(f"{directory} is not a bundle: it has no {name}") from error
     except OSError as error:
         raise InputError(f"{error.filename}: can't be read: {error.strerror}") from error

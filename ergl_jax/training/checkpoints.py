@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 import tensorstore
 
 from ergl_jax.errors import InputError
+from ergl_jax.files import is_remote
 from ergl_jax.training import hosts
 from ergl_jax.training.steps import TrainState
 
@@ -48,7 +49,9 @@ class Checkpoints:
                 cleanup_tmp_directories=True,  # of a run that was killed as it wrote
                 enable_async_checkpointing=False,
             )
-            return ocp.CheckpointManager((directory / name).absolute(), options=options)
+            path = directory / name
+            path = path if is_remote(path) else path.absolute()
+            return ocp.CheckpointManager(path, options=options)
 
         self._managers = {name: manager(name) for name in ("latest", "best")}
 
@@ -107,7 +110,8 @@ class Checkpoints:
 def _read(manager: ocp.CheckpointManager, epoch: int, like: TrainState):
     """A checkpoint whose bytes are those that were written; any exception where they aren't."""
     # First one by one: Orbax reads arrays together, and each damaged one would write a traceback.
-    base = f"file://{manager.directory / str(epoch) / 'state'}/"
+    path = manager.directory / str(epoch) / "state"
+    base = f"{path}/" if is_remote(path) else f"file://{path}/"
     store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
     for key in store.list().result():
         store.read(key).result()

@@ -35,7 +35,9 @@ def predict(
     """Runs a `steps.make_predict` over a split; the last batch is padded, its padding cut away.
 
     Each of several processes reads and predicts its share, `batch_size` clips at a time, and gets
-    what the others have. Raises InputError where an output is not finite: an epoch's last step can be what diverges.
+    what the others have.
+
+    Raises InputError where an output is not finite: an epoch's last step can be what diverges.
     """
     processes, mine = jax.process_count(), jax.process_index()
     indices, mask = eval_indices(len(split), processes * batch_size)
