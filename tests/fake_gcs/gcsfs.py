@@ -29,6 +29,9 @@ class GCSFileSystem(LocalFileSystem):
             os.makedirs(os.path.dirname(self._strip_protocol(path)), exist_ok=True)
         return super().open(path, mode, **options)
 
+    def glob(self, path, **options):
+        return [os.path.relpath(each, os.environ["FAKE_GCS"]) for each in super().glob(path)]
+
     def mkdir(self, path, create_parents=True, **_):
         pass
 

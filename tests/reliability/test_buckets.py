@@ -1,12 +1,16 @@
 """Data, work directories and bundles of gs://..., over a bucket that is a directory.
 
-What this can't show: a real bucket's permissions, speed and failures. Orbax reads and writes
-gs://... by a client of its own, so the checkpoints of these runs stay on this machine.
+fsspec's client is tests/fake_gcs/gcsfs.py; tensorstore, by which Orbax writes checkpoints, has a
+client of its own, which talks to tests/fake_gcs/objects.py. What this can't show: a real bucket's
+permissions, speed and failures.
 """
 
 import csv
 import json
+import shutil
 import sys
+import threading
+import types
 from pathlib import Path
 
 import numpy as np
@@ -19,34 +23,48 @@ from ergl_jax.datasets import builder, sources
 from ergl_jax.errors import InputError
 from ergl_jax.files import local_path, make_directory, replacing, user_path
 from ergl_jax.inference import bundle as bundles
-from ergl_jax.training import checkpoints, loop
+from ergl_jax.training import loop
 
-FAKE = Path(__file__).resolve().parents[1] / "fake_gcs"
+TESTS = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def objects():
+    """A server for tensorstore, which looks for its address once."""
+    sys.path.insert(0, str(TESTS / "fake_gcs"))
+    from objects import Objects
+
+    sys.path.pop(0)
+
+    with pytest.MonkeyPatch.context() as patch, Objects() as server:
+        patch.setenv("TENSORSTORE_GCS_HTTP_URL", server.url)
+        patch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "none")
+        patch.setenv("no_proxy", "127.0.0.1")
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture
-def bucket(tmp_path, monkeypatch):
+def bucket(tmp_path, monkeypatch, objects):
     """The directory that gs://bucket is; its copies have a cache of their own."""
     from etils.epath import backend
 
+    objects.root = tmp_path / "gcs"
     monkeypatch.setenv("FAKE_GCS", str(tmp_path / "gcs"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.syspath_prepend(str(FAKE))
+    monkeypatch.syspath_prepend(str(TESTS / "fake_gcs"))
+    # Whom Orbax asks whether the bucket has folders.
+    client = types.SimpleNamespace(get_bucket=lambda name: None)
+    monkeypatch.setitem(
+        sys.modules, "google.cloud.storage", types.SimpleNamespace(Client=lambda: client)
+    )
     (tmp_path / "gcs" / "bucket").mkdir(parents=True)
     yield tmp_path / "gcs" / "bucket"
     backend._FileSystemSpecBackend._get_filesystem.cache_clear()
     sys.modules.pop("gcsfs", None)
-
-
-@pytest.fixture
-def local_checkpoints(monkeypatch, tmp_path):
-    """Orbax's part of a run, elsewhere."""
-
-    class Local(checkpoints.Checkpoints):
-        def __init__(self, directory):
-            super().__init__(tmp_path / "checkpoints")
-
-    monkeypatch.setattr(loop, "Checkpoints", Local)
 
 
 def test_a_path_is_local_unless_it_says_otherwise(bucket):
@@ -112,13 +130,18 @@ def test_a_bundle_comes_back(bucket, tiny):
         found.save("gs://bucket/bundle")
 
 
-def test_a_whole_run_in_a_bucket(bucket, local_checkpoints, tiny):
-    """And started again, when it is done: nothing is trained twice, all is read again."""
+def test_a_whole_run_in_a_bucket(bucket, objects, tiny, capsys):
+    """And started again, when all but its last checkpoint is lost: it goes on from there."""
     config, workdir = tiny.config(data__data_dir="gs://bucket/data"), user_path("gs://bucket/run")
     assert loop.train(config, workdir)["test"] == tiny.results["test"]
+    assert all(objects.asked.values())
+    shutil.rmtree(bucket / "run" / "bundle")
+    shutil.rmtree(bucket / "run" / "checkpoints" / "latest" / "2")
+    shutil.rmtree(bucket / "run" / "checkpoints" / "best")
     loop.train(config, workdir)
+    assert "Going on after epoch 1 of gs://bucket/run" in capsys.readouterr().out
     names = {"config.json", "metrics.jsonl", "results.json", "predictions.csv", "confusion.csv"}
-    names |= {"confusion.png", "tensorboard", "bundle"}
+    names |= {"confusion.png", "tensorboard", "bundle", "checkpoints"}
     assert {path.name for path in (bucket / "run").iterdir()} == names
     assert len((bucket / "run" / "metrics.jsonl").read_text().splitlines()) == config.train.epochs
     written = json.loads((bucket / "run" / "results.json").read_text())
