@@ -48,7 +48,9 @@ def predict(
     stacked = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
     # (P, steps, B, ...) to (steps, P, B, ...): the order of `indices`.
     whole = {name: np.swapaxes(x, 0, 1) for name, x in hosts.gather(stacked).items()}
-    whole = {name: x.reshape(-1, *x.shape[3:])[mask.ravel() > 0] for name, x in whole.items()}
+    whole = {
+        name: x.reshape(mask.size, *x.shape[3:])[mask.ravel() > 0] for name, x in whole.items()
+    }
     if not all(np.isfinite(x).all() for x in whole.values()):
         raise InputError(
             "the model's outputs are not finite: it diverged; train it with a lower "

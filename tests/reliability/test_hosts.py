@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import shutil
+import signal
 import socket
 import time
 
@@ -15,21 +16,25 @@ STREAMED = "--config.data.resident=never"
 CONFIG = ["--config=configs/test.py", "--config.optimizer.schedule=constant"]
 
 
+def address() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
 class Starting:
     """Starts run.py in one process or two, with devices of a CPU."""
 
     def __init__(self, start, data_dir):
         self.start, self.config = start, [*CONFIG, f"--config.data.data_dir={data_dir}"]
 
-    def one(self, devices, *argv):
-        hook = f"import jax; jax.config.update('jax_num_cpu_devices', {devices})"
+    def one(self, devices, *argv, instead=""):
+        """With `instead`, that Python source and not run.py."""
+        hook = f"import jax; jax.config.update('jax_num_cpu_devices', {devices})\n{instead}"
         return self.start(*self.config, *argv, hook=hook)
 
     def pair(self, *argv, different=("", "")):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{free.getsockname()[1]}"
-        common = [*argv, f"--coordinator_address={address}", "--num_processes=2"]
+        common = [*argv, f"--coordinator_address={address()}", "--num_processes=2"]
         return [
             self.one(2, *common, f"--process_id={number}", *filter(None, [extra]))
             for number, extra in enumerate(different)
@@ -107,15 +112,40 @@ def test_one_of_them_writes(trained):
     assert "class_mean_accuracy" not in second.output() and "epochs:" not in second.output()
 
 
-@pytest.fixture(scope="module")
-def killed(starting, trained, tmp_path_factory):
-    """Two processes of which the second was killed as they trained; a future of the first's end."""
-    workdir = tmp_path_factory.mktemp("killed") / "run"
-    first, second = starting.pair(f"--workdir={workdir}", "--config.train.epochs=100000", STREAMED)
+def await_epoch(workdir, epoch, process):
     deadline = time.monotonic() + 60
-    while not (workdir / "checkpoints" / "latest" / "2").is_dir():
-        assert time.monotonic() < deadline, first.output()
+    while not (workdir / "checkpoints" / "latest" / str(epoch)).is_dir():
+        assert time.monotonic() < deadline, process.output()
         time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def stopped(starting, trained, tmp_path_factory):
+    """Two processes of which one got SIGTERM as they trained: flags, work directory, both."""
+    workdir = tmp_path_factory.mktemp("stopped") / "run"
+    argv = [f"--workdir={workdir}", "--config.train.epochs=100000", STREAMED]
+    both = starting.pair(*argv)
+    await_epoch(workdir, 2, both[0])
+    both[1].send(signal.SIGTERM)
+    return argv, workdir, both
+
+
+def test_a_sigterm_to_one_stops_both_after_the_same_epoch(stopped):
+    _, workdir, both = stopped
+    assert [process.wait(60) for process in both] == [128 + signal.SIGTERM] * 2
+    line = f"stopped by SIGTERM: epoch {epochs(workdir)[-1]} of 100000 is saved in {workdir}"
+    assert all(line in process.output() for process in both)
+
+
+@pytest.fixture(scope="module")
+def killed(starting, stopped):
+    """They go on, and the second is killed; a future of how the first ends."""
+    argv, workdir, _ = stopped
+    done = epochs(workdir)[-1]
+    first, second = starting.pair(*argv)
+    await_epoch(workdir, done + 2, first)
+    assert f"Going on after epoch {done} of" in first.output()
+    assert f"Going on after epoch {done} of" in second.output()
     second.kill()
     start = time.monotonic()
 
@@ -161,7 +191,7 @@ def test_processes_with_different_settings_stop(starting, trained, tmp_path):
     both = starting.pair(f"--workdir={tmp_path / 'run'}", different=("", "--config.seed=1"))
     for process in both:
         assert process.wait(60) == 2, process.output()
-        assert process.last_lines()[-1].startswith("error: the processes of this run differ")
+        assert "error: the processes of this run differ in their configuration" in process.output()
     assert not (tmp_path / "run").exists()
 
 
@@ -170,3 +200,41 @@ def test_a_start_that_says_too_little_is_a_line(starting, tmp_path):
     assert process.wait() == 2
     line = process.last_lines()[-1]
     assert line.startswith("error: ") and "--coordinator_address=HOST:PORT" in line
+
+
+SCANS = """
+import os, sys
+import numpy as np, optax
+sys.path.insert(0, "tests/training")
+import test_steps as toys
+from ergl_jax.training import hosts, steps
+if {processes} > 1:
+    hosts.start("{address}", {processes}, {number})
+optimiser = optax.adamw(1e-3)
+data = steps.replicate(toys.examples(3, 4))
+found = []
+for scan in (True, False):
+    state = steps.init_state(toys.Toy(), optimiser, seed=0, shape=(3, 4))
+    trainer = toys.trainer(toys.Toy(), optimiser)
+    state, metrics = trainer.epoch(steps.replicate(state), data, toys.schedule(), scan=scan)
+    params = steps.unreplicate(state.params)["Dense_0"]["kernel"]
+    found.append(np.concatenate([params.ravel(), metrics["loss"]]))
+np.save("{out}", found)
+os._exit(0)
+"""
+
+
+def test_an_epoch_in_one_program_is_the_same(starting, tmp_path):
+    """As GPUs and TPUs run it; the starts above run step by step, as CPUs do."""
+    where, outs = address(), [tmp_path / f"{name}.npy" for name in "abc"]
+    processes = [
+        starting.one(
+            devices, instead=SCANS.format(processes=count, number=number, address=where, out=out)
+        )
+        for devices, count, number, out in zip((2, 2, 4), (2, 2, 1), (0, 1, 0), outs, strict=True)
+    ]
+    for process in processes:
+        assert process.wait() == 0, process.output()
+    first, second, alone = map(np.load, outs)
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_allclose(first, alone, atol=1e-6)
