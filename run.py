@@ -4,7 +4,7 @@ if __name__ == "__main__":
     from ergl_jax.cpu import use_huge_pages
     from ergl_jax.errors import leave_at_once
 
-    leave_at_once()
+    leave_at_once()  # until `main` runs
     use_huge_pages()  # it starts the program again: before the slow imports
 
 import sys
@@ -19,13 +19,28 @@ from ergl_jax.cache import use_compilation_cache
 from ergl_jax.cpu import use_cores
 from ergl_jax.errors import InputError, command, report
 from ergl_jax.files import user_path
-from ergl_jax.training import loop
+from ergl_jax.training import hosts, loop, workdirs
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configs/ergl.py[:source]; override a field with --config.field=value."
 )
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where the run's files are kept; default runs/<source>-<model>."
+)
+FRESH = flags.DEFINE_bool(
+    "fresh", False, "Where the workdir exists, start anew beside it: in <workdir>-2, -3, ..."
+)
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    False,
+    "One of several processes, as SLURM, Open MPI or a TPU slice says: see docs/distributed.md.",
+)
+COORDINATOR_ADDRESS = flags.DEFINE_string(
+    "coordinator_address", None, "HOST:PORT of process 0, where nothing tells it by itself."
+)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many there are.", lower_bound=1)
+PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "Which of them this one is, from 0.", lower_bound=0
 )
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do in the workdir.")
 
@@ -52,6 +67,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     sys.exit(2)
 
 
+@hosts.ending_together
 @command(resumes=True)
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
@@ -59,19 +75,30 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax tells much at INFO
     config = CONFIG.value
     fields.check(config.to_dict(), fields.kinds(ergl.get_config().to_dict()), prefix="config.")
-    use_cores(config.train.batch_size)
+    given = COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value
+    if DISTRIBUTED.value or any(value is not None for value in given):
+        hosts.start(*given)
+    else:
+        use_cores(config.train.batch_size)
     use_compilation_cache()
     name = f"runs/{config.data.source}-{config.model.name}"
     workdir = user_path(name if WORKDIR.value is None else WORKDIR.value, "--workdir")
+    if FRESH.value:
+        if MODE.value != "train":
+            raise InputError(f"--fresh starts a training: leave it out with --mode={MODE.value}")
+        asked, workdir = workdir, workdirs.beside(workdir)
+        if workdir != asked:
+            print(f"{asked} stays as it is; to go on with this run, --workdir={workdir}")
     print(f"{MODE.value} in {workdir} on {jax.device_count()} {jax.default_backend()} device(s)")
     print(", ".join(f"{name} {number}" for name, number in loop.versions().items()), flush=True)
     if MODE.value == "train":
         results = loop.train(config, workdir)
-        scores = results["test"]
-        print(f"Wrote {workdir}/results.json and {workdir}/bundle")
+        scores, wrote = results["test"], f"{workdir}/results.json and {workdir}/bundle"
     else:
-        scores = loop.evaluate_bundle(config, workdir)
-        print(f"Wrote {workdir}/evaluation")
+        scores, wrote = loop.evaluate_bundle(config, workdir), f"{workdir}/evaluation"
+    if not hosts.leads():
+        return
+    print(f"Wrote {wrote}")
     if scores is None:
         print("No test split: nothing was tested")
         return

@@ -30,7 +30,7 @@ import numpy as np
 with atheris.instrument_imports(include=["ergl_jax"]):
     from ergl_jax.datasets import manifest
     from ergl_jax.inference import bundle
-    from ergl_jax.training import loop, writers
+    from ergl_jax.training import workdirs, writers
 
 import jax
 
@@ -71,7 +71,7 @@ def read_workdir(data: bytes) -> None:
     config, _, lines = data.partition(b"\0")
     (FOLDER / "config.json").write_bytes(config)
     with contextlib.suppress(InputError):
-        loop.check_workdir(CONFIG, FOLDER)
+        workdirs.check(CONFIG, FOLDER)
     (FOLDER / "metrics.jsonl").write_bytes(lines)
     writers.MetricWriter(FOLDER, done=2).close()
     shutil.rmtree(FOLDER / "tensorboard")

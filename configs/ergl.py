@@ -112,6 +112,8 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     train.epochs = 300
     # Validate every so many epochs, and after the last.
     train.validate_every = 1
+    # Leave out and count an update that is NaN or infinite, where the run would else stop.
+    train.skip_nonfinite = False
 
     # All off in the paper.
     config.augment = augment = ml_collections.ConfigDict()

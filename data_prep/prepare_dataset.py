@@ -16,12 +16,12 @@ if __name__ == "__main__":
 
 import argparse
 import sys
-from pathlib import Path
 
 from ergl_jax.audio import FRONT_ENDS, get_front_end
 from ergl_jax.cache import use_compilation_cache
 from ergl_jax.datasets import builder, manifest, splits, tut2018
 from ergl_jax.errors import InputError, Parser, command
+from ergl_jax.files import user_path
 
 # Flags of one source alone.
 ONLY = {
@@ -66,7 +66,7 @@ def _corpus(args: argparse.Namespace) -> manifest.Corpus:
             if source != args.source and getattr(args, flag):
                 raise InputError(f"--{flag} is a flag of {source}, not of {args.source}")
     if args.source == "tut2018":
-        root = args.root or Path(args.data_dir) / "tut2018"
+        root = args.root or user_path(args.data_dir) / "tut2018"
         print(tut2018.LICENCE, file=sys.stderr)
         tut2018.prepare(
             root,

@@ -21,7 +21,7 @@ import sys
 from ergl_jax.cache import use_compilation_cache
 from ergl_jax.cpu import use_cores
 from ergl_jax.errors import Parser, command
-from ergl_jax.files import user_path
+from ergl_jax.files import local_path, user_path
 from ergl_jax.inference import bundle as bundles
 from ergl_jax.training import pseudo_labels
 
@@ -38,7 +38,7 @@ def _parser() -> Parser:
         required=True,
         help="CSV; of its columns file and scene are read",
     )
-    add("--out", type=user_path, required=True, help="the .npz to write")
+    add("--out", type=local_path, required=True, help="the .npz to write")
     add("--clip_seconds", type=float, help="of a piece; by default as the bundle's clips")
     add(
         "--pad", choices=["zero", "repeat"], help="what fills a shorter recording; default as there"

@@ -21,7 +21,7 @@ import numpy as np
 from ergl_jax.datasets import manifest, splits
 from ergl_jax.datasets.events import rank_events
 from ergl_jax.errors import InputError, Parser, command
-from ergl_jax.files import make_directory, replacing, user_path
+from ergl_jax.files import local_path, make_directory, replacing, user_path
 
 
 def _parser() -> Parser:
@@ -38,7 +38,7 @@ def _parser() -> Parser:
     )
     add("--manifest", type=user_path, required=True, help="CSV: file, scene, split or fold, group")
     add("--top", type=int, default=25, help="how many events to list")
-    add("--out", type=user_path, help="the list to write, if not <labels>.top<N>.txt")
+    add("--out", type=local_path, help="the list to write, if not <labels>.top<N>.txt")
     splits.add_flags(parser)
     return parser
 

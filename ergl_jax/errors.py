@@ -1,4 +1,4 @@
-"""The error that a user's input earns, and what a command makes of it."""
+"""The error that a user's input earns, and what a command makes of it and of signals."""
 
 import argparse
 import contextlib
@@ -8,6 +8,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+
+STOPS = {signal.SIGINT: "interrupted", signal.SIGTERM: "stopped by SIGTERM"}
 
 
 class InputError(ValueError, argparse.ArgumentTypeError):
@@ -20,6 +22,13 @@ class InputError(ValueError, argparse.ArgumentTypeError):
 
 class InputErrorOnAScreen(InputError):
     """One whose message is several lines: how to get what is missing."""
+
+
+class Stopped(BaseException):
+    """SIGTERM came; the message, if any, is one line that says what is saved.
+
+    Like KeyboardInterrupt it is no Exception, so that nothing takes it for a failure of its own.
+    """
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,23 +48,29 @@ def report(error: InputError) -> None:
 def command(*, resumes: bool) -> Callable[[Callable], Callable[..., int | None]]:
     """Decorates a program's `main`, which returns its exit status: 2 for an InputError.
 
-    130 where Ctrl-C stops it, 1 where nobody reads its output on (`... | head`). None leaves a
-    traceback. `resumes` is whether the same command goes on with what an interrupted one has done.
+    130 where Ctrl-C stops it, 143 where SIGTERM does (128 and the signal's number, as shells count:
+    to a scheduler the job is not done), 1 where nobody reads its output on (`... | head`). None
+    leaves a traceback. `resumes` is whether the same command goes on with what a stopped one has
+    done.
     """
+    goes_on = "; the same command goes on with what is done" if resumes else ""
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: _stop}
 
     def decorate(main: Callable[..., int | None]) -> Callable[..., int | None]:
         @functools.wraps(main)
         def reported(*arguments):
             try:
-                with _no_interrupt_lost():
+                with _handling(handlers), _no_interrupt_lost():
                     return main(*arguments)
             except InputError as error:
                 report(error)
                 return 2
             except KeyboardInterrupt:
-                goes_on = "; the same command goes on with what is done" if resumes else ""
-                print(f"interrupted{goes_on}", file=sys.stderr)
-                return 130
+                print(f"{STOPS[signal.SIGINT]}{goes_on}", file=sys.stderr)
+                return 128 + signal.SIGINT
+            except Stopped as stop:
+                print(str(stop) or f"{STOPS[signal.SIGTERM]}{goes_on}", file=sys.stderr)
+                return 128 + signal.SIGTERM
             except BrokenPipeError:
                 # What is still in the buffer goes nowhere, or Python would complain at its end.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -69,16 +84,15 @@ def command(*, resumes: bool) -> Callable[[Callable], Callable[..., int | None]]
 @contextlib.contextmanager
 def _no_interrupt_lost() -> Iterator[None]:
     """Interrupts again where Ctrl-C fell into what can't raise: a destructor or a C callback."""
-    main_thread = threading.current_thread() is threading.main_thread()
-    if main_thread:  # Python allows no other; it ends what `leave_at_once` began
-        handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     before = sys.unraisablehook
 
     def hook(unraisable) -> None:
-        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        if issubclass(unraisable.exc_type, KeyboardInterrupt | Stopped):
+            stopped = issubclass(unraisable.exc_type, Stopped)
+            number = signal.SIGTERM if stopped else signal.SIGINT
             # Later and from a thread: here it would be lost once more.
             main = threading.main_thread().ident
-            threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT)).start()
+            threading.Timer(0.05, signal.pthread_kill, (main, number)).start()
         else:
             before(unraisable)
 
@@ -87,15 +101,43 @@ def _no_interrupt_lost() -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = before
-        if main_thread:
-            signal.signal(signal.SIGINT, handler or signal.SIG_DFL)
 
 
 def leave_at_once() -> None:
-    """Has Ctrl-C end the program in a line, until its `main` runs: for what is slow to import."""
+    """Has Ctrl-C and SIGTERM end the program in a line, until its `main` runs.
 
-    def leave(*_) -> None:
-        os.write(2, b"interrupted\n")
-        os._exit(130)  # an exception might end in an import that catches it
+    For what is slow to import.
+    """
 
-    signal.signal(signal.SIGINT, leave)
+    def leave(number: int, _) -> None:
+        os.write(2, f"{STOPS[number]}\n".encode())
+        os._exit(128 + number)  # an exception might end in an import that catches it
+
+    for number in STOPS:
+        signal.signal(number, leave)
+
+
+@contextlib.contextmanager
+def postponed_sigterm() -> Iterator[list[int]]:
+    """Lends a list that SIGTERM fills, so that the borrower can leave where nothing is lost."""
+    came: list[int] = []
+    with _handling({signal.SIGTERM: lambda number, _: came.append(number)}):
+        yield came
+
+
+def _stop(*_) -> None:
+    raise Stopped
+
+
+@contextlib.contextmanager
+def _handling(handlers: dict[int, Callable]) -> Iterator[None]:
+    """Handlers of signals for a while; none outside the main thread, where Python allows none."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)

@@ -1,8 +1,10 @@
 """Audio file to mono waveform, and waveforms to the length of a clip."""
 
+import io
 import os
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import PurePath
 
 import numpy as np
 import soundfile
@@ -33,7 +35,7 @@ def stream_audio(path: str | os.PathLike, sample_rate: int) -> Iterator[np.ndarr
     not grow with the recording's length.
 
     Args:
-      path: the file.
+      path: the file; what isn't on this machine's disk must be a path that opens itself.
       sample_rate: Hz of the result.
 
     Returns:
@@ -47,12 +49,15 @@ def stream_audio(path: str | os.PathLike, sample_rate: int) -> Iterator[np.ndarr
     if "\0" in os.fsdecode(path):
         raise InputError(f"{path!r} is no file's name")
     try:
-        # Opened here since libsndfile calls a missing file and a directory "System error", and by
-        # its number, else libsndfile calls back into Python, where Ctrl-C is lost.
-        with open(path, "rb") as file:
-            if not os.fstat(file.fileno()).st_size:
+        # Opened here since libsndfile calls a missing file and a directory "System error".
+        with path.open("rb") if isinstance(path, PurePath) else open(path, "rb") as file:
+            if not file.seek(0, os.SEEK_END):
                 raise InputError(f"{path}: the file is empty (0 bytes)")
-            with _Sequential(file.fileno(), closefd=False) as sound:
+            file.seek(0)
+            # By its number where it has one: else libsndfile calls back into Python, where Ctrl-C
+            # is lost.
+            local = isinstance(file, io.BufferedReader)
+            with _Sequential(file.fileno() if local else file, closefd=False) as sound:
                 yield from _resampled(path, sound, sample_rate)
     except OSError as error:
         raise InputError(f"{path}: can't be opened: {error.strerror or error}") from error

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ergl_jax.errors import InputError, report
-from ergl_jax.files import user_path
+from ergl_jax.files import local_path, user_path
 
 HELP = "name the scene of recordings"
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".opus")
@@ -82,7 +82,7 @@ def expand(pattern: str) -> list[str]:
     What matches nothing stays as it is, so that reading it tells. InputError for a folder without
     audio files.
     """
-    path = user_path(pattern, "a recording's name")
+    path = local_path(pattern, "a recording's name")
     if os.path.isdir(path):  # unlike Path's own, false where it can't be looked at
         if not (found := sorted(_inside(path))):
             raise InputError(f"{path} holds no audio file ({', '.join(SUFFIXES)})")

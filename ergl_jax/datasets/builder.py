@@ -25,10 +25,10 @@ import tensorflow_datasets as tfds
 import tqdm
 
 from ergl_jax import audio
-from ergl_jax.datasets import pieces
+from ergl_jax.datasets import mirror, pieces
 from ergl_jax.datasets.manifest import SPLITS, Clip, Corpus
 from ergl_jax.errors import InputError
-from ergl_jax.files import make_directory, user_path
+from ergl_jax.files import is_remote, make_directory, user_path
 
 BATCH = 16  # waveforms to one call of log_mel; the last batch is padded, so it compiles once
 ROWS_PER_SHARD = 1000  # about 256 MB of 10 s clips
@@ -51,7 +51,8 @@ def prepare(
 
     Args:
       corpus: the clips; a clip whose `load` raises InputError is left out and listed.
-      data_dir: where datasets are kept, `<data_dir>/ergl_scenes/<hash>/1.0.0`.
+      data_dir: where datasets are kept, `<data_dir>/ergl_scenes/<hash>/1.0.0`; one of gs://... is
+        copied to this machine (see mirror.py).
       front_end: the log-mel spectrogram to make.
       clip_seconds: duration of a row.
       pad: "zero" or "repeat", what fills a shorter recording.
@@ -66,15 +67,18 @@ def prepare(
     if not corpus.clips:
         raise InputError(f"{corpus.name}: no clips")
     pieces.check(front_end, clip_seconds, pad, long)
-    data_dir = make_directory(user_path(data_dir, "data_dir"), "data_dir")
+    named = user_path(data_dir, "data_dir")
+    data_dir = mirror.directory() if is_remote(named) else make_directory(named, "data_dir")
     with _no_tfds_warnings():
         builder = ErglScenes(corpus, data_dir, front_end, float(clip_seconds), pad, long, strict)
-    with tempfile.TemporaryDirectory() as downloads:  # TFDS wants one; nothing is downloaded
-        try:
-            builder.download_and_prepare(download_dir=downloads)
-        except OSError:
-            if not builder.data_path.exists():  # else another process built the same meanwhile
-                raise
+    if is_remote(named):
+        local = Path(builder.data_path)
+        remote = named / local.relative_to(data_dir)
+        if not local.exists() and not mirror.fetch(remote, local, FAILURES):
+            _build(builder)
+            mirror.store(local, remote, FAILURES)
+    else:
+        _build(builder)
     # A new name or licence for the same content doesn't ask for new features. `pad` is part of the
     # content, but datasets of before don't say it.
     dataset = dataclasses.replace(
@@ -87,6 +91,16 @@ def prepare(
         count = f"{len(dataset.failures)} of {len(corpus.clips)} clips"
         _say(f"{count} could not be prepared: {dataset.path / FAILURES}")
     return dataset
+
+
+def _build(builder: ErglScenes) -> None:
+    """Makes a dataset, unless it is there."""
+    with tempfile.TemporaryDirectory() as downloads:  # TFDS wants one; nothing is downloaded
+        try:
+            builder.download_and_prepare(download_dir=downloads)
+        except OSError:
+            if not builder.data_path.exists():  # else another process built the same meanwhile
+                raise
 
 
 def load(path: str | os.PathLike) -> SceneDataset:

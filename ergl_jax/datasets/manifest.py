@@ -17,6 +17,7 @@ import csv
 import dataclasses
 import functools
 import hashlib
+import io
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ import numpy as np
 
 from ergl_jax.audio import read_audio
 from ergl_jax.errors import InputError
-from ergl_jax.files import user_path
+from ergl_jax.files import is_remote, user_path
 from ergl_jax.labels import AUDIOSET
 
 SPLITS = ("train", "validation", "test")
@@ -131,9 +132,9 @@ def read_recordings(path: str | os.PathLike) -> list[Recording]:
 def _read_rows(path: Path) -> tuple[list[str], list[_Row]]:
     """The column names and the rows, stripped of white space; blank lines are passed over."""
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+        text = io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
+        reader = csv.reader(text, strict=True)
+        lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     except OSError as error:
         raise InputError(f"{path}: can't read the manifest: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -245,7 +246,7 @@ def _read_events(path, header, rows, events_file) -> tuple[tuple[str, ...], np.n
 
 def _read_events_npz(path: Path, rows) -> tuple[tuple[str, ...], np.ndarray]:
     try:
-        file = open(path, "rb")
+        file = path.open("rb")
     except OSError as error:
         raise InputError(f"{path}: can't read the events: {error.strerror}") from error
     try:
@@ -309,4 +310,6 @@ def _state(path: Path) -> list[int] | None:
         status = path.stat()
     except OSError:
         return None
+    if is_remote(path):  # an epath.Path has its own words
+        return [status.length, status.mtime]
     return [status.st_size, status.st_mtime_ns]

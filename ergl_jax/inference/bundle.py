@@ -22,6 +22,7 @@ import jax
 import ml_collections
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors import SafetensorError
 from safetensors.numpy import load as load_weights
 from safetensors.numpy import save_file
 
@@ -29,7 +30,7 @@ import ergl_jax
 from ergl_jax import fields, models
 from ergl_jax.audio import FRONT_ENDS, FrontEnd
 from ergl_jax.errors import InputError
-from ergl_jax.files import user_path
+from ergl_jax.files import is_remote, replacing, user_path
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = 1
@@ -103,12 +104,11 @@ class Bundle:
     def save(self, directory: Path) -> None:
         """Writes the bundle beside `directory` and renames it there; an older one is replaced.
 
-        Raises InputError where `directory` holds anything but a bundle.
+        Raises InputError where `directory` holds anything but a bundle, or the disk is full.
         """
         directory = check_target(directory)
         fresh = directory.with_name(directory.name + ".writing")
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
+        old = directory.with_name(directory.name + ".replaced")
         config = {
             "format": FORMAT,
             "model": dict(self.model),
@@ -128,17 +128,33 @@ class Bundle:
                 "flax": flax.__version__,
             },
         }
-        text = (json.dumps(config, indent=2) + "\n").encode()
-        (fresh / CONFIG).write_bytes(text)
         flat = flatten_dict(self.variables, sep="/")
-        save_file(
-            {name: np.ascontiguousarray(x) for name, x in flat.items()},
-            fresh / WEIGHTS,
-            metadata={DIGEST: hashlib.sha256(text).hexdigest()},
-        )
-        if directory.exists():
-            shutil.rmtree(directory)
-        os.replace(fresh, directory)
+        flat = {name: np.ascontiguousarray(x) for name, x in flat.items()}
+        text = (json.dumps(config, indent=2) + "\n").encode()
+        digest = {DIGEST: hashlib.sha256(text).hexdigest()}
+        if is_remote(directory):  # file by file: a bucket renames no directory
+            with replacing(directory / WEIGHTS) as file:
+                save_file(flat, file, metadata=digest)
+            with replacing(directory / CONFIG) as file:
+                file.write_bytes(text)
+            return
+        try:
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir(parents=True)
+            (fresh / CONFIG).write_bytes(text)
+            save_file(flat, fresh / WEIGHTS, metadata=digest)
+            if directory.exists():  # by renaming: nobody finds half of one
+                shutil.rmtree(old, ignore_errors=True)
+                os.replace(directory, old)
+            os.replace(fresh, directory)
+        except (OSError, SafetensorError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(
+                f"{directory} can't be written: {reason}; make space or name another directory"
+            ) from error
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def check_target(directory: Path) -> Path:
@@ -146,7 +162,8 @@ def check_target(directory: Path) -> Path:
 
     Raises InputError for a file, or a directory that holds anything else: saving replaces it.
     """
-    directory = user_path(directory).absolute()
+    directory = user_path(directory)
+    directory = directory if is_remote(directory) else directory.absolute()
     if directory.exists() and not directory.is_dir():
         raise InputError(f"{directory} is a file: name another directory for the bundle")
     if directory.exists():
@@ -167,9 +184,10 @@ def load(directory: Path) -> Bundle:
     """
     directory = user_path(directory)
     try:
-        content = {name: (directory / name).read_bytes() for name in (CONFIG, WEIGHTS)}
+        content = {}
+        for name in (CONFIG, WEIGHTS):
+            content[name] = (directory / name).read_bytes()
     except FileNotFoundError as error:
-        name = os.path.basename(error.filename)
         raise InputError(f"{directory} is not a bundle: it has no {name}") from error
     except OSError as error:
         raise InputError(f"{error.filename}: can't be read: {error.strerror}") from error

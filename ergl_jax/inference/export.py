@@ -30,7 +30,7 @@ from jax import export as jax_export
 import ergl_jax
 from ergl_jax import audio
 from ergl_jax.errors import InputError
-from ergl_jax.files import make_directory, replacing, user_path
+from ergl_jax.files import local_path, make_directory, replacing
 from ergl_jax.inference.bundle import Bundle, is_bundle
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -91,7 +91,7 @@ def load(path: Path) -> tuple[Callable[[np.ndarray], Probabilities], dict[str, A
 
     Raises InputError where the file or the JSON beside it is missing, damaged, or another's.
     """
-    path = user_path(path)
+    path = local_path(path)
     try:
         content, text = path.read_bytes(), beside(path).read_text(encoding="utf-8")
     except OSError as error:
@@ -108,7 +108,7 @@ def load(path: Path) -> tuple[Callable[[np.ndarray], Probabilities], dict[str, A
 
 def target(out: Path, form: str) -> Path:
     """The file that `write` writes, its directory made."""
-    out = user_path(out).absolute()
+    out = local_path(out).absolute()
     if os.path.isdir(out) or not out.suffix:
         if os.path.exists(out) and not os.path.isdir(out):
             raise InputError(f"{out} is a file: name a directory, or a file that ends in .{form}")

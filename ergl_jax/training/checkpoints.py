@@ -1,11 +1,26 @@
 """Latest and best checkpoints of a run. The only file that knows Orbax."""
 
 import dataclasses
+import json
+import sys
+import zlib
 from pathlib import Path
 
+import jax
+import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore
 
+from ergl_jax.errors import InputError
+from ergl_jax.files import is_remote
+from ergl_jax.training import hosts
 from ergl_jax.training.steps import TrainState
+
+KEPT = 2  # of each kind: the last one may turn out damaged
+INSTEAD = {
+    "latest": "start anew beside this run with --fresh",
+    "best": "move that directory away, and the last epoch is tested in its place",
+}
 
 
 @dataclasses.dataclass
@@ -16,47 +31,113 @@ class Progress:
     best_epoch: int = 0  # 0: none yet
     best_accuracy: float = -1.0  # class-wise mean accuracy on validation
     seconds: float = 0.0  # of training, over all its restarts
+    skipped: int = 0  # updates that were not finite and left out
     source: str = ""  # what its first weights came from, if not from chance
 
 
 class Checkpoints:
-    """`directory/latest` and `directory/best`, each holding one checkpoint, by epoch."""
+    """`directory/latest` and `directory/best`, each with the last KEPT checkpoints, by epoch.
+
+    One that is being written has another name until it is whole.
+    """
 
     def __init__(self, directory: Path):
         def manager(name: str) -> ocp.CheckpointManager:
             options = ocp.CheckpointManagerOptions(
-                max_to_keep=1, create=True, enable_async_checkpointing=False
+                max_to_keep=KEPT,
+                create=True,
+                cleanup_tmp_directories=True,  # of a run that was killed as it wrote
+                enable_async_checkpointing=False,
             )
-            return ocp.CheckpointManager((directory / name).absolute(), options=options)
+            path = directory / name
+            path = path if is_remote(path) else path.absolute()
+            return ocp.CheckpointManager(path, options=options)
 
         self._managers = {name: manager(name) for name in ("latest", "best")}
 
     def save(self, name: str, state: TrainState, progress: Progress) -> None:
-        """Writes numpy arrays of an unreplicated state under the number of `progress.epoch`."""
+        """Writes numpy arrays of an unreplicated state under the number of `progress.epoch`.
+
+        Checkpoints of this epoch and later ones are replaced: a run that went on from an earlier
+        one comes by again. Raises InputError where they can't be written; the last one stays.
+        """
         manager = self._managers[name]
-        manager.save(
-            progress.epoch,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
-            ),
-        )
-        manager.wait_until_finished()
+        told = dataclasses.asdict(progress)
+        try:
+            for epoch in manager.all_steps():
+                if epoch >= progress.epoch:
+                    manager.delete(epoch)
+            manager.save(
+                progress.epoch,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    progress=ocp.args.JsonSave({**told, "checksum": _checksum(state, told)}),
+                ),
+            )
+            manager.wait_until_finished()
+        except (OSError, ValueError) as error:  # ValueError: by tensorstore
+            raise InputError(
+                f"{manager.directory / str(progress.epoch)} can't be written: {_reason(error)}; "
+                "make space, and the same command goes on after the last checkpoint"
+            ) from error
 
     def restore(self, name: str, like: TrainState) -> tuple[TrainState, Progress] | None:
-        """The state, shaped as `like`, and its progress; None where nothing was saved yet."""
+        """The last state, shaped as `like`, and its progress; None where nothing was saved yet.
+
+        A damaged one is named on stderr and the one before is taken. Raises InputError where there
+        are some and none can be read.
+        """
         manager = self._managers[name]
-        epoch = manager.latest_step()
-        if epoch is None:
+        epochs = sorted(manager.all_steps(), reverse=True)
+        for epoch in epochs:
+            found = None
+            try:
+                found = _read(manager, epoch, like)
+            except Exception as error:  # JSON, tensorstore and Orbax have many
+                path, reason = manager.directory / str(epoch), _reason(error)
+                print(f"{path} is damaged and passed over: {reason}", file=sys.stderr, flush=True)
+            if not hosts.anywhere(found is None):
+                return found
+        if not epochs:
             return None
-        restored = manager.restore(
-            epoch,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(like), progress=ocp.args.JsonRestore()
-            ),
-        )
-        return restored["state"], Progress(**restored["progress"])
+        raise InputError(f"no checkpoint in {manager.directory} can be read: {INSTEAD[name]}")
 
     def close(self) -> None:
         for manager in self._managers.values():
             manager.close()
+
+
+def _read(manager: ocp.CheckpointManager, epoch: int, like: TrainState):
+    """A checkpoint whose bytes are those that were written; any exception where they aren't."""
+    # First one by one: Orbax reads arrays together, and each damaged one would write a traceback.
+    path = manager.directory / str(epoch) / "state"
+    base = f"{path}/" if is_remote(path) else f"file://{path}/"
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
+    for key in store.list().result():
+        store.read(key).result()
+    restored = manager.restore(
+        epoch,
+        args=ocp.args.Composite(
+            state=ocp.args.StandardRestore(like), progress=ocp.args.JsonRestore()
+        ),
+    )
+    state, told = restored["state"], restored["progress"]
+    if told.pop("checksum") != _checksum(state, told):
+        raise ValueError("its content is not what was saved")
+    return state, Progress(**told)
+
+
+def _checksum(state: TrainState, told: dict) -> int:
+    """A CRC-32 of all that a checkpoint holds."""
+    total = zlib.crc32(json.dumps(told, sort_keys=True).encode())
+    for leaf in jax.tree.leaves(state):
+        total = zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8), total)
+    return total
+
+
+def _reason(error: Exception) -> str:
+    """An error in part of a line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    first = (str(error).splitlines() or [""])[0]
+    return f"{first[:150]} ({type(error).__name__})"

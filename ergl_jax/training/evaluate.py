@@ -1,18 +1,21 @@
 """Predictions for a split, and what they are worth."""
 
+import contextlib
 import csv
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
 from scipy.special import softmax
 
 from ergl_jax.datasets.batches import eval_indices, stream
 from ergl_jax.datasets.builder import SceneDataset, SceneSplit
 from ergl_jax.errors import InputError
+from ergl_jax.files import replacing
 from ergl_jax.inference.bundle import Bundle
-from ergl_jax.training import metrics, plots, steps
+from ergl_jax.training import hosts, metrics, plots, steps
 from ergl_jax.training.calibration import expected_calibration_error
 
 
@@ -31,14 +34,23 @@ def predict(
 ) -> Predictions:
     """Runs a `steps.make_predict` over a split; the last batch is padded, its padding cut away.
 
+    Each of several processes reads and predicts its share, `batch_size` clips at a time, and gets
+    what the others have.
+
     Raises InputError where an output is not finite: an epoch's last step can be what diverges.
     """
-    indices, mask = eval_indices(len(split), batch_size)
+    processes, mine = jax.process_count(), jax.process_index()
+    indices, mask = eval_indices(len(split), processes * batch_size)
     parts = []
-    for batch, keep in zip(stream(split, indices), mask > 0, strict=True):
+    for batch in stream(split, np.split(indices, processes, axis=1)[mine]):
         batch |= run(variables, batch.pop("log_mel"))
-        parts.append({name: x[keep] for name, x in batch.items()})
-    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        parts.append(batch)
+    stacked = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+    # (P, steps, B, ...) to (steps, P, B, ...): the order of `indices`.
+    whole = {name: np.swapaxes(x, 0, 1) for name, x in hosts.gather(stacked).items()}
+    whole = {
+        name: x.reshape(mask.size, *x.shape[3:])[mask.ravel() > 0] for name, x in whole.items()
+    }
     if not all(np.isfinite(x).all() for x in whole.values()):
         raise InputError(
             "the model's outputs are not finite: it diverged; train it with a lower "
@@ -133,14 +145,13 @@ def write(directory: Path, predictions: Predictions, split: SceneSplit, bundle: 
     counts = metrics.confusion(
         predictions.scene, predictions.scene_logits.argmax(axis=1), len(scenes)
     )
-    with open(directory / "confusion.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+    with _csv(directory / "confusion.csv") as writer:
         writer.writerow(["true \\ predicted", *scenes])
         writer.writerows([name, *row] for name, row in zip(scenes, counts, strict=True))
-    plots.confusion(directory / "confusion.png", counts, scenes)
+    with replacing(directory / "confusion.png") as beside:
+        plots.confusion(beside, counts, scenes)
     probabilities = softmax(predictions.scene_logits / bundle.temperature, axis=1)
-    with open(directory / "predictions.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+    with _csv(directory / "predictions.csv") as writer:
         writer.writerow(["clip", "scene", "predicted", *scenes])
         names = (split[index]["name"] for index in range(len(split)))
         rows = zip(names, predictions.scene, probabilities, strict=True)
@@ -148,3 +159,10 @@ def write(directory: Path, predictions: Predictions, split: SceneSplit, bundle: 
             [name, scenes[truth], scenes[p.argmax()], *(f"{x:.6f}" for x in p)]
             for name, truth, p in rows
         )
+
+
+@contextlib.contextmanager
+def _csv(path: Path) -> Iterator:
+    """A csv.writer of a file that is there whole or not at all."""
+    with replacing(path) as beside, open(beside, "w", newline="", encoding="utf-8") as file:
+        yield csv.writer(file)

@@ -25,11 +25,21 @@ from ergl_jax import models
 from ergl_jax.datasets import batches, sources
 from ergl_jax.datasets.builder import SceneDataset
 from ergl_jax.datasets.events import choose_events, read_list
-from ergl_jax.errors import InputError
+from ergl_jax.errors import InputError, Stopped, postponed_sigterm
 from ergl_jax.files import make_directory, replacing
 from ergl_jax.inference.bundle import Bundle, check_target
 from ergl_jax.inference.bundle import load as load_bundle
-from ergl_jax.training import calibration, evaluate, feed, optimizer, steps, transfer, writers
+from ergl_jax.training import (
+    calibration,
+    evaluate,
+    feed,
+    hosts,
+    optimizer,
+    steps,
+    transfer,
+    workdirs,
+    writers,
+)
 from ergl_jax.training.augment import make_augment
 from ergl_jax.training.checkpoints import Checkpoints, Progress
 
@@ -40,12 +50,13 @@ def train(config, workdir: Path) -> dict:
     """Trains a `config` (see configs/ergl.py) in `workdir`; returns what results.json holds.
 
     Raises InputError for a wrong field, data that can't be used, a work directory of another
-    configuration, or a loss that is no longer finite.
+    configuration, numbers that are no longer finite, or a full disk; Stopped after an epoch in
+    which SIGTERM came.
     """
     _check(config)
-    check_workdir(config, workdir)
+    workdirs.check(config, workdir)
     check_target(workdir / "bundle")  # now, not after the last epoch
-    dataset = sources.open_dataset(config.data)
+    dataset = _open_dataset(config)
     if "train" not in dataset.sizes:
         raise InputError(f"dataset {dataset.name!r} has no training clips: mark rows as train")
     run = _Run(config, dataset, workdir)
@@ -63,44 +74,22 @@ def evaluate_bundle(config, workdir: Path) -> dict:
     """
     _check_threshold(config)
     bundle = load_bundle(workdir / "bundle")
-    dataset = sources.open_dataset(config.data)
+    dataset = _open_dataset(config)
     directory = workdir / "evaluation"
     results = _test(bundle, dataset, config, directory)
-    _write_json(directory / "results.json", results)
+    if hosts.leads():
+        _write_json(directory / "results.json", results)
     return results
 
 
-def check_workdir(config, workdir: Path) -> None:
-    """InputError where `workdir` belongs to a run of another configuration."""
-    mine = json.loads(config.to_json())
-    path = workdir / "config.json"
-    if path.exists():
-        try:
-            theirs = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(theirs, dict):
-                raise ValueError("no configuration")
-        except (OSError, ValueError, RecursionError) as error:
-            raise InputError(
-                f"{path} is damaged ({error}): choose another --workdir, or delete the file to go "
-                "on with these settings"
-            ) from error
-        if different := sorted(_differences(theirs, mine)):
-            raise InputError(
-                f"{workdir} belongs to a run with other settings: {'; '.join(different)}. "
-                "Choose another --workdir"
-            )
-
-
-def _differences(theirs: dict, mine: dict, prefix: str = "") -> list[str]:
-    """Fields that differ between two nested configurations, with both values."""
-    different = []
-    for name in theirs.keys() | mine.keys():
-        old, new = theirs.get(name), mine.get(name)
-        if isinstance(old, dict) and isinstance(new, dict):
-            different += _differences(old, new, f"{prefix}{name}.")
-        elif old != new:
-            different.append(f"{prefix}{name} was {old!r}, is {new!r}")
-    return different
+def _open_dataset(config) -> SceneDataset:
+    """The dataset of `config.data`; of several processes the first prepares it."""
+    hosts.check_same(config.to_json(), "their configuration", "give all the same flags")
+    dataset = hosts.leader_first(lambda: sources.open_dataset(config.data))
+    hosts.check_same(
+        dataset.fingerprint, "their recordings", "let them share a disk, or copy as `cp -p` does"
+    )
+    return dataset
 
 
 def _check(config) -> None:
@@ -136,9 +125,9 @@ class _Run:
         self.validation = "validation" in dataset.sizes
         self.events = _choose_events(config, dataset.events, self.split)
         first = batches.train_indices(len(self.split), config.train.batch_size, seed=0, epoch=0)
-        optimiser = optimizer.adamw(
-            config.optimizer, steps_per_epoch=len(first), epochs=config.train.epochs
-        )
+        length = {"steps_per_epoch": len(first), "epochs": config.train.epochs}
+        optimiser = optimizer.adamw(config.optimizer, **length)
+        self.rate = optimizer.learning_rate(config.optimizer, **length)
         sizes = {"num_scenes": len(dataset.scenes), "num_events": len(self.events)}
         model = models.build(config.model, **sizes, axis_name=steps.AXIS)
         self.trainer = steps.Trainer(
@@ -147,6 +136,7 @@ class _Run:
             make_augment(config.augment),
             num_scenes=len(dataset.scenes),
             seed=config.seed,
+            skip_nonfinite=config.train.skip_nonfinite,
         )
         self.predict = steps.make_predict(model)
         state = steps.init_state(
@@ -155,19 +145,29 @@ class _Run:
         self.parameters = sum(x.size for x in jax.tree.leaves(state.params))
         self.like = jax.device_get(state)
         self.progress, directory = Progress(), workdir / "checkpoints"
-        self.checkpoints = Checkpoints(directory) if directory.is_dir() else None
+        # Asked together: a slower process would see what a faster one has made below.
+        there = hosts.anywhere(directory.is_dir())
+        self.checkpoints = Checkpoints(directory) if there else None
         if self.checkpoints and (restored := self.checkpoints.restore("latest", self.like)):
             state, self.progress = restored
             print(f"Going on after epoch {self.progress.epoch} of {workdir}", flush=True)
+        elif (told := writers.epochs_written(workdir)) > 1:  # the first was saved before that line
+            raise InputError(
+                f"{workdir / 'metrics.jsonl'} tells of {told} epochs, and {directory} has no "
+                "checkpoint to go on from: put it back, or start anew beside this run with --fresh"
+            )
         elif config.model.init_from:
             state, source = transfer.start_encoder(state, config.model, dataset.front_end)
             self.progress = Progress(source=source)
         # Here, where data and settings have proved good: a mistake takes no directory.
-        make_directory(workdir, "workdir")
-        _write_json(workdir / "config.json", json.loads(config.to_json()))
+        self.writer = None
+        if hosts.leads():
+            make_directory(workdir, "workdir")
+            _write_json(workdir / "config.json", json.loads(config.to_json()))
+            self.writer = writers.MetricWriter(workdir, done=self.progress.epoch)
+        hosts.check_shared(workdir / "config.json")
         self.checkpoints = self.checkpoints or Checkpoints(directory)
         self.state = steps.replicate(state)
-        self.writer = writers.MetricWriter(workdir, done=self.progress.epoch)
 
     def fit(self) -> None:
         """All epochs that are still to do."""
@@ -182,22 +182,28 @@ class _Run:
             total=config.epochs,
             desc="epochs",
             unit="epoch",
+            disable=not hosts.leads(),
         )
-        for epoch in bar:
-            start = time.perf_counter()
-            metrics = self._epoch(epoch, data, bar)
-            elapsed = time.perf_counter() - start
-            clips = len(metrics["loss"]) * config.batch_size
-            values = {name: float(x.mean()) for name, x in metrics.items()}
-            values["clips_per_second"] = clips / elapsed
-            if epoch % config.validate_every == 0 or epoch == config.epochs:
-                values |= self._validate()
-            self.writer.write(epoch, values)  # first: a resumed run drops lines of unsaved epochs
-            self._save(epoch, values, time.perf_counter() - start)
-            bar.set_postfix_str(_line(values))
+        with bar, postponed_sigterm() as sigterm:
+            for epoch in bar:
+                start = time.perf_counter()
+                values = self._epoch(epoch, data, bar)
+                if epoch % config.validate_every == 0 or epoch == config.epochs:
+                    values |= self._validate()
+                # First: a resumed run drops lines of unsaved epochs.
+                if self.writer:
+                    self.writer.write(epoch, values)
+                self._save(epoch, values, time.perf_counter() - start)
+                bar.set_postfix_str(_line(values))
+                if hosts.anywhere(bool(sigterm)):
+                    raise Stopped(
+                        f"stopped by SIGTERM: epoch {epoch} of {config.epochs} is saved in "
+                        f"{self.workdir}, and the same command goes on"
+                    )
 
-    def _epoch(self, epoch: int, data, bar: tqdm) -> dict[str, np.ndarray]:
-        """The metrics of each step of an epoch, (S,) each."""
+    def _epoch(self, epoch: int, data, bar: tqdm) -> dict[str, float]:
+        """Trains an epoch; the means of its steps' metrics, and clips a second."""
+        start = time.perf_counter()
         indices = batches.train_indices(
             len(self.split), self.config.train.batch_size, seed=self.config.seed, epoch=epoch
         )
@@ -210,8 +216,34 @@ class _Run:
                 each.append(values)
                 bar.set_postfix_str(f"step {number + 1}/{len(indices)}")
             metrics = steps.stack(each)
-        _check_finite(metrics, first_step=(epoch - 1) * len(indices))
-        return metrics
+        elapsed = time.perf_counter() - start
+        finite = metrics.pop("finite") > 0
+        skip = self.config.train.skip_nonfinite
+        # An epoch that skips all its updates is no training.
+        if not (finite.any() if skip else finite.all()):
+            self._diverged(epoch, indices, metrics, int(np.argmin(finite)))
+        values = {name: float(x[finite].mean()) for name, x in metrics.items()}
+        if skip:
+            values["skipped"] = int((~finite).sum())
+        return values | {"clips_per_second": indices.size / elapsed}
+
+    def _diverged(self, epoch: int, indices: np.ndarray, metrics: dict, bad: int) -> None:
+        """The InputError of an epoch whose step `bad` was its first that is not finite."""
+        done = (epoch - 1) * len(indices) + bad
+        numbers = {name: metrics[name][bad] for name in ("scene_loss", "event_loss")}
+        numbers |= {
+            "gradient_norm": metrics["gradient_norm"][bad],
+            # The schedule counts updates, and those that were skipped are none.
+            "learning_rate": self.rate(done - self.progress.skipped),
+        }
+        parts = ", ".join(f"{name}={value:.4g}" for name, value in numbers.items())
+        clips = ", ".join(self.split[int(row)]["name"] for row in indices[bad])
+        what = "loss" if not np.isfinite(metrics["loss"][bad]) else "gradient or the update"
+        raise InputError(
+            f"the {what} is not finite at step {done + 1} of epoch {epoch} ({parts}), by the clips "
+            f"{clips}. The last checkpoint is kept; try a lower --config.optimizer.learning_rate, "
+            "some --config.optimizer.warmup_epochs, or --config.train.skip_nonfinite, with --fresh"
+        )
 
     def _validate(self) -> dict[str, float]:
         if not self.validation:
@@ -241,26 +273,30 @@ class _Run:
     def _save(self, epoch: int, values: dict, seconds: float) -> None:
         """Keeps the state as latest, and as best where validation says so."""
         self.progress = dataclasses.replace(
-            self.progress, epoch=epoch, seconds=self.progress.seconds + seconds
+            self.progress,
+            epoch=epoch,
+            seconds=self.progress.seconds + seconds,
+            skipped=self.progress.skipped + values.get("skipped", 0),
         )
         accuracy = values.get("validation_class_mean_accuracy")  # None: not validated
         # The later of equals: it has trained longer, at a lower rate if that falls.
         better = accuracy is not None and accuracy >= self.progress.best_accuracy
+        better = hosts.anywhere(better)
         if better:
             self.progress = dataclasses.replace(
                 self.progress, best_epoch=epoch, best_accuracy=accuracy
             )
-        if jax.process_index() == 0:
-            state = steps.unreplicate(self.state)
-            if better:
-                self.checkpoints.save("best", state, self.progress)
-            self.checkpoints.save("latest", state, self.progress)
+        state = steps.unreplicate(self.state)
+        if better:
+            self.checkpoints.save("best", state, self.progress)
+        self.checkpoints.save("latest", state, self.progress)
 
     def finish(self) -> dict:
         """Tests the best state (the last one without validation) and writes bundle and results."""
         config, dataset = self.config, self.dataset
-        name = "best" if self.validation else "latest"
-        state, progress = self.checkpoints.restore(name, self.like)
+        best = self.checkpoints.restore("best", self.like) if self.validation else None
+        # The last epoch without validation, or where its user moved a damaged best away.
+        state, progress = best or self.checkpoints.restore("latest", self.like)
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         temperature, calibrated = self._calibrate(variables)
         bundle = Bundle(
@@ -276,27 +312,31 @@ class _Run:
             source=self.progress.source,
             temperature=temperature,
         )
-        bundle.save(self.workdir / "bundle")
+        if hosts.leads():
+            bundle.save(self.workdir / "bundle")
         results = {
             "test": None,
             "epoch": progress.epoch,
-            "validation_class_mean_accuracy": progress.best_accuracy if self.validation else None,
+            "validation_class_mean_accuracy": progress.best_accuracy if best else None,
             "temperature": temperature,
             "validation_calibration": calibrated,
             "parameters": self.parameters,
             "source": self.progress.source,
             "clips": dataset.sizes,
+            "skipped_updates": self.progress.skipped,
             "training_seconds": self.progress.seconds,
             "devices": [device.device_kind for device in jax.devices()],
             "versions": versions(),
         }
         if "test" in dataset.sizes:
             results["test"] = _test(bundle, dataset, config, self.workdir)
-        _write_json(self.workdir / "results.json", results)
+        if hosts.leads():
+            _write_json(self.workdir / "results.json", results)
         return results
 
     def close(self) -> None:
-        self.writer.close()
+        if self.writer:
+            self.writer.close()
         self.checkpoints.close()
 
 
@@ -308,19 +348,6 @@ def _choose_events(config, names, split) -> np.ndarray:
     return choose_events(names, labels, ranking=config.data.events, count=config.data.num_events)
 
 
-def _check_finite(metrics: dict[str, np.ndarray], *, first_step: int) -> None:
-    """InputError at the first step whose loss is NaN or infinite, with its parts."""
-    bad = np.flatnonzero(~np.isfinite(metrics["loss"]))
-    if len(bad):
-        values = {name: metrics[name][bad[0]] for name in ("scene_loss", "event_loss")}
-        parts = ", ".join(f"{name}={value}" for name, value in values.items())
-        raise InputError(
-            f"the loss is not finite at step {first_step + bad[0] + 1} ({parts}): try a lower "
-            "--config.optimizer.learning_rate, or some --config.optimizer.warmup_epochs, in a new "
-            "--workdir"
-        )
-
-
 def _test(bundle: Bundle, dataset: SceneDataset, config, directory: Path) -> dict:
     """Scores on the test split, its files written to `directory`, which is made if need be."""
     predictions, scores = evaluate.evaluate(
@@ -329,8 +356,9 @@ def _test(bundle: Bundle, dataset: SceneDataset, config, directory: Path) -> dic
         threshold=config.data.event_threshold,
         batch_size=_batch_size(),
     )
-    make_directory(directory, "directory")  # here: what can't be evaluated leaves none
-    evaluate.write(directory, predictions, dataset.split("test"), bundle)
+    if hosts.leads():
+        make_directory(directory, "directory")  # here: what can't be evaluated leaves none
+        evaluate.write(directory, predictions, dataset.split("test"), bundle)
     return scores
 
 

@@ -26,4 +26,4 @@ def confusion(path: Path, counts: np.ndarray, scenes: tuple[str, ...]) -> None:
     for row, column in np.argwhere(counts > 0):
         colour = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, counts[row, column], ha="center", va="center", color=colour)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, format="png")

@@ -99,11 +99,18 @@ def _split(batch: Tree) -> Tree:
     return jax.tree.map(lambda x: x.reshape(local, x.shape[0] // local, *x.shape[1:]), batch)
 
 
+def _norm(tree: Tree) -> jax.Array:
+    """The length of all leaves as one vector; not finite where one of them isn't."""
+    return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)))
+
+
 class Trainer:
     """The compiled steps of one model, optimiser and augmentation.
 
     Data are dicts of log_mel (N, F, M), scene (N,) and events (N, n). A state that goes in is
-    donated: use the one that comes out.
+    donated: use the one that comes out. `finite` among a step's metrics is 0 where its loss, its
+    gradient or what it made of the state was not; with `skip_nonfinite` such a step is counted and
+    changes nothing.
     """
 
     def __init__(
@@ -114,6 +121,7 @@ class Trainer:
         *,
         num_scenes: int,
         seed: int,
+        skip_nonfinite: bool = False,
     ):
         def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
             key = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -139,7 +147,14 @@ class Trainer:
             grads, metrics = over_devices((grads, metrics), AXIS)
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
-            return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+            after = TrainState(state.step + 1, params, batch_stats, opt_state)
+            norm = _norm(grads)
+            # One number that is finite where all are: each finite gradient keeps AdamW's own so.
+            finite = jnp.isfinite(metrics["loss"] + norm + _norm((params, batch_stats)))
+            if skip_nonfinite:
+                before = state.replace(step=after.step)
+                after = jax.tree.map(partial(jnp.where, finite), after, before)
+            return after, metrics | {"gradient_norm": norm, "finite": finite.astype(jnp.float32)}
 
         def resident_step(state: TrainState, data: dict, chosen: jax.Array):
             return step(state, jax.tree.map(lambda x: x[chosen], data))
@@ -165,7 +180,8 @@ class Trainer:
             (github.com/jax-ml/jax/issues/12868); there the steps are called one by one.
 
         Returns:
-          The new state and metrics of shape (S,): loss, scene_loss, event_loss, accuracy.
+          The new state and metrics of shape (S,): loss, scene_loss, event_loss, accuracy,
+          gradient_norm, finite.
         """
         indices = local_share(indices)
         if scan is None:

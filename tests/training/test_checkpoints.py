@@ -62,12 +62,13 @@ def test_state_and_progress_come_back_in_another_process(checkpoints):
         assert done == Progress(2, 2, 0.3, 8.0)
 
 
-def test_only_the_newest_is_kept(checkpoints, tmp_path):
+def test_only_the_newest_two_are_kept(checkpoints, tmp_path):
     first = checkpoints()
-    for epoch in (1, 2, 3):
+    for epoch in (1, 2, 3, 4):
         first.save("latest", state(epoch), Progress(epoch))
-    assert [path.name for path in (tmp_path / "checkpoints" / "latest").iterdir()] == ["3"]
-    assert first.restore("latest", state(0))[1].epoch == 3
+    found = {path.name for path in (tmp_path / "checkpoints" / "latest").iterdir()}
+    assert found == {"3", "4"}
+    assert first.restore("latest", state(0))[1].epoch == 4
 
 
 def test_a_best_that_was_saved_before_a_stop_can_be_saved_again(checkpoints):

@@ -65,7 +65,7 @@ class TestAWholeRun:
         assert results["training_seconds"] > 0
 
     def test_writes_a_line_an_epoch(self, tiny):
-        parts = ["loss", "scene_loss", "event_loss", "accuracy"]
+        parts = ["loss", "scene_loss", "event_loss", "accuracy", "gradient_norm"]
         validation = ["class_mean_accuracy", "accuracy", "scene_loss"]
         validation += ["event_mse", "event_mae", "event_map"]
         found = lines(tiny.workdir)

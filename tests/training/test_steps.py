@@ -219,7 +219,7 @@ def test_one_scan_equals_step_by_step(toy):
             steps.replicate(start), steps.replicate(data), schedule(6, 8), scan=scan
         )
         assert {name: x.shape for name, x in metrics.items()} == dict.fromkeys(
-            ("loss", "scene_loss", "event_loss", "accuracy"), (6,)
+            ("loss", "scene_loss", "event_loss", "accuracy", "gradient_norm", "finite"), (6,)
         )
         found.append((steps.unreplicate(state), metrics))
     close(*found)
