@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-WHAT = tuple("edges forward growth layers log_mel pseudo_label startup train_step".split())
+WHAT = tuple("edges forward growth layers leaks log_mel pseudo_label startup train_step".split())
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "librosa", "torch")
 
 
