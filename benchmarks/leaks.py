@@ -4,14 +4,17 @@
 
 Small runs (configs/test.py, smaller still) of 200 epochs, from resident and from streamed data,
 each epoch validated and saved; 300 classifications of a file; a dataset opened, read and dropped
-200 times. After each epoch or call: the process's memory (VmRSS, as it is: nothing is collected or
-given back for the measurement), the bytes of all live JAX arrays, what a device says it holds,
-threads and open files. Slopes leave out the first tenth; their standard error comes from the means
-of blocks, as what follows on one another is alike. Prints a Markdown table.
+200 times. After each epoch or call: the process's memory (VmRSS) as it is, and what is kept of it
+when garbage is collected and the allocator has given back what is free; the bytes of all live JAX
+arrays, what devices say they hold, threads and open files. Slopes leave out the first tenth; their
+standard error comes from the means of blocks, as what follows on one another is alike. Prints a
+Markdown table.
 """
 
 import argparse
+import ctypes
 import dataclasses
+import gc
 import os
 import sys
 import tempfile
@@ -28,7 +31,8 @@ KIB = 1024
 class Sample:
     """What this process holds."""
 
-    resident: int  # bytes of memory
+    resident: int  # bytes of memory, as it is
+    kept: int  # without garbage, and without what the allocator only holds ready
     arrays: int  # bytes of live JAX arrays
     device: int  # bytes that devices say are in use, 0 where they don't
     threads: int  # the kernel's count: XLA's and Grain's too
@@ -38,16 +42,23 @@ class Sample:
 def sample() -> Sample:
     import jax
 
-    status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    resident = next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
+    resident = _resident()
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     return Sample(
-        resident=KIB * resident,
+        resident=resident,
+        kept=_resident(),
         arrays=sum(x.nbytes for x in jax.live_arrays()),
         device=sum(each.get("bytes_in_use", 0) for each in stats),
         threads=len(os.listdir("/proc/self/task")),
         files=len(os.listdir("/proc/self/fd")) - 1,  # the listing's own
     )
+
+
+def _resident() -> int:
+    status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return KIB * next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
 
 
 def slope(values: list[float], skip: int) -> tuple[float, float]:
@@ -130,7 +141,7 @@ def row(name: str, samples: list[Sample]) -> list[str]:
     """A line of the table."""
     skip = len(samples) // 10
     cells = [name, str(len(samples))]
-    for field in ("resident", "arrays", "device"):
+    for field in ("resident", "kept", "arrays", "device"):
         values = [getattr(each, field) / KIB for each in samples]
         growth, error = slope(values, skip)
         span = f"{values[skip] / KIB:.1f} to {values[-1] / KIB:.1f}"
@@ -167,7 +178,7 @@ def main() -> None:
         ]
         options.csv.write_text("\n".join(lines) + "\n", encoding="utf-8")
     header = ["", "times"]
-    for what in ("memory", "live arrays", "device memory"):
+    for what in ("memory", "kept", "live arrays", "device memory"):
         header += [f"{what}, KiB a time", "MiB"]
     print(harness.table([*header, "threads", "files"], [row(*each) for each in found.items()]))
 

@@ -87,7 +87,7 @@ def page(explanation: Explanation, bundle: Bundle, figures: dict[str, Figure]) -
     window = e.classification.timeline[e.window]
     probabilities = e.opened.event_probabilities
     data = {
-        "events": [pages.printable(name) for name in e.events],
+        "events": [pages.shown(name) for name in e.events],
         "contributions": pages.rounded(values),
         "means": pages.rounded(means),
         "seconds": len(e.waveform) / e.sample_rate,

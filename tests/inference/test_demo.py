@@ -16,6 +16,8 @@ import ergl_jax
 from ergl_jax.errors import InputError
 from ergl_jax.inference import demo
 
+TEXTS = "[...document.querySelectorAll('textarea')].map(each => each.value).join('\\n')"
+
 
 @pytest.fixture
 def clip(tmp_path):
@@ -56,7 +58,7 @@ def test_a_recording_is_classified_and_explained(tiny, clip, tmp_path):
             until(browser, f"{button} !== undefined")
             browser.evaluate(f"{button}.click()")
             until(browser, "document.querySelectorAll('img[src^=\"data:image\"]').length >= 2")
-            text = browser.evaluate("document.querySelector('textarea').value")
+            text = browser.evaluate(TEXTS)
             scene = ergl_jax.load(tiny.workdir / "bundle").classify(clip).scene
             assert scene.replace("_", " ") in text
             assert scene in browser.evaluate("document.body.innerText")
