@@ -4,11 +4,11 @@
 
 Small runs (configs/test.py, smaller still) of 200 epochs, from resident and from streamed data,
 each epoch validated and saved; 300 classifications of a file; a dataset opened, read and dropped
-200 times. After each epoch or call: the process's memory (VmRSS) as it is, and what is kept of it
-when garbage is collected and the allocator has given back what is free; the bytes of all live JAX
-arrays, what devices say they hold, threads and open files. Slopes leave out the first tenth; their
-standard error comes from the means of blocks, as what follows on one another is alike. Prints a
-Markdown table.
+200 times. After each epoch or call, once garbage is collected: the process's memory (VmRSS), which
+the allocator's habits move by tens of MiB; the bytes that it has lent out (mallinfo2) and Python's
+count of objects, which they do not; the bytes of all live JAX arrays, what devices say they hold,
+threads and open files. Slopes leave out the first tenth; their standard error comes from the means
+of blocks, as what follows on one another is alike. Prints a Markdown table.
 """
 
 import argparse
@@ -25,14 +25,22 @@ import numpy as np
 
 BLOCKS = 9  # of what a slope is fitted to
 KIB = 1024
+COLUMNS = {  # of the table: its field of a Sample, and the unit
+    "memory, KiB": ("resident", KIB),
+    "lent out, KiB": ("lent", KIB),
+    "Python objects": ("objects", 1),
+    "live arrays, KiB": ("arrays", KIB),
+    "device memory, KiB": ("device", KIB),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
     """What this process holds."""
 
-    resident: int  # bytes of memory, as it is
-    kept: int  # without garbage, and without what the allocator only holds ready
+    resident: int  # bytes of memory
+    lent: int  # bytes that malloc has lent out, 0 where it does not tell
+    objects: int  # blocks of Python's own allocator
     arrays: int  # bytes of live JAX arrays
     device: int  # bytes that devices say are in use, 0 where they don't
     threads: int  # the kernel's count: XLA's and Grain's too
@@ -42,13 +50,12 @@ class Sample:
 def sample() -> Sample:
     import jax
 
-    resident = _resident()
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     return Sample(
-        resident=resident,
-        kept=_resident(),
+        resident=_resident(),
+        lent=_lent(),
+        objects=sys.getallocatedblocks(),
         arrays=sum(x.nbytes for x in jax.live_arrays()),
         device=sum(each.get("bytes_in_use", 0) for each in stats),
         threads=len(os.listdir("/proc/self/task")),
@@ -59,6 +66,24 @@ def sample() -> Sample:
 def _resident() -> int:
     status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return KIB * next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
+
+
+class _MallInfo(ctypes.Structure):
+    """glibc's struct mallinfo2."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    ]
+
+
+def _lent() -> int:
+    function = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if function is None:
+        return 0
+    function.restype = _MallInfo
+    found = function()
+    return found.uordblks + found.hblkhd  # on heaps, and mapped for themselves
 
 
 def slope(values: list[float], skip: int) -> tuple[float, float]:
@@ -141,11 +166,11 @@ def row(name: str, samples: list[Sample]) -> list[str]:
     """A line of the table."""
     skip = len(samples) // 10
     cells = [name, str(len(samples))]
-    for field in ("resident", "kept", "arrays", "device"):
-        values = [getattr(each, field) / KIB for each in samples]
+    for field, unit in COLUMNS.values():
+        values = [getattr(each, field) / unit for each in samples]
         growth, error = slope(values, skip)
-        span = f"{values[skip] / KIB:.1f} to {values[-1] / KIB:.1f}"
-        cells += [f"{growth:+.2f} ± {error:.2f}", span] if any(values) else ["not told", ""]
+        span = f"{values[skip]:.0f} to {values[-1]:.0f}"
+        cells += [f"{growth:+.3f} ± {error:.3f}", span] if any(values) else ["not told", ""]
     for field in ("threads", "files"):
         cells.append(f"{getattr(samples[skip], field)} to {getattr(samples[-1], field)}")
     return cells
@@ -160,27 +185,29 @@ def main() -> None:
     parser.add_argument("--openings", type=int, default=200)
     parser.add_argument("--csv", type=Path, help="all samples go there")
     options = parser.parse_args()
-    found = {}
+    rows = []
+
+    def keep(name: str, samples: list[Sample]) -> None:
+        rows.append(row(name, samples))
+        print(*rows[-1], sep="; ", flush=True)
+        if options.csv:
+            with open(options.csv, "a", encoding="utf-8") as file:
+                for number, each in enumerate(samples, start=1):
+                    print(name, number, *dataclasses.astuple(each), sep=",", file=file)
+
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
         for name, resident in (("resident", "always"), ("streamed", "never")):
             samples = train(root / name, root / "data", options.epochs, resident)
-            found[f"epochs, {name} data"] = samples[:-1]
-            print(f"{name}: before its last save and after its end: {samples[-2:]}", flush=True)
+            keep(f"epochs, {name} data", samples[:-1])
+            print(f"before and after the end of the run: {samples[-2:]}", flush=True)
         calls = options.classifications
-        found["classifications"] = classify(root / "resident" / "bundle", calls)
-        found["openings of a dataset"] = open_dataset(root / "data", options.openings)
-    if options.csv:
-        lines = [
-            ",".join(map(str, (name, number, *dataclasses.astuple(each))))
-            for name, samples in found.items()
-            for number, each in enumerate(samples, start=1)
-        ]
-        options.csv.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        keep("classifications", classify(root / "resident" / "bundle", calls))
+        keep("openings of a dataset", open_dataset(root / "data", options.openings))
     header = ["", "times"]
-    for what in ("memory", "kept", "live arrays", "device memory"):
-        header += [f"{what}, KiB a time", "MiB"]
-    print(harness.table([*header, "threads", "files"], [row(*each) for each in found.items()]))
+    for what in COLUMNS:
+        header += [f"{what}: growth a time", "from, to"]
+    print(harness.table([*header, "threads", "files"], rows))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ergl_jax.inference.pictures import label
+from ergl_jax.inference.words import plain
 from ergl_jax.training.metrics import class_accuracy
 
 
@@ -19,7 +21,7 @@ def confusion(path: Path, counts: np.ndarray, scenes: tuple[str, ...]) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    labels = [name.replace("_", " ") for name in scenes]
+    labels = [label(plain(name)) for name in scenes]
     axes.set_xticks(range(size), labels, rotation=45, ha="right")
     axes.set_yticks(range(size), labels)
     axes.set_xlabel("predicted")
