@@ -73,7 +73,10 @@ class _MallInfo(ctypes.Structure):
 
     _fields_ = [
         (name, ctypes.c_size_t)
-        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
     ]
 
 
@@ -115,6 +118,7 @@ def train(workdir: Path, data_dir: Path, epochs: int, resident: str) -> list[Sam
     """A Sample after each epoch of a run, and one after its end."""
     from ergl_jax.training import loop, writers
 
+    gc.freeze()  # what is there already needn't be looked through each time
     samples, write = [], writers.MetricWriter.write
 
     def writing(self, *arguments) -> None:
@@ -155,6 +159,7 @@ def open_dataset(data_dir: Path, calls: int) -> list[Sample]:
 
 
 def _repeated(call: Callable[[], object], calls: int) -> list[Sample]:
+    gc.freeze()  # what is there already needn't be looked through each time
     samples = []
     for _ in range(calls):
         call()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -152,7 +153,12 @@ class SceneDataset:
         """The rows of "train", "validation" or "test"; InputError if the dataset has none."""
         if name not in self.sizes:
             raise InputError(f"{self.path}: no {name!r} split; it has {', '.join(self.sizes)}")
-        return SceneSplit(tfds.builder_from_directory(self.path).as_data_source(split=name))
+        return SceneSplit(self._builder.as_data_source(split=name))
+
+    @functools.cached_property
+    def _builder(self) -> tfds.core.DatasetBuilder:
+        # Once: TFDS holds on to the last 128 that were made.
+        return tfds.builder_from_directory(self.path)
 
 
 class SceneSplit:
