@@ -157,7 +157,7 @@ class SceneDataset:
 
     @functools.cached_property
     def _builder(self) -> tfds.core.DatasetBuilder:
-        # Once: TFDS holds on to the last 128 that were made.
+        # Once: TFDS keeps each that was ever made.
         return tfds.builder_from_directory(self.path)
 
 
