@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -32,6 +33,7 @@ from ergl_jax.files import is_remote, make_directory, user_path
 
 BATCH = 16  # waveforms to one call of log_mel; the last batch is padded, so it compiles once
 ROWS_PER_SHARD = 1000  # about 256 MB of 10 s clips
+FEATURES = "features.json"
 FAILURES = "failures.csv"  # written last: a directory without it is no finished dataset
 
 tfds.disable_progress_bar()  # its bars count splits and shards; ours counts clips
@@ -108,6 +110,7 @@ def load(path: str | os.PathLike) -> SceneDataset:
     path = Path(path)
     if not (path / FAILURES).is_file() or not (path / "dataset_info.json").is_file():
         raise InputError(f"{path}: not a prepared dataset; data_prep/prepare_dataset.py makes one")
+    _check_features(path / FEATURES)
     builder = tfds.builder_from_directory(path)
     metadata = builder.info.metadata
     with open(path / FAILURES, newline="", encoding="utf-8") as file:
@@ -126,6 +129,21 @@ def load(path: str | os.PathLike) -> SceneDataset:
         class_sizes=metadata["class_sizes"],
         failures=failures,
     )
+
+
+def _check_features(path: Path) -> None:
+    """InputError unless TFDS itself has the classes that the file names: it would import others."""
+    try:
+        nodes = [json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is missing or damaged: delete its directory") from error
+    while nodes:
+        node = nodes.pop()
+        named = [node[key] for key in ("pythonClassName", "type") if key in node]
+        for name in named:
+            if not str(name).startswith("tensorflow_datasets.core.features."):
+                raise InputError(f"{path}: {name} is no feature of TFDS: delete its directory")
+        nodes += [each for each in node.values() if isinstance(each, dict)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +167,12 @@ class SceneDataset:
         """The rows of "train", "validation" or "test"; InputError if the dataset has none."""
         if name not in self.sizes:
             raise InputError(f"{self.path}: no {name!r} split; it has {', '.join(self.sizes)}")
-        return SceneSplit(tfds.builder_from_directory(self.path).as_data_source(split=name))
+        return SceneSplit(self._builder.as_data_source(split=name))
+
+    @functools.cached_property
+    def _builder(self) -> tfds.core.DatasetBuilder:
+        # Once: TFDS keeps each that was ever made.
+        return tfds.builder_from_directory(self.path)
 
 
 class SceneSplit:

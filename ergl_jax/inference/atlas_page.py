@@ -87,10 +87,10 @@ def page(found: Survey, agreement: dict[str, float] | None, runs: Sequence[str])
     confusions = atlas.confusions(found)
     counts = found.confusion
     data = {
-        "events": [pages.printable(name) for name in found.events],
+        "events": [pages.shown(name) for name in found.events],
         "scenes": [
             {
-                "name": pages.printable(plain(found.scenes[page.scene])),
+                "name": pages.shown(plain(found.scenes[page.scene])),
                 "neighbour": places.get(page.neighbour),
                 "means": pages.rounded(page.edge_means),
             }

@@ -93,7 +93,7 @@ def load(path: Path) -> tuple[Callable[[np.ndarray], Probabilities], dict[str, A
     """
     path = local_path(path)
     try:
-        content, text = path.read_bytes(), beside(path).read_text(encoding="utf-8")
+        content, text = path.read_bytes(), beside(path).read_bytes()
     except OSError as error:
         raise InputError(f"{error.filename}: can't be read: {error.strerror}") from error
     try:
@@ -103,7 +103,12 @@ def load(path: Path) -> tuple[Callable[[np.ndarray], Probabilities], dict[str, A
         raise InputError(f"{beside(path)} describes no export: {error!r}; export again") from error
     if hashlib.sha256(content).hexdigest() != digest:
         raise InputError(f"{path} is damaged, or not what {beside(path).name} describes")
-    return read(content), description
+    try:
+        return read(content), description
+    except InputError:
+        raise
+    except Exception as error:  # of flatbuffers, MLIR or ONNX Runtime: there is no end of kinds
+        raise InputError(f"{path} is no {description['format']} export: export again") from error
 
 
 def target(out: Path, form: str) -> Path:

@@ -1,21 +1,26 @@
 """An Explanation as files: a page that needs nothing else, pictures, numbers, and the graph."""
 
+from __future__ import annotations
+
 import base64
 import io
 import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import networkx
 import numpy as np
 import soundfile
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from ergl_jax.files import make_directory, replacing_together
 from ergl_jax.inference import pages, pictures, words
 from ergl_jax.inference.bundle import Bundle
 from ergl_jax.inference.explain import Explanation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PAGE = "explanation.html"
 LISTED_RELATIONS = 20
@@ -83,7 +88,7 @@ def page(explanation: Explanation, bundle: Bundle, figures: dict[str, Figure]) -
     window = e.classification.timeline[e.window]
     probabilities = e.opened.event_probabilities
     data = {
-        "events": [pages.printable(name) for name in e.events],
+        "events": [pages.shown(name) for name in e.events],
         "contributions": pages.rounded(values),
         "means": pages.rounded(means),
         "seconds": len(e.waveform) / e.sample_rate,
