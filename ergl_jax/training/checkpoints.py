@@ -54,6 +54,9 @@ class Checkpoints:
             return ocp.CheckpointManager(path, options=options)
 
         self._managers = {name: manager(name) for name in ("latest", "best")}
+        for each in self._managers.values():  # a run may have been killed as it deleted
+            for epoch in sorted(each.all_steps())[:-KEPT]:
+                each.delete(epoch)
 
     def save(self, name: str, state: TrainState, progress: Progress) -> None:
         """Writes numpy arrays of an unreplicated state under the number of `progress.epoch`.

@@ -55,6 +55,8 @@ def train(config, workdir: Path) -> dict:
     """
     _check(config)
     workdirs.check(config, workdir)
+    if hosts.leads():
+        workdirs.sweep(workdir)
     check_target(workdir / "bundle")  # now, not after the last epoch
     dataset = _open_dataset(config)
     if "train" not in dataset.sizes:

@@ -2,9 +2,11 @@
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 from ergl_jax.errors import InputError
+from ergl_jax.files import is_remote
 
 
 def check(config, workdir: Path) -> None:
@@ -38,6 +40,13 @@ def _differences(theirs: dict, mine: dict, prefix: str = "") -> list[str]:
         elif old != new:
             different.append(f"{prefix}{name} was {old!r}, is {new!r}")
     return different
+
+
+def sweep(workdir: Path) -> None:
+    """Removes what a run that was killed had begun to write."""
+    if not is_remote(workdir):
+        for path in workdir.glob("*.writing"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def beside(workdir: Path) -> Path:

@@ -5,7 +5,6 @@ import csv
 import dataclasses
 import io
 import json
-import shutil
 import xml.etree.ElementTree as ET
 
 import chromium
@@ -191,13 +190,15 @@ def _strings(node):
 @pytest.fixture
 def named(tiny, tmp_path):
     """The directory of the tiny run's bundle with other names."""
-    directory = shutil.copytree(tiny.workdir / "bundle", tmp_path / "bundle")
-    config = json.loads((directory / "config.json").read_text())
-    config["scenes"] = list(NAMES[: len(config["scenes"])])
-    config["events"] = list(NAMES[-len(config["events"]) :])
-    config |= {"dataset": NAMES[4], "licence": NAMES[1]}
-    (directory / "config.json").write_text(json.dumps(config))
-    return directory
+    bundle = load_bundle(tiny.workdir / "bundle")
+    dataclasses.replace(
+        bundle,
+        scenes=NAMES[: len(bundle.scenes)],
+        events=NAMES[-len(bundle.events) :],
+        dataset=NAMES[4],
+        licence=NAMES[1],
+    ).save(tmp_path / "bundle")
+    return tmp_path / "bundle"
 
 
 def test_tables_hold_names_as_they_are(tiny, named, tmp_path, capfd):

@@ -217,18 +217,23 @@ def test_the_configuration_of_a_work_directory(tiny, inert, payload, workdir):
 
 
 def test_checkpoints_of_a_run(tiny, payload, marker, workdir):
-    """Each file of them in turn; what is said of a damaged one is tested elsewhere."""
-    files = [path for path in (workdir / "checkpoints").rglob("*") if path.is_file()]
-    assert len(files) > 8
-    for path in files:
-        whole = path.read_bytes()
-        path.write_bytes(payload)
+    """A file of each kind in turn; what is said of a damaged one is tested elsewhere."""
+    checkpoints = workdir / "checkpoints"
+    kept = shutil.copytree(checkpoints, workdir.with_name("kept"))
+    last = max((kept / "latest").iterdir(), key=lambda path: int(path.name))
+    kinds = {}
+    for path in sorted(last.rglob("*")):
+        if path.is_file():  # the arrays' files have hashes for names
+            kinds.setdefault("d" if path.parent.name == "d" else path.name, path)
+    assert len(kinds) > 5
+    for path in kinds.values():
+        shutil.rmtree(checkpoints)
+        shutil.copytree(kept, checkpoints)
+        (checkpoints / path.relative_to(kept)).write_bytes(payload)
         with watched("pickle.find_class") as seen, contextlib.suppress(Exception):
             loop.train(tiny.config(), workdir)
         looked_up = {arguments[0] for _, arguments in seen}  # TensorBoard's writer has its own
         assert "posix" not in looked_up and not marker.exists(), path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(whole)
 
 
 @pytest.fixture
@@ -380,6 +385,8 @@ def test_one_file_knows_the_network_and_two_ask_it():
                 if names & {"urllib.request", "http.client", "socket", "requests", "ftplib"}:
                     users.add(path.name)
             if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "fetch":
+                if ast.unparse(node.func) == "mirror.fetch":  # a user's own bucket, by epath
+                    continue
                 askers.add(path.name)
     assert users == {"downloads.py"} and askers == {"tut2018.py", "port_panns.py"}
 
