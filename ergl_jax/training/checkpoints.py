@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import sys
 import zlib
 from pathlib import Path
@@ -66,6 +67,7 @@ class Checkpoints:
         """
         manager = self._managers[name]
         told = dataclasses.asdict(progress)
+        _check_room(manager.directory, state)
         try:
             for epoch in manager.all_steps():
                 if epoch >= progress.epoch:
@@ -115,9 +117,11 @@ def _read(manager: ocp.CheckpointManager, epoch: int, like: TrainState):
     # First one by one: Orbax reads arrays together, and each damaged one would write a traceback.
     path = manager.directory / str(epoch) / "state"
     base = f"{path}/" if is_remote(path) else f"file://{path}/"
-    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
-    for key in store.list().result():
-        store.read(key).result()
+    store = {"driver": "ocdbt", "base": base}
+    for key in tensorstore.KvStore.open(store).result().list().result():
+        if key.endswith(b"/.zarray"):
+            array = store | {"path": key.decode().removesuffix(".zarray")}
+            tensorstore.open({"driver": "zarr", "kvstore": array}).result().read().result()
     restored = manager.restore(
         epoch,
         args=ocp.args.Composite(
@@ -128,6 +132,18 @@ def _read(manager: ocp.CheckpointManager, epoch: int, like: TrainState):
     if told.pop("checksum") != _checksum(state, told):
         raise ValueError("its content is not what was saved")
     return state, Progress(**told)
+
+
+def _check_room(directory: Path, state: TrainState) -> None:
+    """InputError where a checkpoint doesn't fit: Orbax's threads would write tracebacks."""
+    if is_remote(directory):
+        return
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    if (free := shutil.disk_usage(directory).free) < needed:
+        raise InputError(
+            f"{directory} can't be written to: {free / 1e6:.1f} MB are free and a checkpoint takes "
+            f"{needed / 1e6:.1f}; make space, and the same command goes on after the last one"
+        )
 
 
 def _checksum(state: TrainState, told: dict) -> int:
