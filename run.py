@@ -4,20 +4,22 @@ if __name__ == "__main__":
     from ergl_jax.cpu import use_huge_pages
     from ergl_jax.errors import leave_at_once
 
-    leave_at_once()  # on Ctrl-C: `main` has its own way
+    leave_at_once()  # until `main` runs
     use_huge_pages()  # it starts the program again: before the slow imports
 
 import sys
 
 import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
+from configs import ergl
+from ergl_jax import fields
 from ergl_jax.cache import use_compilation_cache
 from ergl_jax.cpu import use_cores
-from ergl_jax.errors import InputError, command
+from ergl_jax.errors import InputError, command, report
 from ergl_jax.files import user_path
-from ergl_jax.training import loop, workdirs
+from ergl_jax.training import hosts, loop, workdirs
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configs/ergl.py[:source]; override a field with --config.field=value."
@@ -28,6 +30,18 @@ WORKDIR = flags.DEFINE_string(
 FRESH = flags.DEFINE_bool(
     "fresh", False, "Where the workdir exists, start anew beside it: in <workdir>-2, -3, ..."
 )
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    False,
+    "One of several processes, as SLURM, Open MPI or a TPU slice says: see docs/distributed.md.",
+)
+COORDINATOR_ADDRESS = flags.DEFINE_string(
+    "coordinator_address", None, "HOST:PORT of process 0, where nothing tells it by itself."
+)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many there are.", lower_bound=1)
+PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "Which of them this one is, from 0.", lower_bound=0
+)
 MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do in the workdir.")
 
 
@@ -35,28 +49,40 @@ def parse_flags(argv: list[str]) -> list[str]:
     """Flags as absl reads them, but a mistake in one is a line and no traceback."""
     try:
         arguments = flags.FLAGS(argv)
-        CONFIG.value.keys()  # a config file that isn't there shows itself only when it is used
+        # A config file that isn't there shows itself only when it is used.
+        if not isinstance(CONFIG.value, ConfigDict):
+            raise TypeError("get_config() of the file returns no ConfigDict")
         return arguments
     except (AttributeError, KeyError) as error:
         # Quoted once or twice on its way, line breaks and all.
         name = str(error).replace("\\n", ", ").replace("\\", "").replace("'", "").strip('"')
         reason = f"no such field of the configuration, which configs/ergl.py lists: {name}"
+        if "get_config" in name:
+            reason = f"{' '.join(argv[1:])}: the file has no get_config()"
     except (flags.Error, OSError) as error:
         reason = str(error).splitlines()[-1].strip()  # below a config file's own traceback, if any
-    print(f"error: {reason}", file=sys.stderr)
+    except Exception as error:  # of a config file, or of what reads overrides
+        reason = f"{' '.join(argv[1:])}: {type(error).__name__}: {error}"
+    report(InputError(reason))
     sys.exit(2)
 
 
-@command
+@hosts.ending_together
+@command(resumes=True)
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"{argv[1]!r} is not a flag: write --name=value")
     logging.set_verbosity(logging.WARNING)  # Orbax tells much at INFO
     config = CONFIG.value
-    use_cores(config.train.batch_size)
+    fields.check(config.to_dict(), fields.kinds(ergl.get_config().to_dict()), prefix="config.")
+    given = COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value
+    if DISTRIBUTED.value or any(value is not None for value in given):
+        hosts.start(*given)
+    else:
+        use_cores(config.train.batch_size)
     use_compilation_cache()
-    name = WORKDIR.value or f"runs/{config.data.source}-{config.model.name}"
-    workdir = user_path(name)
+    name = f"runs/{config.data.source}-{config.model.name}"
+    workdir = user_path(name if WORKDIR.value is None else WORKDIR.value, "--workdir")
     if FRESH.value:
         if MODE.value != "train":
             raise InputError(f"--fresh starts a training: leave it out with --mode={MODE.value}")
@@ -67,11 +93,12 @@ def main(argv: list[str]) -> None:
     print(", ".join(f"{name} {number}" for name, number in loop.versions().items()), flush=True)
     if MODE.value == "train":
         results = loop.train(config, workdir)
-        scores = results["test"]
-        print(f"Wrote {workdir}/results.json and {workdir}/bundle")
+        scores, wrote = results["test"], f"{workdir}/results.json and {workdir}/bundle"
     else:
-        scores = loop.evaluate_bundle(config, workdir)
-        print(f"Wrote {workdir}/evaluation")
+        scores, wrote = loop.evaluate_bundle(config, workdir), f"{workdir}/evaluation"
+    if not hosts.leads():
+        return
+    print(f"Wrote {wrote}")
     if scores is None:
         print("No test split: nothing was tested")
         return

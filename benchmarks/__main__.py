@@ -1,9 +1,12 @@
-"""One of the benchmarks, its figures as JSON beside the table it prints.
+"""One of the benchmarks, its figures as JSON; and the page of all such figures.
 
-    python -m benchmarks --what=log_mel --json=log_mel.json --rounds 7
+    python -m benchmarks --what=log_mel --rounds 7
+    python -m benchmarks --render
 
-All other flags are the benchmark's own: `python -m benchmarks --what=log_mel --help`. The JSON says
-on which machine, with which versions and of which commit the figures are.
+The first prints a table and keeps it in benchmarks/results/log_mel.json, with the machine, versions
+and commit; --json keeps it elsewhere. All other flags are the benchmark's own:
+`python -m benchmarks --what=log_mel --help`. The second writes benchmarks/SPEED.md from all that is
+in benchmarks/results.
 """
 
 import argparse
@@ -17,8 +20,22 @@ import sys
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import harness  # noqa: E402
+
 HERE = Path(__file__).resolve().parent
-WHAT = tuple("edges forward growth layers log_mel pseudo_label startup train_step".split())
+RESULTS, PAGE = HERE / "results", HERE / "SPEED.md"
+WHAT = (
+    *("train_step", "epoch", "memory", "forward", "edges", "log_mel"),
+    *("pseudo_label", "startup", "growth", "layers", "leaks"),
+)
+HEAD = """# Speed
+
+Written by `python -m benchmarks --render` from benchmarks/results; what the figures show is told in
+[RESULTS.md](RESULTS.md#speed). A ratio is taken in each round, in which all are called in turn: its
+median is given, and the lowest and highest. Every command is run with the environment below it.
+"""
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "librosa", "torch")
 
 
@@ -57,6 +74,28 @@ def circumstances() -> dict:
     }
 
 
+def render() -> str:
+    """The page of all figures in RESULTS, in the order of WHAT."""
+    found = [
+        json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))
+    ]
+    parts = [HEAD]
+    for one in sorted(found, key=lambda one: WHAT.index(one["benchmark"])):
+        machine, commit = one["machine"], one["commit"][:10]
+        versions = ", ".join(f"{name} {number}" for name, number in one["versions"].items())
+        environment = " ".join(f"{name}={value}" for name, value in one["environment"].items())
+        command = " ".join(["python -m benchmarks", f"--what={one['benchmark']}", *one["flags"]])
+        parts += [
+            f"## {one['title']}",
+            f"`{command}`",
+            f"{one['date']}; {machine['processor']}, {machine['cores']} cores; {versions}; "
+            f"{f'`{environment}`; ' if environment else ''}commit {commit}"
+            f"{' with changes' if one['changed'] else ''}.",
+            *(harness.table(table["header"], table["rows"]) for table in one["tables"]),
+        ]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
 def main() -> None:
     # No help of its own where a benchmark is named: that one's flags are asked for.
     parser = argparse.ArgumentParser(
@@ -65,12 +104,15 @@ def main() -> None:
         add_help=False,
         allow_abbrev=False,
     )
-    parser.add_argument("--what", required=True, choices=WHAT)
-    parser.add_argument("--json", type=Path, help="by default <what>.json")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--what", choices=WHAT)
+    what.add_argument("--render", action="store_true", help=f"write {PAGE.name}")
+    parser.add_argument("--json", type=Path, help="by default results/<what>.json beside this file")
     options, rest = parser.parse_known_args()
-    sys.path.insert(0, str(HERE))
-    import harness
-
+    if options.render:
+        PAGE.write_text(render(), encoding="utf-8")
+        print(f"Wrote {PAGE}")
+        return
     tables, write = [], harness.table
 
     def table(header: list[str], rows: list[list]) -> str:
@@ -81,8 +123,10 @@ def main() -> None:
     found = {"benchmark": options.what, "flags": rest} | circumstances()
     script = HERE / f"{options.what}.py"
     sys.argv = [str(script), *rest]
-    runpy.run_path(str(script), run_name="__main__")
-    path = options.json or Path(f"{options.what}.json")
+    done = runpy.run_path(str(script), run_name="__main__")
+    found["title"] = done["__doc__"].splitlines()[0].rstrip(".")
+    RESULTS.mkdir(exist_ok=True)
+    path = options.json or RESULTS / f"{options.what}.json"
     path.write_text(json.dumps(found | {"tables": tables}, indent=1) + "\n", encoding="utf-8")
     print(f"\nWrote {path}")
 

@@ -24,6 +24,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from ergl_jax import models  # noqa: E402
+from ergl_jax.cpu import use_threaded_convolutions  # noqa: E402
 
 EVENTS, FRAMES = 527, 1001
 TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2}  # of probabilities
@@ -123,6 +124,7 @@ def main() -> None:
     add("--compile", action=argparse.BooleanOptionalAction, default=True)
     add("--peak-tflops", type=float, help="the device's bound: adds the share of it in %%")
     options = parser.parse_args()
+    use_threaded_convolutions()  # as `ergl` does
     rows = [row for batch in options.batches for row in rows_of(batch, options)]
     print(harness.table(["clips x frames", *harness.BESIDE], rows))
 

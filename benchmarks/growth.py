@@ -9,11 +9,13 @@ tokens of noise, as many as Cnn14 makes of the clip; `whole` is a setting's mode
 Each row runs in a process of its own, by the Trainer, compiled ahead of time; devices are virtual
 ones of the CPU, which share its cores. Memory, of all devices, is the larger of what XLA plans for
 temporaries and, on CPU, of what the process grows by in a step. A row that plans for more than is
-free is not run, and its plan is shown. Prints a Markdown table.
+free is not run, and its plan is shown. A power is that of the growth from the row before: 1 is
+linear, 2 quadratic. Prints a Markdown table.
 """
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -131,11 +133,17 @@ def rows_of(sweep: str, values: list[int], spec: dict) -> list[list]:
             rows.append([sweep, value, found["error"], "", plan, ""])
             continue
         time, size = found["seconds"], found["bytes"]
-        ratios = [f"{time / last[0]:.2f}", f"{size / last[1]:.2f}"] if last else ["", ""]
+        powers = ["", ""]
+        if last:
+            grown = math.log(value / last[0])
+            powers = [
+                f"{math.log(b / a) / grown:.2f}"
+                for a, b in zip(last[1:], (time, size), strict=True)
+            ]
         rows.append(
-            [sweep, value, f"{1000 * time:.1f} ms", ratios[0], f"{size / 1e6:.1f} MB", ratios[1]]
+            [sweep, value, f"{1000 * time:.1f} ms", powers[0], f"{size / 1e6:.1f} MB", powers[1]]
         )
-        last = time, size
+        last = value, time, size
     return rows
 
 
@@ -166,7 +174,7 @@ def main() -> None:
         for sweep in options.sweep
         for row in rows_of(sweep, options.values or SWEEPS[sweep], spec)
     ]
-    print(harness.table(["", "", "step", "ratio", "memory", "ratio"], rows))
+    print(harness.table(["", "", "step", "power", "memory", "power"], rows))
 
 
 if __name__ == "__main__":

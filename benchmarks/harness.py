@@ -95,13 +95,20 @@ def in_turn(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, li
     return times
 
 
+def ratio(times: list[float], base: list[float]) -> str:
+    """`times` over `base`, round by round: median, lowest and highest."""
+    each = [a / b for a, b in zip(times, base, strict=True)]
+    return f"{statistics.median(each):.2f} ({min(each):.2f} to {max(each):.2f})"
+
+
+def kilobytes(field: str) -> int:
+    """A field of this process's status, such as "VmRSS:"; OSError elsewhere than on Linux."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
 def peak_growth(call: Callable[[], object]) -> int | None:
     """Bytes by which this process's memory grows at most in a call; None where Linux can't tell."""
-
-    def kilobytes(field: str) -> int:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith(field))
-
     try:
         ctypes.CDLL(None).malloc_trim(0)  # what was freed and kept would hide what is taken
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak begins anew
@@ -151,7 +158,7 @@ def beside(
         share = f" ({100 * speed / peak_tflops:.0f} %)" if peak_tflops else ""
         span = f"{1000 * min(times[name]):.1f} to {1000 * max(times[name]):.1f}"
         row = [name, f"{1000 * median:.1f}", span, f"{clips / median:.2f}", f"{speed:.3f}{share}"]
-        rows.append([*row, f"{median / medians[first]:.2f}" if first in medians else ""])
+        rows.append([*row, ratio(times[name], times[first]) if first in times else ""])
     return rows
 
 

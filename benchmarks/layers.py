@@ -15,6 +15,7 @@ import harness
 import jax
 import jax.numpy as jnp
 
+from ergl_jax.cpu import use_threaded_convolutions
 from ergl_jax.models import layers, panns
 
 
@@ -79,6 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
+    use_threaded_convolutions()  # as run.py does for one device
     variants = {
         "Flax": FLAX,
         "our convolution": FLAX | {"Conv": OURS["Conv"]},
@@ -94,11 +96,10 @@ def main() -> None:
     ):
         calls = {name: compiled(architecture, divisor, shape, v) for name, v in variants.items()}
         times = harness.in_turn(calls, options.repeats)
-        medians = {name: statistics.median(each) for name, each in times.items()}
-        for name, median in medians.items():
+        for name, each in times.items():
             what = f"{architecture} / {divisor}, {' x '.join(map(str, shape))}"
-            ratio = medians["Flax"] / median
-            rows.append([what, name, f"{1000 * median:.0f} ms", f"{ratio:.2f}"])
+            median = f"{1000 * statistics.median(each):.0f} ms"
+            rows.append([what, name, median, harness.ratio(times["Flax"], each)])
     print(harness.table(["encoder, input", "layers", "forward and backward", "speed-up"], rows))
 
 

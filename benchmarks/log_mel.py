@@ -95,10 +95,14 @@ def rows_of(name: str, options) -> list[list]:
         if not difference < TOLERANCE:
             raise SystemExit("these are two different front ends: nothing is timed")
         times = harness.in_turn(calls, options.rounds)
-    medians = {what: statistics.median(each) for what, each in times.items()}
     return [
-        [name, what, f"{count / median:.1f}", f"{median / medians['ergl_jax']:.2f}"]
-        for what, median in medians.items()
+        [
+            name,
+            what,
+            f"{count / statistics.median(each):.1f}",
+            harness.ratio(each, times["ergl_jax"]),
+        ]
+        for what, each in times.items()
     ]
 
 

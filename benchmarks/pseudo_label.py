@@ -23,6 +23,7 @@ import soundfile
 import torch
 
 from ergl_jax.audio import read_audio
+from ergl_jax.cpu import use_cores
 from ergl_jax.inference import bundle as bundles
 from ergl_jax.training import pseudo_labels
 
@@ -87,9 +88,10 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=Path("runs/pseudo_label"))
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--batches", type=int, default=4, help="timed, in each round")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     root, size = options.root.resolve(), options.batch_size
+    use_cores(size)  # as data_prep/pseudo_label.py does
     root.mkdir(parents=True, exist_ok=True)
     pann = torch_panns.PANN("cnn14", "panns_16k")
     checkpoint = torch_panns.save(pann, root / "random.pth")

@@ -7,13 +7,12 @@ or a directory with a meta.csv of the columns filename, label, fold and source. 
 both the scenes and the events, under AudioSet's names; clips of one source are one group.
 """
 
-import argparse
 import csv
 import sys
 from pathlib import Path
 
-from ergl_jax.errors import InputError, command
-from ergl_jax.files import make_directory, replacing, user_path
+from ergl_jax.errors import InputError, Parser, command
+from ergl_jax.files import local_path, make_directory, replacing
 from ergl_jax.labels import AUDIOSET
 
 # ESC-50's category, the older ESC-10's label where it differs, and AudioSet's name.
@@ -84,11 +83,11 @@ def write_manifest(out: Path, clips: list[dict[str, str]]) -> None:
             writer.writerow([*clip.values(), *present])
 
 
-@command
+@command(resumes=False)
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Writes the manifest of ESC-10.")
-    parser.add_argument("--root", type=user_path, required=True, help="a copy of ESC-50 or ESC-10")
-    parser.add_argument("--out", type=user_path, default=Path("data/esc10.csv"))
+    parser = Parser(description="Writes the manifest of ESC-10.")
+    parser.add_argument("--root", type=local_path, required=True, help="a copy of ESC-50 or ESC-10")
+    parser.add_argument("--out", type=local_path, default=Path("data/esc10.csv"))
     options = parser.parse_args(argv)
     clips = read_clips(options.root)
     write_manifest(options.out, clips)

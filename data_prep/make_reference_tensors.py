@@ -6,7 +6,6 @@ Needs torch and torchlibrosa: pip install ".[port]". Run it again when cases.py 
 tests/equivalence change; with torch installed, `pytest -k equivalence` says if that was forgotten.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -17,16 +16,16 @@ sys.path[:0] = [str(TESTS), str(TESTS.parent)]  # the cases, and configs/
 
 from equivalence import stored  # noqa: E402
 
-from ergl_jax.errors import InputError, command  # noqa: E402
+from ergl_jax.errors import InputError, Parser, command  # noqa: E402
 from ergl_jax.files import replacing, user_path  # noqa: E402
 
 LIMIT = 3_000_000  # bytes, in a repository
 
 
-@command
+@command(resumes=False)
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=user_path, default=stored.PATH, help="the .npz to write")
     out = parser.parse_args(argv).out
     try:

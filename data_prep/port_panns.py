@@ -6,30 +6,34 @@
 It needs PyTorch to read a checkpoint: pip install ".[port]". Exit status: 0, or 2 on wrong input.
 """
 
-import argparse
+if __name__ == "__main__":
+    from ergl_jax.errors import leave_at_once
+
+    leave_at_once()  # before the slow imports
+
 import sys
 import urllib.parse
 from pathlib import Path
 
 from ergl_jax import downloads
-from ergl_jax.errors import InputError, command
-from ergl_jax.files import make_directory, user_path
+from ergl_jax.errors import InputError, Parser, command
+from ergl_jax.files import local_path, make_directory, user_path
 from ergl_jax.inference import bundle, port
 
 KNOWN = ", ".join(port.CHECKPOINTS)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Ports a pretrained PANN to a bundle.")
+def _parser() -> Parser:
+    parser = Parser(description="Ports a pretrained PANN to a bundle.")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("checkpoint", type=user_path, nargs="?", help="a .pth of PANNs' own code")
+    source.add_argument("checkpoint", type=local_path, nargs="?", help="a .pth of PANNs' own code")
     source.add_argument("--download", metavar="NAME", help=f"get a published one: {KNOWN}")
     parser.add_argument("--out", type=user_path, required=True, help="the bundle's directory")
     parser.add_argument("--name", help=f"which the checkpoint must be: {KNOWN}")
     parser.add_argument("--md5", help="hex, which the checkpoint must have")
     parser.add_argument(
         "--download_dir",
-        type=user_path,
+        type=local_path,
         default=Path("data/panns"),
         help="where downloads are kept",
     )
@@ -45,7 +49,7 @@ def _download(name: str, directory: Path, record: str) -> Path:
     return downloads.fetch(url, directory / checkpoint.file, md5=checkpoint.md5)
 
 
-@command
+@command(resumes=True)
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     args = _parser().parse_args(argv)

@@ -9,14 +9,19 @@ Exit status: 0 when every clip was prepared, 1 when some could not be (failures.
 on wrong input, 130 when interrupted.
 """
 
+if __name__ == "__main__":
+    from ergl_jax.errors import leave_at_once
+
+    leave_at_once()  # before the slow imports
+
 import argparse
 import sys
-from pathlib import Path
 
 from ergl_jax.audio import FRONT_ENDS, get_front_end
 from ergl_jax.cache import use_compilation_cache
 from ergl_jax.datasets import builder, manifest, splits, tut2018
-from ergl_jax.errors import InputError, command
+from ergl_jax.errors import InputError, Parser, command
+from ergl_jax.files import user_path
 
 # Flags of one source alone.
 ONLY = {
@@ -25,8 +30,8 @@ ONLY = {
 }
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         description="Makes the features of a manifest's recordings, or of TUT 2018.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -61,7 +66,7 @@ def _corpus(args: argparse.Namespace) -> manifest.Corpus:
             if source != args.source and getattr(args, flag):
                 raise InputError(f"--{flag} is a flag of {source}, not of {args.source}")
     if args.source == "tut2018":
-        root = args.root or Path(args.data_dir) / "tut2018"
+        root = args.root or user_path(args.data_dir) / "tut2018"
         print(tut2018.LICENCE, file=sys.stderr)
         tut2018.prepare(
             root,
@@ -81,7 +86,7 @@ def _corpus(args: argparse.Namespace) -> manifest.Corpus:
     )
 
 
-@command
+@command(resumes=True)
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     args = _parser().parse_args(argv)

@@ -11,22 +11,23 @@ status: 0 when every recording was labelled, 1 when some could not be decoded
 
 if __name__ == "__main__":
     from ergl_jax.cpu import use_huge_pages
+    from ergl_jax.errors import leave_at_once
 
+    leave_at_once()
     use_huge_pages()  # it starts the program again: before the slow imports
 
-import argparse
 import sys
 
 from ergl_jax.cache import use_compilation_cache
 from ergl_jax.cpu import use_cores
-from ergl_jax.errors import command
-from ergl_jax.files import user_path
+from ergl_jax.errors import Parser, command
+from ergl_jax.files import local_path, user_path
 from ergl_jax.inference import bundle as bundles
 from ergl_jax.training import pseudo_labels
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         description="Labels the recordings of a manifest with a teacher's event probabilities."
     )
     add = parser.add_argument
@@ -37,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         help="CSV; of its columns file and scene are read",
     )
-    add("--out", type=user_path, required=True, help="the .npz to write")
+    add("--out", type=local_path, required=True, help="the .npz to write")
     add("--clip_seconds", type=float, help="of a piece; by default as the bundle's clips")
     add(
         "--pad", choices=["zero", "repeat"], help="what fills a shorter recording; default as there"
@@ -53,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-@command
+@command(resumes=True)
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     args = _parser().parse_args(argv)

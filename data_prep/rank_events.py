@@ -7,6 +7,11 @@ that of the training itself, without what is held out for validation: with the s
 `data.events` empty, training takes the same events.
 """
 
+if __name__ == "__main__":
+    from ergl_jax.errors import leave_at_once
+
+    leave_at_once()  # before the slow imports
+
 import argparse
 import sys
 from pathlib import Path
@@ -15,12 +20,12 @@ import numpy as np
 
 from ergl_jax.datasets import manifest, splits
 from ergl_jax.datasets.events import rank_events
-from ergl_jax.errors import InputError, command
-from ergl_jax.files import make_directory, replacing, user_path
+from ergl_jax.errors import InputError, Parser, command
+from ergl_jax.files import local_path, make_directory, replacing, user_path
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         description="Ranks events by probability accumulated over the training split.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -33,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--manifest", type=user_path, required=True, help="CSV: file, scene, split or fold, group")
     add("--top", type=int, default=25, help="how many events to list")
-    add("--out", type=user_path, help="the list to write, if not <labels>.top<N>.txt")
+    add("--out", type=local_path, help="the list to write, if not <labels>.top<N>.txt")
     splits.add_flags(parser)
     return parser
 
@@ -64,7 +69,7 @@ def _write(path: Path, names: list[str]) -> None:
         beside.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
 
 
-@command
+@command(resumes=False)
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     args = _parser().parse_args(argv)

@@ -3,6 +3,7 @@
 Both must come early: huge pages before anything slow is imported, devices before JAX is used.
 """
 
+import importlib.metadata
 import os
 import sys
 from pathlib import Path
@@ -11,6 +12,9 @@ VARIABLE, VALUE = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
 CGROUP = Path("/sys/fs/cgroup/cpu.max")  # "max 100000", or microseconds of each period
 MOST_DEVICES = 8  # each holds a copy of the weights
 FEWEST_CLIPS = 4  # of a device's share: products get narrow and slow below
+# Which operations XLA hands to YNNPACK; by default single convolutions too.
+YNNPACK = "--xla_cpu_experimental_ynn_fusion_type=reduce,individual_dot"
+JAXLIBS = ("0.10.", "0.12.")  # where that was tried: to a flag that XLA doesn't know, it aborts
 
 
 def use_huge_pages() -> None:
@@ -59,11 +63,26 @@ def use_cores(batch_size: int) -> int:
 
     most = min(_cores(), MOST_DEVICES, batch_size // FEWEST_CLIPS)
     devices = next((k for k in range(most, 1, -1) if batch_size % k == 0), 1)
+    if devices == 1:
+        use_threaded_convolutions()
     try:
         jax.config.update("jax_num_cpu_devices", devices)
     except RuntimeError:  # too late
         return 1
     return devices
+
+
+def use_threaded_convolutions() -> None:
+    """Has XLA compute convolutions by code of its own, which one device runs on all cores.
+
+    By default they are YNNPACK's, most of which run on one core: the better choice only where each
+    core is a device. Comes before JAX is used. Does nothing where XLA_FLAGS speak of YNNPACK, and
+    with a jaxlib that it wasn't tried with.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "ynn_fusion_type" not in flags:
+        if importlib.metadata.version("jaxlib").startswith(JAXLIBS):
+            os.environ["XLA_FLAGS"] = f"{flags} {YNNPACK}".strip()
 
 
 def _cores() -> int:

@@ -24,7 +24,9 @@ ATTEMPTS = 5  # in a row without a new byte
 PAUSE_SECONDS = 2.0  # after the first failed attempt; twice as long after each further one
 TIMEOUT_SECONDS = 60.0
 CHUNK = 1 << 20
-NO_ADDRESS = "{} is not an address of http or https"
+# Plain http, which anyone on the way can change, is for servers on this machine.
+ADDRESS = r"(?i)https://[^/\s]\S*|http://(localhost|127\.0\.0\.1)(:\d+)?/\S*"
+NO_ADDRESS = "{} is not an address of https"
 
 
 def fetch(url: str, path: str | os.PathLike, *, md5: str, size: int | None = None) -> Path:
@@ -34,10 +36,11 @@ def fetch(url: str, path: str | os.PathLike, *, md5: str, size: int | None = Non
     by a later call; a server that knows no ranges starts anew.
 
     Args:
-      url: http or https.
+      url: https; http on this machine alone. A redirection leads nowhere else.
       path: where the file will be; its directory is made.
       md5: the file's, in hex.
-      size: the file's in bytes, if known: a shorter answer is then refused before it is read.
+      size: the file's in bytes, if known: another answer is refused, by its header or as soon as
+        more has come.
 
     Raises:
       InputError: the file can't be had or written, another process is at it, or it is not the
@@ -47,7 +50,7 @@ def fetch(url: str, path: str | os.PathLike, *, md5: str, size: int | None = Non
     if path.exists():
         verify(path, md5=md5, size=size)
         return path
-    if not re.fullmatch(r"(?i)https?://[^/\s]\S*", url):
+    if not re.fullmatch(ADDRESS, url):
         raise InputError(NO_ADDRESS.format(url))
     make_directory(path.parent, "directory")
     part = _part(path)
@@ -170,7 +173,7 @@ def _receive(url: str, part: Path, size: int | None, bar: tqdm) -> None:
     if offset:
         headers["Range"] = f"bytes={offset}-"
     try:
-        response = urllib.request.urlopen(
+        response = urllib.request.build_opener(_Redirections).open(
             urllib.request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS
         )
     except urllib.error.HTTPError as error:
@@ -179,6 +182,8 @@ def _receive(url: str, part: Path, size: int | None, bar: tqdm) -> None:
             return
         if error.code < 500 and error.code not in (408, 429):  # these may pass
             raise InputError(f"{url} can't be downloaded: {error}") from error
+        raise
+    except InputError:  # a ValueError too
         raise
     except (ValueError, http.client.InvalidURL) as error:  # such as a port that is no number
         raise InputError(NO_ADDRESS.format(url)) from error
@@ -203,6 +208,8 @@ def _receive(url: str, part: Path, size: int | None, bar: tqdm) -> None:
             raise InputError(f"{part} can't be written: {error.strerror}") from error
         with file:
             while chunk := response.read(CHUNK):
+                if total is not None and bar.n + len(chunk) > total:
+                    raise InputError(f"{url} has more than {total} bytes: not that file")
                 try:
                     file.write(chunk)
                 except OSError as error:
@@ -210,6 +217,17 @@ def _receive(url: str, part: Path, size: int | None, bar: tqdm) -> None:
                 bar.update(len(chunk))
     if total is not None and _bytes(part) < total:
         raise ConnectionError(f"the connection broke off after {_bytes(part)} of {total} bytes")
+
+
+class _Redirections(urllib.request.HTTPRedirectHandler):
+    """Follows to where `fetch` would go itself, but from https to https alone."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        secure = req.type != "https" or newurl.lower().startswith("https:")
+        if not (secure and re.fullmatch(ADDRESS, newurl)):
+            fp.close()
+            raise InputError(f"{req.full_url} leads to {newurl}, which is not an address of https")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _difference(path: Path, md5: str, size: int | None) -> str:

@@ -1,5 +1,6 @@
 """The error that a user's input earns, and what a command makes of it and of signals."""
 
+import argparse
 import contextlib
 import functools
 import os
@@ -9,58 +10,107 @@ import threading
 from collections.abc import Callable, Iterator
 
 STOPS = {signal.SIGINT: "interrupted", signal.SIGTERM: "stopped by SIGTERM"}
-GO_ON = "what was left behind, the same command takes it up again"
 
 
-class InputError(ValueError):
+class InputError(ValueError, argparse.ArgumentTypeError):
     """A wrong file, field or value; the message is one line that names it and says what to do.
 
-    Command-line programs print the message without a traceback and exit with status 2.
+    Command-line programs print the message without a traceback and exit with status 2. The `type`
+    of a flag may raise it too: the flag's name is then put before the message.
     """
 
 
+class InputErrorOnAScreen(InputError):
+    """One whose message is several lines: how to get what is missing."""
+
+
 class Stopped(BaseException):
-    """SIGTERM came; the message is one line that says what is saved.
+    """SIGTERM came; the message, if any, is one line that says what is saved.
 
     Like KeyboardInterrupt it is no Exception, so that nothing takes it for a failure of its own.
     """
 
 
-def command(main: Callable[..., int | None]) -> Callable[..., int | None]:
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser to which a wrong flag is an InputError, one line without the usage."""
+
+    def error(self, message: str):
+        raise InputError(f"{message} (see {self.prog} --help)")
+
+
+def report(error: InputError) -> None:
+    """Tells of an error on standard error, in one line whatever names of files hold."""
+    kept = "\n" if isinstance(error, InputErrorOnAScreen) else ""
+    text = "".join(x if x in kept or x.isprintable() else repr(x)[1:-1] for x in str(error))
+    print(f"error: {text}", file=sys.stderr, flush=True)
+
+
+def command(*, resumes: bool) -> Callable[[Callable], Callable[..., int | None]]:
     """Decorates a program's `main`, which returns its exit status: 2 for an InputError.
 
     130 where Ctrl-C stops it, 143 where SIGTERM does (128 and the signal's number, as shells count:
     to a scheduler the job is not done), 1 where nobody reads its output on (`... | head`). None
-    leaves a traceback.
+    leaves a traceback. `resumes` is whether the same command goes on with what a stopped one has
+    done.
     """
+    goes_on = "; the same command goes on with what is done" if resumes else ""
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: _stop}
 
-    @functools.wraps(main)
-    def reported(*arguments):
-        try:
-            with _handling({signal.SIGINT: signal.default_int_handler, signal.SIGTERM: _raise}):
-                return main(*arguments)
-        except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        except KeyboardInterrupt:
-            print(f"{STOPS[signal.SIGINT]}; {GO_ON}", file=sys.stderr)
-            return 128 + signal.SIGINT
-        except Stopped as stop:
-            print(stop, file=sys.stderr)
-            return 128 + signal.SIGTERM
-        except BrokenPipeError:
-            # What is still in the buffer goes nowhere, or Python would complain at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
+    def decorate(main: Callable[..., int | None]) -> Callable[..., int | None]:
+        @functools.wraps(main)
+        def reported(*arguments):
+            try:
+                with _handling(handlers), _no_interrupt_lost():
+                    return main(*arguments)
+            except InputError as error:
+                report(error)
+                return 2
+            except KeyboardInterrupt:
+                print(f"{STOPS[signal.SIGINT]}{goes_on}", file=sys.stderr)
+                return 128 + signal.SIGINT
+            except Stopped as stop:
+                print(str(stop) or f"{STOPS[signal.SIGTERM]}{goes_on}", file=sys.stderr)
+                return 128 + signal.SIGTERM
+            except BrokenPipeError:
+                # What is still in the buffer goes nowhere, or Python would complain at its end.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 1
 
-    return reported
+        return reported
+
+    return decorate
+
+
+@contextlib.contextmanager
+def _no_interrupt_lost() -> Iterator[None]:
+    """Interrupts again where Ctrl-C fell into what can't raise: a destructor or a C callback."""
+    before = sys.unraisablehook
+
+    def hook(unraisable) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt | Stopped):
+            stopped = issubclass(unraisable.exc_type, Stopped)
+            number = signal.SIGTERM if stopped else signal.SIGINT
+            # Later and from a thread: here it would be lost once more.
+            main = threading.main_thread().ident
+            threading.Timer(0.05, signal.pthread_kill, (main, number)).start()
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def leave_at_once() -> None:
-    """Has SIGINT and SIGTERM end the program in a line: for a program that still imports."""
+    """Has Ctrl-C and SIGTERM end the program in a line, until its `main` runs.
+
+    For what is slow to import.
+    """
 
     def leave(number: int, _) -> None:
-        os.write(2, f"{STOPS[number]}; {GO_ON}\n".encode())
+        os.write(2, f"{STOPS[number]}\n".encode())
         os._exit(128 + number)  # an exception might end in an import that catches it
 
     for number in STOPS:
@@ -75,8 +125,8 @@ def postponed_sigterm() -> Iterator[list[int]]:
         yield came
 
 
-def _raise(*_) -> None:
-    raise Stopped(f"{STOPS[signal.SIGTERM]}; {GO_ON}")
+def _stop(*_) -> None:
+    raise Stopped
 
 
 @contextlib.contextmanager

@@ -88,6 +88,8 @@ class Web(http.server.ThreadingHTTPServer):
         self.cuts: dict[str, list[int]] = {}  # name -> bytes after which the next answers break off
         self.stalls: dict[str, int] = {}  # name -> bytes after which its next answer stops for good
         self.states: dict[str, list[int]] = {}  # name -> HTTP errors that come first
+        self.leads: dict[str, str] = {}  # name -> where its answer redirects to
+        self.lengths = True  # False: no answer says how long it is
 
     def url(self, name: str) -> str:
         return f"http://127.0.0.1:{self.server_port}/{name}"
@@ -104,6 +106,10 @@ class _Answer(http.server.BaseHTTPRequestHandler):
         web.asked.append((name, wanted))
         if web.states.get(name):
             return self.send_error(web.states[name].pop(0))
+        if name in web.leads:
+            self.send_response(302)
+            self.send_header("Location", web.leads[name])
+            return self.end_headers()
         if name not in web.files:
             return self.send_error(404)
         body, start = web.files[name], 0
@@ -116,7 +122,8 @@ class _Answer(http.server.BaseHTTPRequestHandler):
         else:
             self.send_response(200)
         self.send_header("Content-Type", web.kind)
-        self.send_header("Content-Length", str(len(body) - start))
+        if web.lengths:
+            self.send_header("Content-Length", str(len(body) - start))
         self.end_headers()
         cut = web.cuts[name].pop(0) if web.cuts.get(name) else None
         stall = web.stalls.pop(name, None)

@@ -41,7 +41,23 @@ def test_every_name_is_a_benchmark():
     done = run("--what=none")
     assert done.returncode == 2
     names = done.stderr.split("choose from ")[1].replace("'", "").strip().rstrip(")").split(", ")
-    assert len(names) == 8
+    assert len(names) == 11
     for name in names:
         source = (ROOT / "benchmarks" / f"{name}.py").read_text(encoding="utf-8")
         assert "harness.table(" in source  # what the figures are taken from
+
+
+def test_the_page_is_made_from_the_figures():
+    committed = (ROOT / "benchmarks" / "SPEED.md").read_text(encoding="utf-8")
+    source = "import benchmarks.__main__ as b; print(b.render(), end='')"
+    done = subprocess.run(
+        [sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == committed
+    kept = [json.loads(path.read_text()) for path in (ROOT / "benchmarks/results").glob("*.json")]
+    assert kept
+    for one in kept:  # of each, every row
+        assert f"## {one['title']}\n" in committed
+        for table in one["tables"]:
+            for row in table["rows"]:
+                assert "| " + " | ".join(map(str, row)) + " |\n" in committed

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,15 @@ made = [cpu.use_cores(int(batch)) for batch in sys.argv[1:]]
 import jax
 print(*made, jax.device_count(), cpu.use_cores(64))
 """
+CONVOLUTIONS = """
+import os, sys
+from ergl_jax import cpu
+os.sched_getaffinity, cpu.CGROUP = lambda pid: set(range(int(sys.argv[1]))), cpu.Path("/none")
+cpu.use_cores(8)
+import jax
+print(jax.device_count(), os.environ.get("XLA_FLAGS"))
+"""
+OTHER = "--xla_cpu_use_fusion_emitters=true"
 OURS = {VARIABLE, "JAX_NUM_CPU_DEVICES", "XLA_FLAGS"}
 
 
@@ -92,6 +102,30 @@ def test_devices_share_the_batch_among_the_cores(tmp_path):
 def test_a_number_of_devices_that_is_set_stays(tmp_path, setting):
     ((made, last),) = run(tmp_path, "64", program=CORES, **setting)
     assert (made, last) == ("1", "3 1")
+
+
+@linux
+@pytest.mark.skipif(not version("jaxlib").startswith(cpu.JAXLIBS), reason="not tried with it")
+@pytest.mark.parametrize(
+    ("cores", "flags", "expected"),
+    [
+        ("1", "", cpu.YNNPACK),
+        ("1", OTHER, f"{OTHER} {cpu.YNNPACK}"),
+        ("1", "--xla_cpu_experimental_ynn_fusion_type=reduce", None),
+        ("2", OTHER, None),
+    ],
+)
+def test_one_device_computes_convolutions_on_all_cores(tmp_path, cores, flags, expected):
+    """By a flag that this XLA must know: to another it aborts. None: what was there stays."""
+    ((count, found),) = run(tmp_path, cores, program=CONVOLUTIONS, XLA_FLAGS=flags)
+    assert (count, found) == (cores, expected or flags)
+
+
+def test_a_jaxlib_that_was_not_tried_gets_no_flag(monkeypatch):
+    monkeypatch.setattr(cpu.importlib.metadata, "version", lambda name: "0.100.1")
+    monkeypatch.setenv("XLA_FLAGS", "")
+    cpu.use_threaded_convolutions()
+    assert os.environ["XLA_FLAGS"] == ""
 
 
 @linux

@@ -2,10 +2,13 @@
 
 import errno
 import hashlib
+import io
 import socket
 import subprocess
 import sys
 import time
+import urllib.parse
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -179,14 +182,19 @@ def test_errors_of_the_server(offer, web):
         "http://",
         "http:///b",
         "http://a b/",
-        "http://a:x/",
-        "http://[a",
+        "https://a:x/",
+        "https://[a",
+        "http://example.org/a.zip",
+        "http://127.0.0.1@example.org/a.zip",
+        "http://127.0.0.1.example.org/a.zip",
+        "http://localhost:80@example.org/a.zip",
+        "file:///etc/passwd",
     ],
 )
 def test_an_address_that_is_none_is_not_asked_again(tmp_path, monkeypatch, url):
     monkeypatch.setattr(downloads.time, "sleep", lambda _: pytest.fail("asked again"))
     message = error_of(fetch, url, tmp_path / "a.zip", md5=MD5)
-    assert message == f"{url} is not an address of http or https"
+    assert message == f"{url} is not an address of https"
     assert not list(tmp_path.iterdir())
 
 
@@ -219,3 +227,38 @@ def test_a_web_page_in_place_of_the_file_leaves_what_has_come(web, tmp_path):
     with pytest.raises(InputError, match="answered with a web page"):
         fetch(web.url("file"), tmp_path / "file", md5="0" * 32)
     assert (tmp_path / "file.part").read_bytes() == b"half"
+
+
+@pytest.mark.parametrize(
+    "to", ["http://example.org/a.zip", "file:///etc/passwd", "ftp://example.org/a.zip"]
+)
+def test_a_redirection_to_no_address_of_https_is_not_followed(web, tmp_path, to):
+    web.leads["a.zip"] = to
+    message = error_of(fetch, web.url("a.zip"), tmp_path / "a.zip", md5=MD5)
+    assert message.startswith(f"{web.url('a.zip')} ") and to in message
+    assert len(web.asked) == 1 and not list(tmp_path.iterdir())
+
+
+def test_a_redirection_to_where_it_may_go_is_followed(web, tmp_path):
+    web.files["b.zip"], web.leads["a.zip"] = BODY, web.url("b.zip")
+    assert fetch(web.url("a.zip"), tmp_path / "a.zip", md5=MD5, size=SIZE).read_bytes() == BODY
+
+
+@pytest.mark.parametrize("to", ["http://127.0.0.1/a", "http://example.org/a", "/a"])
+def test_https_leads_to_https_alone(to):
+    request = urllib.request.Request("https://example.org/b")
+    to = urllib.parse.urljoin(request.full_url, to)
+    follow = downloads._Redirections().redirect_request
+    if to.startswith("https:"):
+        assert follow(request, io.BytesIO(), 302, "", {}, to).full_url == to
+    else:
+        assert f"leads to {to}, " in error_of(follow, request, io.BytesIO(), 302, "", {}, to)
+
+
+def test_a_server_that_does_not_say_how_much_is_stopped_at_the_size(offer, web, tmp_path):
+    web.lengths = False
+    assert offer().read_bytes() == BODY
+    (tmp_path / "deep" / "a.zip").unlink()
+    web.files["a.zip"] = BODY + bytes(downloads.CHUNK)
+    assert "has more than 100000 bytes: not that file" in error_of(offer)
+    assert not (tmp_path / "deep" / "a.zip").exists()

@@ -13,6 +13,7 @@ SCRIPTS = [ROOT / "run.py", *sorted((ROOT / "configs").glob("*.py"))]
 ROOMS = {
     "errors": set(),
     "files": {"errors"},
+    "fields": {"errors"},
     "cpu": set(),
     "cache": set(),
     "downloads": {"files", "errors"},
@@ -20,7 +21,7 @@ ROOMS = {
     "audio": {"errors"},
     "datasets": {"audio", "downloads", "files", "labels", "errors"},
     "models": {"labels", "errors"},
-    "inference": {"audio", "models", "downloads", "files", "labels", "errors"},
+    "inference": {"audio", "models", "downloads", "fields", "files", "labels", "errors"},
     "training": {"audio", "datasets", "models", "inference", "files", "labels", "errors"},
     # What people type: it may use every room, and none uses it.
     "cli": {"audio", "cache", "datasets", "inference", "training", "files", "errors"},

@@ -1,7 +1,10 @@
 """Audio file to mono waveform, and waveforms to the length of a clip."""
 
+import io
 import os
+import re
 from collections.abc import Iterable, Iterator
+from pathlib import PurePath
 
 import numpy as np
 import soundfile
@@ -12,6 +15,12 @@ from ergl_jax.errors import InputError
 # Times full scale. A little beyond, the power of float32 samples is infinite, and so are features.
 LOUDEST = 1e15
 BLOCK = 1 << 18  # samples that are decoded at a time
+# What libsndfile notes where a header promises more bytes than there are: "data : 800 (should be
+# 436)". A program that writes into a pipe can't know the size and promises as much as can be.
+CUT_OFF = re.compile(
+    r"^\s*(?:data|SSND|Data Size|Riff size|riff)\s*: (\d+) \(should be (\d+)\)", re.M
+)
+UNKNOWN_SIZE = 0x7FFF0000
 
 
 def read_audio(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
@@ -26,24 +35,29 @@ def stream_audio(path: str | os.PathLike, sample_rate: int) -> Iterator[np.ndarr
     not grow with the recording's length.
 
     Args:
-      path: the file.
+      path: the file; what isn't on this machine's disk must be a path that opens itself.
       sample_rate: Hz of the result.
 
     Returns:
       Blocks (l,) float32, l >= 1, in order: mono, integer formats scaled to full scale 1.
 
     Raises:
-      InputError: missing, not a file, not audio, empty, or holding NaN, infinity or what no
-        front end can take (LOUDEST); one line that names the file and the reason.
+      InputError: missing, not a file, not audio, empty, cut off (as far as the format tells: MP3
+        and OGG, made for streams, do not), or holding NaN, infinity or what no front end can take
+        (LOUDEST); one line that names the file and the reason.
     """
     if "\0" in os.fsdecode(path):
         raise InputError(f"{path!r} is no file's name")
     try:
         # Opened here since libsndfile calls a missing file and a directory "System error".
-        with open(path, "rb") as file:
-            if not os.fstat(file.fileno()).st_size:
+        with path.open("rb") if isinstance(path, PurePath) else open(path, "rb") as file:
+            if not file.seek(0, os.SEEK_END):
                 raise InputError(f"{path}: the file is empty (0 bytes)")
-            with _Sequential(file) as sound:
+            file.seek(0)
+            # By its number where it has one: else libsndfile calls back into Python, where Ctrl-C
+            # is lost.
+            local = isinstance(file, io.BufferedReader)
+            with _Sequential(file.fileno() if local else file, closefd=False) as sound:
                 yield from _resampled(path, sound, sample_rate)
     except OSError as error:
         raise InputError(f"{path}: can't be opened: {error.strerror or error}") from error
@@ -51,9 +65,8 @@ def stream_audio(path: str | os.PathLike, sample_rate: int) -> Iterator[np.ndarr
         reason = error.error_string.strip().rstrip(".")
         if "does not exist" in reason:  # libsndfile's odd word for bytes of no format it knows
             reason = "Format not recognised"
+        reason = reason or "it is damaged or cut off"  # FLAC has no words for it
         raise InputError(f"{path}: can't be decoded as audio: {reason}") from error
-    except TypeError as error:  # soundfile's answer to a name that ends in .raw
-        raise InputError(f"{path}: headerless (raw) audio; convert it to WAV") from error
 
 
 class _Sequential(soundfile.SoundFile):
@@ -69,6 +82,12 @@ class _Sequential(soundfile.SoundFile):
 
 def _resampled(path, sound: soundfile.SoundFile, sample_rate: int) -> Iterator[np.ndarray]:
     """The blocks of an open file, checked, mono and at `sample_rate`."""
+    for promised, there in CUT_OFF.findall(sound.extra_info):
+        if int(there) < int(promised) < UNKNOWN_SIZE:
+            raise InputError(
+                f"{path}: cut off: {there} of the {promised} bytes that its header promises are "
+                f"there ({sound.frames} samples); get it again, or save what is there as a new file"
+            )
     same = sound.samplerate == sample_rate
     resampler = soxr.ResampleStream(
         sound.samplerate, sample_rate, num_channels=1, dtype="float32", quality="HQ"

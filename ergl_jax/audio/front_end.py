@@ -11,7 +11,8 @@ import numpy as np
 from ergl_jax.errors import InputError
 
 MIN_POWER = 1e-10  # the floor under the logarithm: silence is -100 dB
-BLOCK_FRAMES = 256  # of all clips, that `log_mel` transforms at a time on CPU
+BLOCK_FRAMES = 64  # of all clips, that `log_mel` transforms at a time on CPU
+BAND_GROUPS = 4  # in which it takes the mel bands there, each of its own FFT bins alone
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ FRONT_ENDS = {
 def get_front_end(name: str) -> FrontEnd:
     """The front end of this name; InputError lists the names where there is none."""
     if name not in FRONT_ENDS:
-        raise InputError(f"no front end {name!r}: choose one of {', '.join(FRONT_ENDS)}")
+        raise InputError(f"front_end={name!r} is not one of: {', '.join(FRONT_ENDS)}")
     return FRONT_ENDS[name]
 
 
@@ -71,6 +72,17 @@ def mel_filters(front_end: FrontEnd) -> np.ndarray:
         fmin=front_end.fmin,
         fmax=front_end.fmax,
     ).T.astype(np.float32)
+
+
+@functools.cache
+def _banded_filters(front_end: FrontEnd) -> tuple[tuple[slice, np.ndarray], ...]:
+    """`mel_filters` by groups of bands: the FFT bins that each needs, and its filters there."""
+    groups = []
+    for filters in np.array_split(mel_filters(front_end), BAND_GROUPS, axis=1):
+        bins = np.flatnonzero(filters.any(axis=1))
+        mine = slice(bins[0], bins[-1] + 1)
+        groups.append((mine, filters[mine]))
+    return tuple(groups)
 
 
 @functools.cache
@@ -171,7 +183,8 @@ def _by_fft(padded: jax.Array, front_end: FrontEnd) -> jax.Array:
         with jax.enable_x64(True):
             spectrum = jnp.fft.rfft(framed.astype(jnp.float64) * window(front_end))
             power = (spectrum.real**2 + spectrum.imag**2).astype(jnp.float32)
-        return jnp.matmul(power, mel_filters(front_end))  # (B, each, M)
+        bands = [power[..., bins] @ filters for bins, filters in _banded_filters(front_end)]
+        return jnp.concatenate(bands, axis=-1)  # (B, each, M)
 
     starts = np.arange(turns, dtype=np.int32) * (hop * each)
     mel = jnp.moveaxis(jax.lax.map(turn, starts), 0, 1)  # (B, turns, each, M)

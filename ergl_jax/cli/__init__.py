@@ -11,17 +11,16 @@ import sys
 
 import ergl_jax
 from ergl_jax.cache import use_compilation_cache
-from ergl_jax.errors import command
+from ergl_jax.cpu import use_threaded_convolutions
+from ergl_jax.errors import Parser, command
 
 COMMANDS = ("classify", "explain", "atlas", "export", "demo", "doctor")
 
 
-@command
+@command(resumes=False)
 def main(argv: list[str] | None = None) -> int:
     """Runs a subcommand and returns its exit status: 0, or 2 on wrong input."""
-    parser = argparse.ArgumentParser(
-        prog="ergl", description="Acoustic scenes by their event-relational graph."
-    )
+    parser = Parser(prog="ergl", description="Acoustic scenes by their event-relational graph.")
     parser.add_argument("--version", action="version", version=ergl_jax.__version__)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
@@ -34,5 +33,6 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # file names may hold what the terminal can't show
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    use_threaded_convolutions()
     use_compilation_cache()
     return args.run(args)

@@ -11,7 +11,7 @@ data: whether their explanations agree. The first run is the one that is shown.
 import argparse
 
 from ergl_jax.errors import InputError
-from ergl_jax.files import make_directory, user_path
+from ergl_jax.files import check_directory, local_path, user_path
 
 HELP = "show what a run has learnt of each scene"
 
@@ -19,7 +19,7 @@ HELP = "show what a run has learnt of each scene"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("workdirs", nargs="+", type=user_path, metavar="WORKDIR", help="of a finished run")
-    add("--out", type=user_path, required=True, help="directory for atlas.html and atlas.json")
+    add("--out", type=local_path, required=True, help="directory for atlas.html and atlas.json")
     add(
         "--method",
         choices=("gradient", "integrated"),
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from ergl_jax.inference.atlas_page import write
     from ergl_jax.inference.explain import integration_steps
 
-    out = make_directory(args.out, "--out")
+    out = check_directory(args.out, "--out")
     steps = integration_steps(args.method)
     surveys = [atlas.survey(*opened(workdir), steps=steps) for workdir in args.workdirs]
     agreement = atlas.agreement(surveys)

@@ -3,7 +3,8 @@
     ergl classify --bundle runs/synthetic/bundle clip.wav recordings/ "more/*.flac"
 
 A recording of any length and sample rate: its probabilities are the mean over windows of the
-bundle's clip length, which a longer one lists too. A folder stands for the audio files in it.
+bundle's clip length, which a longer one lists too. A folder stands for the audio files in it and in
+its folders, hidden ones aside.
 
 Exit status: 0, or 2 where a recording could not be classified; the others still are.
 """
@@ -15,9 +16,10 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
-from ergl_jax.errors import InputError
-from ergl_jax.files import user_path
+from ergl_jax.errors import InputError, report
+from ergl_jax.files import local_path, user_path
 
 HELP = "name the scene of recordings"
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".opus")
@@ -56,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     failures = []
 
     def failed(error: InputError) -> None:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        report(error)
         failures.append(error)
 
     def recordings() -> Iterator[str]:
@@ -80,22 +82,28 @@ def expand(pattern: str) -> list[str]:
     What matches nothing stays as it is, so that reading it tells. InputError for a folder without
     audio files.
     """
-    path = user_path(pattern)
-    if not pattern:
-        raise InputError("a recording's name is empty")
+    path = local_path(pattern, "a recording's name")
     if os.path.isdir(path):  # unlike Path's own, false where it can't be looked at
-        try:
-            inside = [each for each in sorted(path.iterdir()) if not each.is_dir()]
-        except OSError as error:
-            raise InputError(f"{path} can't be read: {error.strerror}") from error
-        found = [str(each) for each in inside if each.suffix.lower() in SUFFIXES]
-        if not found:
+        if not (found := sorted(_inside(path))):
             raise InputError(f"{path} holds no audio file ({', '.join(SUFFIXES)})")
         return found
     if os.path.exists(path):
         return [str(path)]
     matches = sorted(glob.glob(str(path), recursive=True))
     return [match for match in matches if not os.path.isdir(match)] or [str(path)]
+
+
+def _inside(folder: Path) -> Iterator[str]:
+    """The audio files in a folder, at any depth; links to folders aren't followed."""
+
+    def refuse(error: OSError):
+        raise InputError(f"{error.filename} can't be read: {error.strerror}") from error
+
+    for parent, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith("."):
+                yield os.path.join(parent, name)
 
 
 def _write_text(result, abstains: bool) -> None:

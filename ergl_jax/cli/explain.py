@@ -9,16 +9,16 @@ Of a recording longer than the bundle's clips it explains the window that speaks
 
 import argparse
 
-from ergl_jax.files import make_directory, user_path
+from ergl_jax.files import check_directory, local_path, user_path
 
 HELP = "explain the scene of a recording: a page, pictures, numbers"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("recording", type=user_path, metavar="CLIP", help="an audio file")
+    add("recording", type=local_path, metavar="CLIP", help="an audio file")
     add("--bundle", type=user_path, required=True, help="directory of a bundle of an ERGL")
-    add("--out", type=user_path, required=True, metavar="DIR", help="directory to write into")
+    add("--out", type=local_path, required=True, metavar="DIR", help="directory to write into")
     add(
         "--method",
         choices=("gradient", "integrated"),
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    make_directory(args.out, "--out")  # before what takes long
+    check_directory(args.out, "--out")  # before what takes long
 
     from ergl_jax.inference import report, words
     from ergl_jax.inference.explain import Explainer

@@ -10,7 +10,7 @@ beside the file says how that is made, and names scenes and events.
 
 import argparse
 
-from ergl_jax.files import user_path
+from ergl_jax.files import local_path, user_path
 
 HELP = "write a bundle as StableHLO or ONNX"
 
@@ -18,7 +18,7 @@ HELP = "write a bundle as StableHLO or ONNX"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--bundle", type=user_path, required=True, help="directory of a bundle")
-    add("--out", type=user_path, required=True, help="file to write, or directory for it")
+    add("--out", type=local_path, required=True, help="file to write, or directory for it")
     add("--format", choices=("stablehlo", "onnx"), default="stablehlo", help="(%(default)s)")
 
 

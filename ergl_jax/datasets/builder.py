@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -25,13 +26,14 @@ import tensorflow_datasets as tfds
 import tqdm
 
 from ergl_jax import audio
-from ergl_jax.datasets import pieces
+from ergl_jax.datasets import mirror, pieces
 from ergl_jax.datasets.manifest import SPLITS, Clip, Corpus
 from ergl_jax.errors import InputError
-from ergl_jax.files import make_directory, user_path
+from ergl_jax.files import is_remote, make_directory, user_path
 
 BATCH = 16  # waveforms to one call of log_mel; the last batch is padded, so it compiles once
 ROWS_PER_SHARD = 1000  # about 256 MB of 10 s clips
+FEATURES = "features.json"
 FAILURES = "failures.csv"  # written last: a directory without it is no finished dataset
 
 tfds.disable_progress_bar()  # its bars count splits and shards; ours counts clips
@@ -51,7 +53,8 @@ def prepare(
 
     Args:
       corpus: the clips; a clip whose `load` raises InputError is left out and listed.
-      data_dir: where datasets are kept, `<data_dir>/ergl_scenes/<hash>/1.0.0`.
+      data_dir: where datasets are kept, `<data_dir>/ergl_scenes/<hash>/1.0.0`; one of gs://... is
+        copied to this machine (see mirror.py).
       front_end: the log-mel spectrogram to make.
       clip_seconds: duration of a row.
       pad: "zero" or "repeat", what fills a shorter recording.
@@ -66,15 +69,18 @@ def prepare(
     if not corpus.clips:
         raise InputError(f"{corpus.name}: no clips")
     pieces.check(front_end, clip_seconds, pad, long)
-    data_dir = make_directory(user_path(data_dir), "data_dir")
+    named = user_path(data_dir, "data_dir")
+    data_dir = mirror.directory() if is_remote(named) else make_directory(named, "data_dir")
     with _no_tfds_warnings():
         builder = ErglScenes(corpus, data_dir, front_end, float(clip_seconds), pad, long, strict)
-    with tempfile.TemporaryDirectory() as downloads:  # TFDS wants one; nothing is downloaded
-        try:
-            builder.download_and_prepare(download_dir=downloads)
-        except OSError:
-            if not builder.data_path.exists():  # else another process built the same meanwhile
-                raise
+    if is_remote(named):
+        local = Path(builder.data_path)
+        remote = named / local.relative_to(data_dir)
+        if not local.exists() and not mirror.fetch(remote, local, FAILURES):
+            _build(builder)
+            mirror.store(local, remote, FAILURES)
+    else:
+        _build(builder)
     # A new name or licence for the same content doesn't ask for new features. `pad` is part of the
     # content, but datasets of before don't say it.
     dataset = dataclasses.replace(
@@ -89,11 +95,22 @@ def prepare(
     return dataset
 
 
+def _build(builder: ErglScenes) -> None:
+    """Makes a dataset, unless it is there."""
+    with tempfile.TemporaryDirectory() as downloads:  # TFDS wants one; nothing is downloaded
+        try:
+            builder.download_and_prepare(download_dir=downloads)
+        except OSError:
+            if not builder.data_path.exists():  # else another process built the same meanwhile
+                raise
+
+
 def load(path: str | os.PathLike) -> SceneDataset:
     """Opens a prepared dataset by its directory; InputError if there is none."""
     path = Path(path)
     if not (path / FAILURES).is_file() or not (path / "dataset_info.json").is_file():
         raise InputError(f"{path}: not a prepared dataset; data_prep/prepare_dataset.py makes one")
+    _check_features(path / FEATURES)
     builder = tfds.builder_from_directory(path)
     metadata = builder.info.metadata
     with open(path / FAILURES, newline="", encoding="utf-8") as file:
@@ -112,6 +129,21 @@ def load(path: str | os.PathLike) -> SceneDataset:
         class_sizes=metadata["class_sizes"],
         failures=failures,
     )
+
+
+def _check_features(path: Path) -> None:
+    """InputError unless TFDS itself has the classes that the file names: it would import others."""
+    try:
+        nodes = [json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is missing or damaged: delete its directory") from error
+    while nodes:
+        node = nodes.pop()
+        named = [node[key] for key in ("pythonClassName", "type") if key in node]
+        for name in named:
+            if not str(name).startswith("tensorflow_datasets.core.features."):
+                raise InputError(f"{path}: {name} is no feature of TFDS: delete its directory")
+        nodes += [each for each in node.values() if isinstance(each, dict)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +167,12 @@ class SceneDataset:
         """The rows of "train", "validation" or "test"; InputError if the dataset has none."""
         if name not in self.sizes:
             raise InputError(f"{self.path}: no {name!r} split; it has {', '.join(self.sizes)}")
-        return SceneSplit(tfds.builder_from_directory(self.path).as_data_source(split=name))
+        return SceneSplit(self._builder.as_data_source(split=name))
+
+    @functools.cached_property
+    def _builder(self) -> tfds.core.DatasetBuilder:
+        # Once: TFDS keeps each that was ever made.
+        return tfds.builder_from_directory(self.path)
 
 
 class SceneSplit:

@@ -63,7 +63,7 @@ def read_list(ranking: str) -> list[str]:
     if ranking == "paper":
         raise InputError(PAPER)
     try:
-        lines = user_path(ranking).read_text(encoding="utf-8-sig").splitlines()
+        lines = user_path(ranking).read_bytes().decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise InputError(f"data.events={ranking}: the list can't be read: {reason}") from error

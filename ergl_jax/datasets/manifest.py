@@ -17,9 +17,9 @@ import csv
 import dataclasses
 import functools
 import hashlib
+import io
 import json
 import os
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 
@@ -27,7 +27,7 @@ import numpy as np
 
 from ergl_jax.audio import read_audio
 from ergl_jax.errors import InputError
-from ergl_jax.files import user_path
+from ergl_jax.files import is_remote, user_path
 from ergl_jax.labels import AUDIOSET
 
 SPLITS = ("train", "validation", "test")
@@ -132,9 +132,9 @@ def read_recordings(path: str | os.PathLike) -> list[Recording]:
 def _read_rows(path: Path) -> tuple[list[str], list[_Row]]:
     """The column names and the rows, stripped of white space; blank lines are passed over."""
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+        text = io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
+        reader = csv.reader(text, strict=True)
+        lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     except OSError as error:
         raise InputError(f"{path}: can't read the manifest: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -165,6 +165,8 @@ def _read_rows(path: Path) -> tuple[list[str], list[_Row]]:
         for name in ("file", "scene"):
             if not row.cells[name]:
                 raise InputError(f"{where}: the field {name!r} is empty")
+            if "\0" in row.cells[name]:
+                raise InputError(f"{where}: the field {name!r} holds a zero byte")
         key = os.path.normpath(row.path)
         if key in seen:
             raise InputError(f"{where}: file {row.cells['file']!r} is already on line {seen[key]}")
@@ -244,11 +246,13 @@ def _read_events(path, header, rows, events_file) -> tuple[tuple[str, ...], np.n
 
 def _read_events_npz(path: Path, rows) -> tuple[tuple[str, ...], np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
+        file = path.open("rb")
     except OSError as error:
-        raise InputError(f"{path}: can't read the events: {error.strerror or error}") from error
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: can't read the events: {error.strerror}") from error
+    try:
+        with file, np.load(file, allow_pickle=False) as arrays:
+            found = {name: np.asarray(arrays[name]) for name in arrays.files}
+    except Exception as error:  # where a damaged file fails is anyone's guess
         raise InputError(f"{path}: not an .npz of plain arrays") from error
     values_name = "tags" if "tags" in found else "probabilities"
     if values_name == "tags":
@@ -282,7 +286,7 @@ def _read_events_npz(path: Path, rows) -> tuple[tuple[str, ...], np.ndarray]:
     order, taken = [], {}
     for row in rows:
         file = PurePath(row.cells["file"])
-        known = (row.cells["file"], str(file), str(file.with_suffix("")), file.name, file.stem)
+        known = (row.cells["file"], str(file), os.path.splitext(file)[0], file.name, file.stem)
         i = next((index[name] for name in known if name in index), None)
         if i is None:
             raise InputError(
@@ -306,4 +310,6 @@ def _state(path: Path) -> list[int] | None:
         status = path.stat()
     except OSError:
         return None
+    if is_remote(path):  # an epath.Path has its own words
+        return [status.length, status.mtime]
     return [status.st_size, status.st_mtime_ns]

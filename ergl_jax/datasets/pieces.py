@@ -2,7 +2,6 @@
 
 import collections
 import concurrent.futures
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 
@@ -11,11 +10,13 @@ import numpy as np
 from ergl_jax import audio
 from ergl_jax.errors import InputError
 
+LONGEST = 3600.0  # seconds of a clip; a bundle of longer ones can't be read either
+
 
 def check(front_end: audio.FrontEnd, clip_seconds: float, pad: str, long: str) -> None:
     """InputError unless `cut` can make clips of this length that the front end can take."""
-    if not 0 < clip_seconds < math.inf:
-        raise InputError(f"clip_seconds is {clip_seconds}: it must be positive and finite")
+    if not 0 < clip_seconds <= LONGEST:
+        raise InputError(f"clip_seconds is {clip_seconds}: use more than 0, at most {LONGEST:g}")
     if front_end.num_samples(clip_seconds) <= front_end.n_fft // 2:
         least = (front_end.n_fft // 2 + 1) / front_end.sample_rate
         raise InputError(f"clip_seconds is {clip_seconds}: {front_end.name} needs {least:.3f} s")

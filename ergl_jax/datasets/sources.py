@@ -1,10 +1,9 @@
 """Where clips come from: the corpus that a `config.data` names, prepared."""
 
-from pathlib import Path
-
 from ergl_jax.audio import get_front_end
 from ergl_jax.datasets import builder, manifest, splits, synthetic, tut2018
 from ergl_jax.errors import InputError
+from ergl_jax.files import user_path
 
 SOURCES = ("tut2018", "synthetic", "folder")
 
@@ -12,7 +11,7 @@ SOURCES = ("tut2018", "synthetic", "folder")
 def corpus(config) -> manifest.Corpus:
     """The clips of a `config.data` (commented in configs/ergl.py), with its validation split."""
     if config.source == "tut2018":
-        root = config.root or Path(config.data_dir) / "tut2018"
+        root = config.root or user_path(config.data_dir) / "tut2018"
         clips = tut2018.corpus(root, config.events_file or None)
     elif config.source == "synthetic":
         clips = synthetic.corpus(

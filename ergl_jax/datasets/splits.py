@@ -36,8 +36,10 @@ def hold_out_groups(corpus: Corpus, fraction: float = 0.3, seed: int = 0) -> Cor
     training clips, comes back as it is; so does any at fraction 0.
 
     Raises:
-      InputError: fraction outside 0 <= fraction < 1.
+      InputError: fraction outside 0 <= fraction < 1, or a negative seed.
     """
+    if seed < 0:
+        raise InputError(f"validation_seed={seed}: use 0 or more")
     if not 0 <= fraction < 1:
         raise InputError(f"validation fraction is {fraction}: choose 0 or more and less than 1")
     train = [clip for clip in corpus.clips if clip.split == "train"]
@@ -64,22 +66,28 @@ def _choose(counts: np.ndarray, fraction: float, rng: np.random.Generator) -> li
     """Rows of counts (G, C) whose sum is near fraction of the column sums, class by class."""
     total = counts.sum(axis=0)  # (C,)
     weight = 1 / np.maximum(total, 1)
-    order = rng.permutation(len(counts))  # argmax takes the first of equals
-    counts = counts[order]
+    # Groups of the same counts are as good as each other: the first of them in a random order
+    # stands for all. Of 100 000 groups of a clip each, as many kinds are left as there are classes.
+    kinds, kind = np.unique(counts, axis=0, return_inverse=True)  # (K, C), (G,)
+    waiting = [[] for _ in kinds]  # the groups of each kind, the next one last
+    order = rng.permutation(len(counts))
+    for rank in range(len(order) - 1, -1, -1):
+        waiting[kind.flat[order[rank]]].append(rank)
+    used_up = np.zeros(len(kinds), bool)
     chosen: list[int] = []
     taken = np.zeros_like(total)
-    free = np.ones(len(counts), bool)
     while True:
         # How much the weighted squared distance to the target falls if a group moves. Moves only
         # ever lower the later gains, so the first step without a gain is the end.
         missing = fraction * total - taken
-        gain = (counts * (2 * missing - counts)) @ weight  # (G,)
-        keeps_every_class = ((taken + counts < total) | (counts == 0)).all(axis=1)
-        gain[~(free & keeps_every_class)] = -np.inf
-        best = int(np.argmax(gain))
+        gain = (kinds * (2 * missing - kinds)) @ weight  # (K,)
+        keeps_every_class = ((taken + kinds < total) | (kinds == 0)).all(axis=1)
+        gain[~keeps_every_class | used_up] = -np.inf
+        most = gain.max()
         # The first move is made even at a loss: too large a validation split beats none.
-        if gain[best] == -np.inf or (gain[best] <= 1e-9 and chosen):
-            return [int(order[g]) for g in chosen]
-        chosen.append(best)
-        taken += counts[best]
-        free[best] = False
+        if most == -np.inf or (most <= 1e-9 and chosen):
+            return [int(order[rank]) for rank in chosen]
+        best = min(np.flatnonzero(gain == most), key=lambda k: waiting[k][-1])
+        chosen.append(waiting[best].pop())
+        used_up[best] = not waiting[best]
+        taken += kinds[best]

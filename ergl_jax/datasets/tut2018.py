@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from ergl_jax.datasets.archives import unpack
 from ergl_jax.datasets.manifest import Corpus, read_manifest
 from ergl_jax.downloads import fetch, remaining, require_space, verify
-from ergl_jax.errors import InputError
-from ergl_jax.files import make_directory, replacing, user_path
+from ergl_jax.errors import InputError, InputErrorOnAScreen
+from ergl_jax.files import local_path, make_directory, replacing, user_path
 from ergl_jax.labels import TUT2018_SCENES
 
 RECORD = "https://zenodo.org/record/1228142"
@@ -116,7 +116,7 @@ def corpus(root: str | os.PathLike, events_file: str | os.PathLike | None = None
     root = user_path(root)
     manifest = root / "manifest.csv"
     if not manifest.is_file():
-        raise InputError(
+        raise InputErrorOnAScreen(
             MISSING.format(
                 root=root,
                 manifest=manifest,
@@ -150,10 +150,10 @@ def prepare(
     Raises:
       InputError: no space, no network, a damaged archive, or lists that aren't those of fold 1.
     """
-    root = make_directory(user_path(root), "root")
+    root = make_directory(local_path(root), "root")
     marks = make_directory(root / MARKS, "directory")
     todo = [archive for archive in release.archives if not _is_marked(marks, archive)]
-    given = _find(release, user_path(archives)) if todo and archives else {}
+    given = _find(release, local_path(archives)) if todo and archives else {}
     _check_space(root, todo, given, keep_archives)
 
     def get(*, audio: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ergl_jax.files import make_directory, replacing
+from ergl_jax.files import make_directory, replacing_together
 from ergl_jax.inference import atlas, pages
 from ergl_jax.inference.atlas import ScenePage, Survey
 from ergl_jax.inference.words import plain, share
@@ -25,16 +25,16 @@ def write(
     """Writes atlas.html and atlas.json, and returns the path of the page.
 
     `found` is of the first of `runs`, work directories; `agreement` is `atlas.agreement` of all.
-    Each file is there whole or not at all. InputError where `directory` can't be written to.
+    They are there together, or not at all. InputError where `directory` can't be written to.
     """
-    directory = make_directory(directory, "the directory")
     text = {
         "atlas.json": json.dumps(to_dict(found, agreement, runs), indent=1, allow_nan=False),
         PAGE: page(found, agreement, runs),
     }
-    for name, content in text.items():
-        with replacing(directory / name) as beside:
-            beside.write_text(content + "\n", encoding="utf-8")
+    directory = make_directory(directory, "the directory")
+    with replacing_together(directory) as beside:
+        for name, content in text.items():
+            (beside / name).write_text(content + "\n", encoding="utf-8")
     return directory / PAGE
 
 
@@ -87,10 +87,10 @@ def page(found: Survey, agreement: dict[str, float] | None, runs: Sequence[str])
     confusions = atlas.confusions(found)
     counts = found.confusion
     data = {
-        "events": [pages.printable(name) for name in found.events],
+        "events": [pages.shown(name) for name in found.events],
         "scenes": [
             {
-                "name": pages.printable(plain(found.scenes[page.scene])),
+                "name": pages.shown(plain(found.scenes[page.scene])),
                 "neighbour": places.get(page.neighbour),
                 "means": pages.rounded(page.edge_means),
             }

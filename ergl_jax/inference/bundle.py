@@ -2,10 +2,13 @@
 
 `config.json` holds all that inference needs to know: the model's configuration, the front end
 number by number, clip length and padding, scene and event names, the training data's licence, and
-the versions that wrote it. It needs nothing of training to be read.
+the versions that wrote it. It needs nothing of training to be read. `model.safetensors` knows the
+hash of the `config.json` that it belongs to: a name or a front end that was changed there would
+change what the model says without anybody being told.
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -24,14 +27,40 @@ from safetensors.numpy import load as load_weights
 from safetensors.numpy import save_file
 
 import ergl_jax
-from ergl_jax import models
+from ergl_jax import fields, models
 from ergl_jax.audio import FRONT_ENDS, FrontEnd
 from ergl_jax.errors import InputError
-from ergl_jax.files import user_path
+from ergl_jax.files import is_remote, replacing, user_path
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = 1
 RANGES = {"clip_seconds": (0.01, 3600.0), "temperature": (1e-3, 1e3)}  # what can be read
+DIGEST = "config_sha256"  # in the metadata of the weights; older bundles have none
+
+_FIELDS = {
+    "model": {
+        "name": str,
+        "compute_dtype": str,
+        "encoder": {"architecture": str, "width_divisor": int, "dropout": float},
+        "dropout": float,
+    },
+    "scenes": list,
+    "events": list,
+    "front_end": {field.name: field.type for field in dataclasses.fields(FrontEnd)},
+    "clip_seconds": float,
+    "pad": str,
+    "licence": str,
+    "dataset": str,
+    "source": str,
+    "temperature": float,
+}
+_OF_AN_ERGL = {
+    "channels": int,
+    "tokens": str,
+    "mel": bool,
+    "gcn": {"layers": int, "gate": str},
+}
+_ADDED_LATER = {"source": "", "temperature": 1.0}  # which older bundles don't have
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,11 +129,20 @@ class Bundle:
             },
         }
         flat = flatten_dict(self.variables, sep="/")
+        flat = {name: np.ascontiguousarray(x) for name, x in flat.items()}
+        text = (json.dumps(config, indent=2) + "\n").encode()
+        digest = {DIGEST: hashlib.sha256(text).hexdigest()}
+        if is_remote(directory):  # file by file: a bucket renames no directory
+            with replacing(directory / WEIGHTS) as file:
+                save_file(flat, file, metadata=digest)
+            with replacing(directory / CONFIG) as file:
+                file.write_bytes(text)
+            return
         try:
             shutil.rmtree(fresh, ignore_errors=True)
             fresh.mkdir(parents=True)
-            (fresh / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-            save_file({name: np.ascontiguousarray(x) for name, x in flat.items()}, fresh / WEIGHTS)
+            (fresh / CONFIG).write_bytes(text)
+            save_file(flat, fresh / WEIGHTS, metadata=digest)
             if directory.exists():  # by renaming: nobody finds half of one
                 shutil.rmtree(old, ignore_errors=True)
                 os.replace(directory, old)
@@ -124,7 +162,8 @@ def check_target(directory: Path) -> Path:
 
     Raises InputError for a file, or a directory that holds anything else: saving replaces it.
     """
-    directory = user_path(directory).absolute()
+    directory = user_path(directory)
+    directory = directory if is_remote(directory) else directory.absolute()
     if directory.exists() and not directory.is_dir():
         raise InputError(f"{directory} is a file: name another directory for the bundle")
     if directory.exists():
@@ -140,65 +179,80 @@ def load(directory: Path) -> Bundle:
     """The bundle in `directory`.
 
     Raises InputError where a file is missing or damaged, the front end is one that this version
-    can't reproduce, or the weights are not those of the model.
+    can't reproduce, the weights are not those of the model, or the configuration is not the one
+    that they were saved with.
     """
     directory = user_path(directory)
     try:
-        content = {name: (directory / name).read_bytes() for name in (CONFIG, WEIGHTS)}
+        content = {}
+        for name in (CONFIG, WEIGHTS):
+            content[name] = (directory / name).read_bytes()
     except FileNotFoundError as error:
-        name = os.path.basename(error.filename)
         raise InputError(f"{directory} is not a bundle: it has no {name}") from error
     except OSError as error:
         raise InputError(f"{error.filename}: can't be read: {error.strerror}") from error
+    path, weights_path = directory / CONFIG, directory / WEIGHTS
     try:
         config = json.loads(content[CONFIG])
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{directory / CONFIG} is not JSON: {error}") from error
+        raise InputError(f"{path} is not JSON: {error}") from error
     try:
-        flat = load_weights(content.pop(WEIGHTS))
-    except SafetensorError as error:
-        raise InputError(f"{directory / WEIGHTS} is damaged: {error}") from error
-    written = config.get("format") if isinstance(config, dict) else None
+        flat = load_weights(content[WEIGHTS])
+    except Exception as error:  # besides its own errors, whatever NumPy makes of the rest
+        raise InputError(f"{weights_path} is damaged: {error}") from error
+    written = config.get("format", FORMAT) if isinstance(config, dict) else FORMAT
     if written != FORMAT:
         raise InputError(
-            f"{directory / CONFIG}: format={written!r}, and this version reads {FORMAT} alone: "
+            f"{path}: format={written!r}, and this version reads {FORMAT} alone: "
             "install the version of ergl_jax that wrote it"
         )
-    try:
-        front_end = FrontEnd(**config["front_end"])
-        bundle = Bundle(
-            model=config["model"],
-            variables=unflatten_dict(flat, sep="/"),
-            scenes=_names(config, "scenes", directory / CONFIG),
-            events=_names(config, "events", directory / CONFIG),
-            front_end=front_end,
-            clip_seconds=config["clip_seconds"],
-            pad=config["pad"],
-            licence=config["licence"],
-            dataset=config["dataset"],
-            source=config.get("source", ""),  # older bundles have none, and no temperature
-            temperature=float(config.get("temperature", 1.0)),
+    config = _checked(config, path)
+    bundle = Bundle(
+        **{name: config[name] for name in _FIELDS}
+        | {
+            "variables": {},
+            "scenes": tuple(config["scenes"]),
+            "events": tuple(config["events"]),
+            "front_end": FRONT_ENDS[config["front_end"]["name"]],
+        }
+    )
+    _check_weights(bundle, flat, directory)
+    digest = _metadata(content[WEIGHTS]).get(DIGEST)
+    if digest and digest != hashlib.sha256(content[CONFIG]).hexdigest():
+        raise InputError(
+            f"{path} is not the one that {WEIGHTS} was saved with: put that back, or change the "
+            "bundle from Python and save it (dataclasses.replace)"
         )
-        if FRONT_ENDS.get(front_end.name) != front_end:
-            raise InputError(
-                f"{directory / CONFIG}: this version can't reproduce the front end {front_end}"
-            )
-        for field, (least, most) in RANGES.items():
-            value = getattr(bundle, field)
-            if not least <= value <= most or isinstance(value, bool):
-                raise InputError(
-                    f"{directory / CONFIG}: {field}={value} is not from {least:g} to {most:g}"
-                )
-        if bundle.pad not in ("zero", "repeat"):
-            raise InputError(
-                f'{directory / CONFIG}: pad={bundle.pad!r} is neither "zero" nor "repeat"'
-            )
-        _check_weights(bundle, flat, directory / WEIGHTS)
-    except InputError:
-        raise
-    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
-        raise InputError(f"{directory / CONFIG} lacks or misspells a field: {error}") from error
-    return bundle
+    return dataclasses.replace(bundle, variables=unflatten_dict(flat, sep="/"))
+
+
+def _checked(config: Any, path: Path) -> dict[str, Any]:
+    """What was read from config.json with all fields of _FIELDS; InputError names a wrong one."""
+    where = f"{path}: "
+    fields.check(config, {"format": int}, where, others=True)
+    config = _ADDED_LATER | config
+    fields.check(config, _FIELDS, where, others=True)
+    if config["model"]["name"] == "ergl":
+        fields.check(config["model"], _OF_AN_ERGL, where, "model.", others=True)
+    front_end = FRONT_ENDS.get(config["front_end"]["name"])
+    if not front_end or dataclasses.asdict(front_end) != config["front_end"]:
+        found = config["front_end"]
+        raise InputError(f"{where}this version can't reproduce the front end {found}")
+    for field, (least, most) in RANGES.items():
+        if not least <= config[field] <= most:
+            raise InputError(f"{where}{field}={config[field]} is not from {least:g} to {most:g}")
+    if config["pad"] not in ("zero", "repeat"):
+        raise InputError(f'{where}pad={config["pad"]!r} is neither "zero" nor "repeat"')
+    for field in ("scenes", "events"):
+        names = config[field]
+        if not all(isinstance(name, str) for name in names):
+            raise InputError(f"{where}{field} is no list of names: {str(names)[:60]}")
+        if len(set(names)) < len(names):
+            twice = sorted(name for name in set(names) if names.count(name) > 1)
+            raise InputError(f"{where}{field} names {twice[0]!r} twice")
+    if not config["scenes"] and config["model"]["name"] != "pann":
+        raise InputError(f"{where}scenes is empty, and only a PANN knows none")
+    return config
 
 
 def is_bundle(directory: Path) -> bool:
@@ -206,27 +260,34 @@ def is_bundle(directory: Path) -> bool:
     return all(os.path.isfile(directory / name) for name in (CONFIG, WEIGHTS))
 
 
-def _names(config: Mapping, field: str, path: Path) -> tuple[str, ...]:
-    names = config[field]
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{path}: {field} is no list of names: {str(names)[:60]}")
-    if twice := sorted(name for name in set(names) if names.count(name) > 1):
-        raise InputError(f"{path}: {field} names {twice[0]!r} twice")
-    if field == "scenes" and not names and config["model"]["name"] != "pann":
-        raise InputError(f"{path}: scenes is empty, and only a PANN knows none")
-    return tuple(names)
-
-
-def _check_weights(bundle: Bundle, flat: Mapping[str, np.ndarray], path: Path) -> None:
-    """InputError unless names and shapes of the weights are those of the model."""
+def _check_weights(bundle: Bundle, flat: Mapping[str, np.ndarray], directory: Path) -> None:
+    """InputError unless names, shapes and types of the weights are those of the model."""
+    path = directory / WEIGHTS
+    if bundle.model["name"] == "ergl" and bundle.model["gcn"]["layers"] > len(flat):
+        layers = bundle.model["gcn"]["layers"]  # before that many are traced
+        raise InputError(f"{directory / CONFIG}: model.gcn.layers={layers}, but {path} has fewer")
     frames = bundle.front_end.num_frames(bundle.clip_seconds)
     clip = jax.ShapeDtypeStruct((1, frames, bundle.front_end.n_mels), np.float32)
-    model = bundle.build()
-    wanted = flatten_dict(
-        jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), clip), sep="/"
-    )
+    try:
+        model = bundle.build()
+        wanted = flatten_dict(
+            jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), clip), sep="/"
+        )
+    except Exception as error:  # an InputError that names the field, or whatever tracing says
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"{directory / CONFIG}: no model that can be built: {reason}") from error
     if missing := sorted(wanted.keys() ^ flat.keys()):
         raise InputError(f"{path}: {missing[0]} is missing from the weights or the model")
     for name, leaf in wanted.items():
-        if flat[name].shape != leaf.shape:
-            raise InputError(f"{path}: {name} is {flat[name].shape}, the model has {leaf.shape}")
+        found = flat[name]
+        if found.shape != leaf.shape or found.dtype != leaf.dtype:
+            raise InputError(
+                f"{path}: {name} is {found.dtype} {found.shape}, the model has {leaf.dtype} "
+                f"{leaf.shape}"
+            )
+
+
+def _metadata(weights: bytes) -> dict[str, str]:
+    """What a .safetensors file, which has been read, says of itself."""
+    header = json.loads(weights[8 : 8 + int.from_bytes(weights[:8], "little")])
+    return header.get("__metadata__", {})

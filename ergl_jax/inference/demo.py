@@ -1,5 +1,6 @@
 """A page in the browser: record or upload, and see scene, graph and timeline (Gradio)."""
 
+import html
 import os
 from types import ModuleType
 
@@ -37,7 +38,8 @@ def build(model: Model):
                 return dict(result.scenes), str(result), None, None
             explanation = explainer(path)
         except InputError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            # Gradio takes a message for HTML, and it holds names.
+            raise gr.Error(html.escape(str(error)), print_exception=False) from error
         result = explanation.classification
         front_end = model.bundle.front_end
         return (
@@ -48,9 +50,12 @@ def build(model: Model):
         )
 
     with gr.Blocks(title="ergl_jax", analytics_enabled=False) as page:
-        gr.Markdown(
-            "# What scene is this?\n\nRecord or upload a sound. The model was trained on "
-            f"{model.bundle.dataset} and knows {', '.join(model.bundle.scenes)}."
+        gr.Markdown("# What scene is this?\n\nRecord or upload a sound.")
+        # As text: Markdown would fetch the pictures that a bundle's names may ask for.
+        gr.Textbox(
+            f"It was trained on {model.bundle.dataset} and knows {', '.join(model.bundle.scenes)}.",
+            label="model",
+            interactive=False,
         )
         with gr.Row():
             with gr.Column():

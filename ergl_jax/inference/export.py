@@ -30,7 +30,7 @@ from jax import export as jax_export
 import ergl_jax
 from ergl_jax import audio
 from ergl_jax.errors import InputError
-from ergl_jax.files import make_directory, replacing, user_path
+from ergl_jax.files import local_path, make_directory, replacing
 from ergl_jax.inference.bundle import Bundle, is_bundle
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -91,9 +91,9 @@ def load(path: Path) -> tuple[Callable[[np.ndarray], Probabilities], dict[str, A
 
     Raises InputError where the file or the JSON beside it is missing, damaged, or another's.
     """
-    path = user_path(path)
+    path = local_path(path)
     try:
-        content, text = path.read_bytes(), beside(path).read_text(encoding="utf-8")
+        content, text = path.read_bytes(), beside(path).read_bytes()
     except OSError as error:
         raise InputError(f"{error.filename}: can't be read: {error.strerror}") from error
     try:
@@ -103,12 +103,17 @@ def load(path: Path) -> tuple[Callable[[np.ndarray], Probabilities], dict[str, A
         raise InputError(f"{beside(path)} describes no export: {error!r}; export again") from error
     if hashlib.sha256(content).hexdigest() != digest:
         raise InputError(f"{path} is damaged, or not what {beside(path).name} describes")
-    return read(content), description
+    try:
+        return read(content), description
+    except InputError:
+        raise
+    except Exception as error:  # of flatbuffers, MLIR or ONNX Runtime: there is no end of kinds
+        raise InputError(f"{path} is no {description['format']} export: export again") from error
 
 
 def target(out: Path, form: str) -> Path:
     """The file that `write` writes, its directory made."""
-    out = user_path(out).absolute()
+    out = local_path(out).absolute()
     if os.path.isdir(out) or not out.suffix:
         if os.path.exists(out) and not os.path.isdir(out):
             raise InputError(f"{out} is a file: name a directory, or a file that ends in .{form}")

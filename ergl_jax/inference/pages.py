@@ -32,7 +32,7 @@ def render(template: str, scripts: Sequence[str], **values: Any) -> str:
             **values,
         )
     )
-    return printable(content)
+    return shown(content)
 
 
 def environment() -> jinja2.Environment:
@@ -67,6 +67,11 @@ def number(value: float, form: str) -> str:
 def rounded(matrix: np.ndarray) -> list[list[float]]:
     """A matrix for a page's data, at five digits: the page shows two or three."""
     return [[float(f"{x:.5g}") for x in row] for row in matrix]
+
+
+def shown(text: str) -> str:
+    """What a page shows of a text: without marks that turn around what follows them too."""
+    return re.sub("[\u202a-\u202e\u2066-\u2069]", "\ufffd", printable(text))
 
 
 def printable(text: str) -> str:

@@ -1,29 +1,29 @@
 """Pictures of an Explanation: matrices, graph, timeline, curves. Each function returns a Figure.
 
-Lengths of the graph are in inches; n events, T tokens, F frames, M mel bins.
+Lengths of the graph are in inches; n events, T tokens, F frames, M mel bins. Matplotlib is imported
+where it draws: its import makes directories in the user's home.
 """
 
+from __future__ import annotations
+
+import contextlib
 import functools
 import io
 import math
 import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import librosa
-import matplotlib.font_manager
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import FancyArrowPatch
 
 from ergl_jax.audio import FrontEnd
-from ergl_jax.files import replacing
 from ergl_jax.inference.explain import Explanation
 from ergl_jax.inference.fidelity import Curves
 from ergl_jax.inference.words import plain
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 INK = "#1b1f24"  # of all text and lines: the page puts the reader's own ink in its place
 ADDS, TAKES = "#c8374a", "#3b78c4"  # readable on white and on black
@@ -48,18 +48,24 @@ STYLE = {
 
 def save(figure: Figure, path: Path) -> None:
     """Writes a PNG or an SVG, by the path's suffix, on white."""
-    with replacing(path) as beside, matplotlib.rc_context(STYLE):
+    with _style():
         kind = path.suffix.removeprefix(".")
         dated = {"metadata": {"Date": None}} if kind == "svg" else {}
-        figure.savefig(beside, format=kind, dpi=140, **dated)
+        figure.savefig(path, format=kind, dpi=140, **dated)
 
 
 def svg(figure: Figure) -> str:
     """The figure as SVG on nothing, for a page."""
     written = io.StringIO()
-    with matplotlib.rc_context(STYLE):
+    with _style():
         figure.savefig(written, format="svg", dpi=140, transparent=True, metadata={"Date": None})
     return written.getvalue()
+
+
+def _style() -> contextlib.AbstractContextManager:
+    import matplotlib
+
+    return matplotlib.rc_context(STYLE)
 
 
 def label(name: str, width: int = 0) -> str:
@@ -74,19 +80,23 @@ def label(name: str, width: int = 0) -> str:
 @functools.cache
 def _drawable() -> frozenset[int]:
     """The characters of Matplotlib's font."""
-    with matplotlib.rc_context(STYLE):
+    import matplotlib.font_manager
+
+    with _style():
         found = matplotlib.font_manager.findfont(matplotlib.font_manager.FontProperties())
     return frozenset(matplotlib.font_manager.get_font(found).get_charmap())
 
 
 def matrix(explanation: Explanation) -> Figure:
     """Mean edges and contributions of relations, n x n each: rows receive, columns send."""
+    from matplotlib.colors import Normalize
+
     n = len(explanation.events)
     names = [label(name) for name in explanation.events]
     panel = max(3.2, n * (0.26 if n <= 30 else 0.17))  # inches
     font, turned = (9 if n <= 30 else 7.5), (45 if n <= 12 else 90)
     scene = plain(explanation.scenes[explanation.scene])
-    with matplotlib.rc_context(STYLE):
+    with _style():
         figure = _figure(1, 1, layout=None)
         longest = max(
             figure.text(0, 0, name, fontsize=font).get_window_extent().width for name in names
@@ -130,10 +140,13 @@ def graph(explanation: Explanation) -> Figure:
     A node's area is its event's probability, its colour what it adds; an arrow's width is what its
     relation adds or takes.
     """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
     names = [label(name, 22) for name in explanation.events]
     n = len(names)
     order = _neighbours(explanation.edge_contributions)
-    with matplotlib.rc_context(STYLE):
+    with _style():
         figure = _figure(1, 1, layout=None)
         axes = figure.add_axes((0, 0, 1, 1))
         axes.axis("off")
@@ -186,6 +199,8 @@ def graph(explanation: Explanation) -> Figure:
 
 
 def _arrows(axes, explanation: Explanation, places: np.ndarray, diameters: np.ndarray) -> None:
+    from matplotlib.patches import FancyArrowPatch
+
     values = explanation.edge_contributions
     strongest = [pair for pair in explanation.relations()[:SHOWN_RELATIONS] if values[pair]]
     for i, j in reversed(strongest):  # the strongest on top
@@ -209,6 +224,8 @@ def _arrows(axes, explanation: Explanation, places: np.ndarray, diameters: np.nd
 
 
 def _legend(figure, axes, explanation, diameter, colours, width, height) -> None:
+    from matplotlib.lines import Line2D
+
     handles = [
         Line2D([], [], color=ADDS, lw=2.5, label="relation adds"),
         Line2D([], [], color=TAKES, lw=2.5, label="relation takes"),
@@ -284,7 +301,7 @@ def timeline(explanation: Explanation, front_end: FrontEnd) -> Figure:
     frame = front_end.hop / front_end.sample_rate  # seconds
     loudest = opened.event_times.max(axis=1)
     shown = np.argsort(-loudest, kind="stable")[:SHOWN_EVENTS]
-    with matplotlib.rc_context(STYLE):
+    with _style():
         figure = _figure(7.4, 2.9 + 0.2 * len(shown))
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 0.2 * len(shown) + 0.1))
         image = above.imshow(
@@ -328,7 +345,7 @@ def token_frames(frames: int, tokens: int) -> float:
 
 def curves(explanation: Explanation) -> Figure:
     """Deletion and insertion of events and of edges: the scene's log-odds by the share of them."""
-    with matplotlib.rc_context(STYLE):
+    with _style():
         figure = _figure(7.4, 5.4)
         rows = figure.subplots(2, 2, sharey="row")
         for row, each in zip(
@@ -359,6 +376,9 @@ def _pair(row: np.ndarray, each: Curves) -> None:
 
 
 def _figure(width: float, height: float, layout: str | None = "constrained") -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure

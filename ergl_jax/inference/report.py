@@ -1,21 +1,26 @@
 """An Explanation as files: a page that needs nothing else, pictures, numbers, and the graph."""
 
+from __future__ import annotations
+
 import base64
 import io
 import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import networkx
 import numpy as np
 import soundfile
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
-from ergl_jax.files import make_directory, replacing
+from ergl_jax.files import make_directory, replacing_together
 from ergl_jax.inference import pages, pictures, words
 from ergl_jax.inference.bundle import Bundle
 from ergl_jax.inference.explain import Explanation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PAGE = "explanation.html"
 LISTED_RELATIONS = 20
@@ -24,22 +29,23 @@ LISTED_RELATIONS = 20
 def write(explanation: Explanation, bundle: Bundle, directory: Path) -> Path:
     """Writes all files of an explanation and returns the path of the page.
 
-    Each is there whole or not at all. InputError where the directory can't be made or written to.
+    They are there together, or not at all. InputError where the directory can't be made or written
+    to.
     """
-    directory = make_directory(directory, "the directory")
     figures = draw(explanation, bundle)
-    for name, figure in figures.items():
-        for kind in ("png", "svg"):
-            pictures.save(figure, directory / f"{name}.{kind}")
     graphml = "\n".join(networkx.generate_graphml(to_networkx(explanation)))
     text = {
         "explanation.json": json.dumps(explanation.to_dict(), indent=1),
         "graph.graphml": f'<?xml version="1.0" encoding="utf-8"?>\n{graphml}',
         PAGE: page(explanation, bundle, figures),
     }
-    for name, content in text.items():
-        with replacing(directory / name) as beside:
-            beside.write_text(content + "\n", encoding="utf-8")
+    directory = make_directory(directory, "the directory")
+    with replacing_together(directory) as beside:
+        for name, figure in figures.items():
+            for kind in ("png", "svg"):
+                pictures.save(figure, beside / f"{name}.{kind}")
+        for name, content in text.items():
+            (beside / name).write_text(content + "\n", encoding="utf-8")
     return directory / PAGE
 
 
@@ -82,7 +88,7 @@ def page(explanation: Explanation, bundle: Bundle, figures: dict[str, Figure]) -
     window = e.classification.timeline[e.window]
     probabilities = e.opened.event_probabilities
     data = {
-        "events": [pages.printable(name) for name in e.events],
+        "events": [pages.shown(name) for name in e.events],
         "contributions": pages.rounded(values),
         "means": pages.rounded(means),
         "seconds": len(e.waveform) / e.sample_rate,

@@ -89,12 +89,13 @@ def _side_by_side(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def _cpu_gradients(x, kernel, dy):
     batch, frames, mels, inputs = x.shape
     outputs = kernel.shape[-1]
-    if inputs == 1 or batch * frames * mels <= outputs:
+    small = batch * frames * mels <= outputs
+    if small or (inputs == 1 and outputs >= _WIDE):
         dx = _scattered(dy, kernel)
     else:
         dx = _side_by_side(dy, jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
-    if min(inputs, outputs) >= 32:
-        return dx, _along_time(x, dy, kernel.shape[0])
+    if small:
+        return dx, _by_patches(x, dy, kernel.shape[0])
     return dx, jax.vjp(lambda k: _plain(x, k), kernel)[1](dy)[0]
 
 
@@ -116,19 +117,12 @@ def _scattered(dy: jax.Array, kernel: jax.Array) -> jax.Array:
     return sum(received).astype(dy.dtype)
 
 
-def _along_time(x: jax.Array, dy: jax.Array, side: int) -> jax.Array:
-    """The kernel's gradient as a convolution over time alone, whose patches lie in one piece.
-
-    Channels (once for each shift along the mel axis) are its batch, a frame's clips and mel bins
-    its channels.
-    """
-    batch, frames, mels, inputs = x.shape
-    outputs, reach = dy.shape[-1], side // 2
-    padded = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
-    shifted = jnp.stack([padded[:, :, j : j + mels] for j in range(side)])
-    shifted = shifted.transpose(0, 4, 2, 1, 3).reshape(side * inputs, -1, batch * mels)
-    dy = dy.transpose(1, 0, 2, 3).reshape(frames, batch * mels, outputs)
-    products = lax.conv_general_dilated(
-        shifted, dy, (1,), "VALID", dimension_numbers=("NHC", "HIO", "NHC")
-    )  # (side * C, side, D)
-    return products.reshape(side, inputs, side, outputs).transpose(2, 0, 1, 3)
+def _by_patches(x: jax.Array, dy: jax.Array, side: int) -> jax.Array:
+    """The kernel's gradient as one product with the patches of x, which needs no transposition."""
+    _, frames, mels, inputs = x.shape
+    reach = side // 2
+    x = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+    offsets = [(i, j) for i in range(side) for j in range(side)]
+    patches = jnp.concatenate([x[:, i : i + frames, j : j + mels] for i, j in offsets], axis=-1)
+    products = jnp.einsum("bfmc,bfmd->cd", patches, dy, preferred_element_type=jnp.float32)
+    return products.reshape(side, side, inputs, -1).astype(x.dtype)

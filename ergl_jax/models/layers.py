@@ -69,7 +69,7 @@ def _forward(x, scale, bias, axis_name):
     wide, axes = x.astype(jnp.float32), tuple(range(x.ndim - 1))
     # Mean and mean of squares, so that one pass over x finds both. As with Flax's own default, the
     # variance loses digits where the mean is many standard deviations from zero.
-    mean, squares = _over_devices((wide.mean(axes), (wide * wide).mean(axes)), axis_name)
+    mean, squares = over_devices((wide.mean(axes), (wide * wide).mean(axes)), axis_name)
     var = jnp.maximum(squares - mean * mean, 0.0)
     factor, offset = _line(mean, var, scale, bias)
     return (_line_relu(x, factor, offset), mean, var), (x, mean, var, scale, bias)
@@ -86,7 +86,7 @@ def _backward(axis_name, kept, cotangents):
     root = jax.lax.rsqrt(var + BATCH_NORM_EPSILON)
     d_scale = root * ((dy * wide).sum(axes) - mean * d_bias)
     # dx = factor (dy - mean(dy) - x^ mean(dy x^)) with x^ = (x - mean) root.
-    mean_dy, mean_dyx = _over_devices((d_bias / count, d_scale / count), axis_name)
+    mean_dy, mean_dyx = over_devices((d_bias / count, d_scale / count), axis_name)
     slope = -factor * root * mean_dyx
     dx = factor * dy + slope * wide - (factor * mean_dy + slope * mean)
     return dx.astype(x.dtype), d_scale, d_bias
@@ -95,8 +95,11 @@ def _backward(axis_name, kept, cotangents):
 batch_norm_relu.defvjp(_forward, _backward)
 
 
-def _over_devices(values, axis_name: str | None):
-    return values if axis_name is None else jax.lax.pmean(values, axis_name)
+def over_devices(values, axis_name: str | None):
+    """Means of a tree over the devices of `axis_name`."""
+    # XLA copies what it averages, over one device too.
+    alone = axis_name is None or jax.lax.axis_size(axis_name) == 1
+    return values if alone else jax.lax.pmean(values, axis_name)
 
 
 def _line(mean, var, scale, bias):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import sys
 import zlib
 from pathlib import Path
@@ -12,6 +13,8 @@ import orbax.checkpoint as ocp
 import tensorstore
 
 from ergl_jax.errors import InputError
+from ergl_jax.files import is_remote
+from ergl_jax.training import hosts
 from ergl_jax.training.steps import TrainState
 
 KEPT = 2  # of each kind: the last one may turn out damaged
@@ -47,9 +50,14 @@ class Checkpoints:
                 cleanup_tmp_directories=True,  # of a run that was killed as it wrote
                 enable_async_checkpointing=False,
             )
-            return ocp.CheckpointManager((directory / name).absolute(), options=options)
+            path = directory / name
+            path = path if is_remote(path) else path.absolute()
+            return ocp.CheckpointManager(path, options=options)
 
         self._managers = {name: manager(name) for name in ("latest", "best")}
+        for each in self._managers.values():  # a run may have been killed as it deleted
+            for epoch in sorted(each.all_steps())[:-KEPT]:
+                each.delete(epoch)
 
     def save(self, name: str, state: TrainState, progress: Progress) -> None:
         """Writes numpy arrays of an unreplicated state under the number of `progress.epoch`.
@@ -59,6 +67,7 @@ class Checkpoints:
         """
         manager = self._managers[name]
         told = dataclasses.asdict(progress)
+        _check_room(manager.directory, state)
         try:
             for epoch in manager.all_steps():
                 if epoch >= progress.epoch:
@@ -86,11 +95,14 @@ class Checkpoints:
         manager = self._managers[name]
         epochs = sorted(manager.all_steps(), reverse=True)
         for epoch in epochs:
+            found = None
             try:
-                return _read(manager, epoch, like)
+                found = _read(manager, epoch, like)
             except Exception as error:  # JSON, tensorstore and Orbax have many
                 path, reason = manager.directory / str(epoch), _reason(error)
                 print(f"{path} is damaged and passed over: {reason}", file=sys.stderr, flush=True)
+            if not hosts.anywhere(found is None):
+                return found
         if not epochs:
             return None
         raise InputError(f"no checkpoint in {manager.directory} can be read: {INSTEAD[name]}")
@@ -103,10 +115,13 @@ class Checkpoints:
 def _read(manager: ocp.CheckpointManager, epoch: int, like: TrainState):
     """A checkpoint whose bytes are those that were written; any exception where they aren't."""
     # First one by one: Orbax reads arrays together, and each damaged one would write a traceback.
-    base = f"file://{manager.directory / str(epoch) / 'state'}/"
-    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
-    for key in store.list().result():
-        store.read(key).result()
+    path = manager.directory / str(epoch) / "state"
+    base = f"{path}/" if is_remote(path) else f"file://{path}/"
+    store = {"driver": "ocdbt", "base": base}
+    for key in tensorstore.KvStore.open(store).result().list().result():
+        if key.endswith(b"/.zarray"):
+            array = store | {"path": key.decode().removesuffix(".zarray")}
+            tensorstore.open({"driver": "zarr", "kvstore": array}).result().read().result()
     restored = manager.restore(
         epoch,
         args=ocp.args.Composite(
@@ -117,6 +132,18 @@ def _read(manager: ocp.CheckpointManager, epoch: int, like: TrainState):
     if told.pop("checksum") != _checksum(state, told):
         raise ValueError("its content is not what was saved")
     return state, Progress(**told)
+
+
+def _check_room(directory: Path, state: TrainState) -> None:
+    """InputError where a checkpoint doesn't fit: Orbax's threads would write tracebacks."""
+    if is_remote(directory):
+        return
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    if (free := shutil.disk_usage(directory).free) < needed:
+        raise InputError(
+            f"{directory} can't be written to: {free / 1e6:.1f} MB are free and a checkpoint takes "
+            f"{needed / 1e6:.1f}; make space, and the same command goes on after the last one"
+        )
 
 
 def _checksum(state: TrainState, told: dict) -> int:

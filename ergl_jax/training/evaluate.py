@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
 from scipy.special import softmax
 
@@ -14,7 +15,7 @@ from ergl_jax.datasets.builder import SceneDataset, SceneSplit
 from ergl_jax.errors import InputError
 from ergl_jax.files import replacing
 from ergl_jax.inference.bundle import Bundle
-from ergl_jax.training import metrics, plots, steps
+from ergl_jax.training import hosts, metrics, plots, steps
 from ergl_jax.training.calibration import expected_calibration_error
 
 
@@ -33,14 +34,23 @@ def predict(
 ) -> Predictions:
     """Runs a `steps.make_predict` over a split; the last batch is padded, its padding cut away.
 
+    Each of several processes reads and predicts its share, `batch_size` clips at a time, and gets
+    what the others have.
+
     Raises InputError where an output is not finite: an epoch's last step can be what diverges.
     """
-    indices, mask = eval_indices(len(split), batch_size)
+    processes, mine = jax.process_count(), jax.process_index()
+    indices, mask = eval_indices(len(split), processes * batch_size)
     parts = []
-    for batch, keep in zip(stream(split, indices), mask > 0, strict=True):
+    for batch in stream(split, np.split(indices, processes, axis=1)[mine]):
         batch |= run(variables, batch.pop("log_mel"))
-        parts.append({name: x[keep] for name, x in batch.items()})
-    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        parts.append(batch)
+    stacked = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+    # (P, steps, B, ...) to (steps, P, B, ...): the order of `indices`.
+    whole = {name: np.swapaxes(x, 0, 1) for name, x in hosts.gather(stacked).items()}
+    whole = {
+        name: x.reshape(mask.size, *x.shape[3:])[mask.ravel() > 0] for name, x in whole.items()
+    }
     if not all(np.isfinite(x).all() for x in whole.values()):
         raise InputError(
             "the model's outputs are not finite: it diverged; train it with a lower "

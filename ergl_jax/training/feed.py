@@ -11,7 +11,7 @@ import numpy as np
 from ergl_jax.datasets.batches import stream
 from ergl_jax.datasets.builder import SceneSplit
 from ergl_jax.errors import InputError
-from ergl_jax.training import steps
+from ergl_jax.training import hosts, steps
 
 RESIDENT = ("auto", "always", "never")
 CPU_BYTES = 4 << 30  # what may be resident where a device does not tell its memory
@@ -34,15 +34,17 @@ def check_resident(mode: str) -> None:
 
 
 def is_resident(mode: str, split: SceneSplit) -> bool:
-    """Whether the split is to lie on every local device; half of a device's memory is the limit."""
+    """Whether the split is to lie on every device; half of a device's memory is the limit."""
     check_resident(mode)
     if mode != "auto":
         return mode == "always"
     needed = len(split) * split[0]["log_mel"].nbytes
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
-        return needed <= stats["bytes_limit"] // 2
-    return needed * jax.local_device_count() <= CPU_BYTES
+        fits = needed <= stats["bytes_limit"] // 2
+    else:
+        fits = needed * jax.local_device_count() <= CPU_BYTES
+    return not hosts.anywhere(not fits)
 
 
 def local_batches(

@@ -33,6 +33,7 @@ from ergl_jax.training import (
     calibration,
     evaluate,
     feed,
+    hosts,
     optimizer,
     steps,
     transfer,
@@ -54,8 +55,10 @@ def train(config, workdir: Path) -> dict:
     """
     _check(config)
     workdirs.check(config, workdir)
+    if hosts.leads():
+        workdirs.sweep(workdir)
     check_target(workdir / "bundle")  # now, not after the last epoch
-    dataset = sources.open_dataset(config.data)
+    dataset = _open_dataset(config)
     if "train" not in dataset.sizes:
         raise InputError(f"dataset {dataset.name!r} has no training clips: mark rows as train")
     run = _Run(config, dataset, workdir)
@@ -73,11 +76,22 @@ def evaluate_bundle(config, workdir: Path) -> dict:
     """
     _check_threshold(config)
     bundle = load_bundle(workdir / "bundle")
-    dataset = sources.open_dataset(config.data)
+    dataset = _open_dataset(config)
     directory = workdir / "evaluation"
     results = _test(bundle, dataset, config, directory)
-    _write_json(directory / "results.json", results)
+    if hosts.leads():
+        _write_json(directory / "results.json", results)
     return results
+
+
+def _open_dataset(config) -> SceneDataset:
+    """The dataset of `config.data`; of several processes the first prepares it."""
+    hosts.check_same(config.to_json(), "their configuration", "give all the same flags")
+    dataset = hosts.leader_first(lambda: sources.open_dataset(config.data))
+    hosts.check_same(
+        dataset.fingerprint, "their recordings", "let them share a disk, or copy as `cp -p` does"
+    )
+    return dataset
 
 
 def _check(config) -> None:
@@ -133,7 +147,9 @@ class _Run:
         self.parameters = sum(x.size for x in jax.tree.leaves(state.params))
         self.like = jax.device_get(state)
         self.progress, directory = Progress(), workdir / "checkpoints"
-        self.checkpoints = Checkpoints(directory) if directory.is_dir() else None
+        # Asked together: a slower process would see what a faster one has made below.
+        there = hosts.anywhere(directory.is_dir())
+        self.checkpoints = Checkpoints(directory) if there else None
         if self.checkpoints and (restored := self.checkpoints.restore("latest", self.like)):
             state, self.progress = restored
             print(f"Going on after epoch {self.progress.epoch} of {workdir}", flush=True)
@@ -146,11 +162,14 @@ class _Run:
             state, source = transfer.start_encoder(state, config.model, dataset.front_end)
             self.progress = Progress(source=source)
         # Here, where data and settings have proved good: a mistake takes no directory.
-        make_directory(workdir, "workdir")
-        _write_json(workdir / "config.json", json.loads(config.to_json()))
+        self.writer = None
+        if hosts.leads():
+            make_directory(workdir, "workdir")
+            _write_json(workdir / "config.json", json.loads(config.to_json()))
+            self.writer = writers.MetricWriter(workdir, done=self.progress.epoch)
+        hosts.check_shared(workdir / "config.json")
         self.checkpoints = self.checkpoints or Checkpoints(directory)
         self.state = steps.replicate(state)
-        self.writer = writers.MetricWriter(workdir, done=self.progress.epoch)
 
     def fit(self) -> None:
         """All epochs that are still to do."""
@@ -165,6 +184,7 @@ class _Run:
             total=config.epochs,
             desc="epochs",
             unit="epoch",
+            disable=not hosts.leads(),
         )
         with bar, postponed_sigterm() as sigterm:
             for epoch in bar:
@@ -173,10 +193,11 @@ class _Run:
                 if epoch % config.validate_every == 0 or epoch == config.epochs:
                     values |= self._validate()
                 # First: a resumed run drops lines of unsaved epochs.
-                self.writer.write(epoch, values)
+                if self.writer:
+                    self.writer.write(epoch, values)
                 self._save(epoch, values, time.perf_counter() - start)
                 bar.set_postfix_str(_line(values))
-                if steps.anywhere(bool(sigterm)):
+                if hosts.anywhere(bool(sigterm)):
                     raise Stopped(
                         f"stopped by SIGTERM: epoch {epoch} of {config.epochs} is saved in "
                         f"{self.workdir}, and the same command goes on"
@@ -262,15 +283,15 @@ class _Run:
         accuracy = values.get("validation_class_mean_accuracy")  # None: not validated
         # The later of equals: it has trained longer, at a lower rate if that falls.
         better = accuracy is not None and accuracy >= self.progress.best_accuracy
+        better = hosts.anywhere(better)
         if better:
             self.progress = dataclasses.replace(
                 self.progress, best_epoch=epoch, best_accuracy=accuracy
             )
-        if jax.process_index() == 0:
-            state = steps.unreplicate(self.state)
-            if better:
-                self.checkpoints.save("best", state, self.progress)
-            self.checkpoints.save("latest", state, self.progress)
+        state = steps.unreplicate(self.state)
+        if better:
+            self.checkpoints.save("best", state, self.progress)
+        self.checkpoints.save("latest", state, self.progress)
 
     def finish(self) -> dict:
         """Tests the best state (the last one without validation) and writes bundle and results."""
@@ -293,7 +314,8 @@ class _Run:
             source=self.progress.source,
             temperature=temperature,
         )
-        bundle.save(self.workdir / "bundle")
+        if hosts.leads():
+            bundle.save(self.workdir / "bundle")
         results = {
             "test": None,
             "epoch": progress.epoch,
@@ -310,11 +332,13 @@ class _Run:
         }
         if "test" in dataset.sizes:
             results["test"] = _test(bundle, dataset, config, self.workdir)
-        _write_json(self.workdir / "results.json", results)
+        if hosts.leads():
+            _write_json(self.workdir / "results.json", results)
         return results
 
     def close(self) -> None:
-        self.writer.close()
+        if self.writer:
+            self.writer.close()
         self.checkpoints.close()
 
 
@@ -334,8 +358,9 @@ def _test(bundle: Bundle, dataset: SceneDataset, config, directory: Path) -> dic
         threshold=config.data.event_threshold,
         batch_size=_batch_size(),
     )
-    make_directory(directory, "directory")  # here: what can't be evaluated leaves none
-    evaluate.write(directory, predictions, dataset.split("test"), bundle)
+    if hosts.leads():
+        make_directory(directory, "directory")  # here: what can't be evaluated leaves none
+        evaluate.write(directory, predictions, dataset.split("test"), bundle)
     return scores
 
 

@@ -20,7 +20,7 @@ from ergl_jax.audio import read_audio
 from ergl_jax.datasets import pieces
 from ergl_jax.datasets.manifest import Recording, read_recordings
 from ergl_jax.errors import InputError
-from ergl_jax.files import make_directory, replacing, user_path
+from ergl_jax.files import local_path, make_directory, replacing
 from ergl_jax.inference.bundle import Bundle
 from ergl_jax.inference.tagger import Tagger
 
@@ -63,7 +63,7 @@ def label(
     recordings = read_recordings(manifest)
     names = [recording.name for recording in recordings]
     tagger = Tagger(bundle, batch_size)
-    out = user_path(out)
+    out = local_path(out)
     if out.suffix != ".npz" or out.is_dir():
         raise InputError(f"{out}: name a file that ends in .npz")
     make_directory(out.absolute().parent, "directory")

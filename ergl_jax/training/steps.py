@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ergl_jax.errors import InputError
+from ergl_jax.models.layers import over_devices
 from ergl_jax.training.losses import losses
 
 AXIS = "batch"
@@ -74,13 +74,6 @@ def stack(each: list[dict]) -> dict[str, np.ndarray]:
     """The replicated metrics of S steps as arrays of shape (S,)."""
     each = [unreplicate(metrics) for metrics in each]
     return {name: np.stack([metrics[name] for metrics in each]) for name in each[0]}
-
-
-def anywhere(flag: bool) -> bool:
-    """Whether `flag` is up in any process; all must ask at the same place."""
-    if jax.process_count() == 1:
-        return flag
-    return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 
 def check_batch_size(batch_size: int) -> None:
@@ -151,13 +144,13 @@ class Trainer:
                 return parts["loss"], (changed["batch_stats"], parts | {"accuracy": hits})
 
             grads, (batch_stats, metrics) = jax.grad(loss, has_aux=True)(state.params)
-            grads, metrics = jax.lax.pmean((grads, metrics), AXIS)
+            grads, metrics = over_devices((grads, metrics), AXIS)
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
             after = TrainState(state.step + 1, params, batch_stats, opt_state)
             norm = _norm(grads)
-            # One number that is finite where all are: each finite gradient keeps AdamW's own so.
-            finite = jnp.isfinite(metrics["loss"] + norm + _norm((params, batch_stats)))
+            # One number that is finite where all are: AdamW keeps finite what finite gradients meet.
+            finite = jnp.isfinite(metrics["loss"] + norm + _norm(batch_stats))
             if skip_nonfinite:
                 before = state.replace(step=after.step)
                 after = jax.tree.map(partial(jnp.where, finite), after, before)

@@ -2,9 +2,11 @@
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 from ergl_jax.errors import InputError
+from ergl_jax.files import is_remote
 
 
 def check(config, workdir: Path) -> None:
@@ -16,7 +18,7 @@ def check(config, workdir: Path) -> None:
             theirs = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(theirs, dict):
                 raise ValueError("no configuration")
-        except ValueError as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(
                 f"{path} is damaged ({error}): choose another --workdir, or delete the file to go "
                 "on with these settings"
@@ -38,6 +40,13 @@ def _differences(theirs: dict, mine: dict, prefix: str = "") -> list[str]:
         elif old != new:
             different.append(f"{prefix}{name} was {old!r}, is {new!r}")
     return different
+
+
+def sweep(workdir: Path) -> None:
+    """Removes what a run that was killed had begun to write."""
+    if not is_remote(workdir):
+        for path in workdir.glob("*.writing"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def beside(workdir: Path) -> Path:

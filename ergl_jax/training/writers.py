@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
 from ergl_jax.errors import InputError
-from ergl_jax.files import make_directory, replacing
+from ergl_jax.files import is_remote, make_directory, replacing, upload
 
 
 class MetricWriter:
@@ -20,12 +21,18 @@ class MetricWriter:
 
     Lines of epochs after `done` are of a run that was stopped before it could save: they are
     dropped, in TensorBoard too, and those epochs are written anew. All is on disk when `write`
-    returns, by no thread of its own. Raises InputError where the disk is full.
+    returns, by no thread of its own. Raises InputError where the disk is full. A bucket appends to
+    no file: for a `workdir` there both are written on this machine, and copied each time.
     """
 
     def __init__(self, workdir: Path, *, done: int):
         self._path = workdir / "metrics.jsonl"
         kept = [line for line in _lines(self._path) if _epoch(line) in range(1, done + 1)]
+        self._remote, self._temporary = None, contextlib.ExitStack()
+        if is_remote(workdir):
+            here = self._temporary.enter_context(tempfile.TemporaryDirectory())
+            self._remote, workdir = workdir, Path(here)
+            self._path = workdir / "metrics.jsonl"
         with replacing(self._path) as beside:
             beside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         directory = make_directory(workdir / "tensorboard", "directory")
@@ -45,6 +52,10 @@ class MetricWriter:
             scalars = [Summary.Value(tag=tag, simple_value=x) for tag, x in values.items()]
             self._add(epoch, summary=Summary(value=scalars))
             self._board.flush()
+        if self._remote:
+            here = self._path.parent
+            for path in (self._path, *here.glob("tensorboard/*")):
+                upload(path, self._remote / path.relative_to(here))
 
     def _add(self, step: int, **content) -> None:
         self._board.write_event(Event(wall_time=time.time(), step=step, **content))
@@ -52,6 +63,7 @@ class MetricWriter:
     def close(self) -> None:
         with contextlib.suppress(OSError):  # on a full disk, which `write` has told
             self._board.close()
+        self._temporary.close()
 
 
 def epochs_written(workdir: Path) -> int:
@@ -60,14 +72,14 @@ def epochs_written(workdir: Path) -> int:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    return path.read_bytes().decode("utf-8", "replace").splitlines() if path.exists() else []
 
 
 def _epoch(line: str) -> int:
     """The epoch of a line; 0 for one that a stopped run left unfinished."""
     try:
         return int(json.loads(line)["epoch"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return 0
 
 

@@ -106,7 +106,11 @@ def test_patterns_are_expanded(classify, clips, monkeypatch):
 
     assert names(clips / "*.flac", clips / "?.wav") == ["a.flac", "b.wav"]
     assert names(clips / "**" / "*.wav") == ["b.wav", "deeper.wav/d.wav"]
-    assert names(clips) == ["a.flac", "b.wav", "c.OGG"]
+    (clips / ".hidden").mkdir()
+    for name in (".hidden/a.wav", "._b.wav"):  # such as other systems leave behind
+        (clips / name).write_bytes(b"no audio")
+    (clips / "deeper.wav" / "again").symlink_to(clips)
+    assert names(clips) == ["a.flac", "b.wav", "c.OGG", "deeper.wav/d.wav"]
     soundfile.write(clips / "[1].wav", np.full(RATE, 0.1), RATE)  # a file, not a pattern
     assert names(clips / "[1].wav") == ["[1].wav"]
     monkeypatch.setenv("HOME", str(clips))
@@ -127,17 +131,14 @@ def test_it_abstains_below_a_probability(classify, clips, model):
 
 
 @pytest.mark.parametrize("value", ["-0.1", "1.5", "nan", "much", ""])
-def test_what_is_no_probability_is_refused(classify, capsys, value):
-    with pytest.raises(SystemExit) as caught:
-        classify(f"--abstain-below={value}", "a.wav")
-    assert caught.value.code == 2
-    assert "--abstain-below" in capsys.readouterr().err
+def test_what_is_no_probability_is_refused(classify, value):
+    status, out, (line,) = classify(f"--abstain-below={value}", "a.wav")
+    assert (status, out) == (2, "") and "--abstain-below" in line
 
 
-def test_one_form_at_a_time(classify, capsys):
-    with pytest.raises(SystemExit):
-        classify("--json", "--csv", "a.wav")
-    assert "not allowed with" in capsys.readouterr().err
+def test_one_form_at_a_time(classify):
+    status, out, (line,) = classify("--json", "--csv", "a.wav")
+    assert (status, out) == (2, "") and "not allowed with" in line
 
 
 @pytest.mark.parametrize(
@@ -219,13 +220,19 @@ def make_pann(directory):
         ),
         (lambda path: (path / "config.json").write_text("{"), "config.json is not JSON"),
         (lambda path: change(path, format=2), "format=2, and this version reads 1 alone: install"),
-        (lambda path: change(path, temperature="warm"), "config.json lacks or misspells a field"),
-        (lambda path: change(path, temperature=0), "temperature=0.0 is not from 0.001"),
-        (lambda path: change(path, clip_seconds=float("inf")), "clip_seconds=inf is not from 0.01"),
+        (
+            lambda path: change(path, temperature="warm"),
+            "config.json: temperature='warm' is no finite number",
+        ),
+        (lambda path: change(path, temperature=0), "temperature=0 is not from 0.001"),
+        (
+            lambda path: change(path, clip_seconds=float("inf")),
+            "clip_seconds=inf is no finite number",
+        ),
         (lambda path: change(path, pad="wrap"), "pad='wrap' is neither"),
         (lambda path: change(path, scenes=[]), "scenes is empty, and only a PANN knows none"),
         (lambda path: change(path, scenes=[f"s{k % 9}" for k in range(10)]), "names 's0' twice"),
-        (lambda path: change(path, events="Bird"), "events is no list of names: Bird"),
+        (lambda path: change(path, events="Bird"), "events='Bird' is no list"),
         (lambda path: change(path, events=[1, 2, 3, 4]), "events is no list of names"),
         (lambda path: change(path, clip_seconds=1e9), "clip_seconds=1000000000.0 is not from"),
         (lambda path: (path / "config.json").write_text("[" * 100_000), "config.json is not JSON"),

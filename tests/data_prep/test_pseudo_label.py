@@ -88,4 +88,4 @@ def test_an_interrupt_says_how_to_go_on(main, arguments, monkeypatch, capfd):
 
     monkeypatch.setattr(pseudo_labels, "label", interrupt)
     assert main(arguments) == 130
-    assert "the same command takes it up again" in capfd.readouterr().err
+    assert "the same command goes on with what is done" in capfd.readouterr().err

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import soundfile
 import ergl_jax
 from ergl_jax.errors import InputError
 from ergl_jax.inference import demo
+
+TEXTS = "[...document.querySelectorAll('textarea')].map(each => each.value).join('\\n')"
 
 
 @pytest.fixture
@@ -30,7 +33,9 @@ def test_without_gradio_it_says_what_to_install(monkeypatch):
         demo.require_gradio()
 
 
-def test_a_recording_is_classified_and_explained(tiny, clip, tmp_path):
+@contextlib.contextmanager
+def shown(bundle):
+    """Lends a browser with the page of a bundle, and the page's address."""
     pytest.importorskip("websocket")
     pytest.importorskip("gradio")
     if chromium.EXECUTABLE is None:
@@ -38,7 +43,7 @@ def test_a_recording_is_classified_and_explained(tiny, clip, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "ergl_jax", "demo", f"--bundle={tiny.workdir / 'bundle'}"]
+    command = [sys.executable, "-m", "ergl_jax", "demo", f"--bundle={bundle}"]
     server = subprocess.Popen([*command, f"--port={port}"], stdout=subprocess.DEVNULL)
     try:
         wait_for(port, server)
@@ -46,25 +51,74 @@ def test_a_recording_is_classified_and_explained(tiny, clip, tmp_path):
             browser.show(1280)
             browser.command("Page.navigate", url=f"http://127.0.0.1:{port}/")
             until(browser, "document.querySelector('input[type=file]') !== null")
-            document = browser.command("DOM.getDocument", depth=-1)["root"]["nodeId"]
-            node = browser.command(
-                "DOM.querySelector", nodeId=document, selector="input[type=file]"
-            )["nodeId"]
-            browser.command("DOM.setFileInputFiles", nodeId=node, files=[str(clip)])
-            until(browser, "document.querySelector('input[type=file]') === null")
-            button = "[...document.querySelectorAll('button')].find(b => b.innerText == 'Classify')"
-            until(browser, f"{button} !== undefined")
-            browser.evaluate(f"{button}.click()")
-            until(browser, "document.querySelectorAll('img[src^=\"data:image\"]').length >= 2")
-            text = browser.evaluate("document.querySelector('textarea').value")
-            scene = ergl_jax.load(tiny.workdir / "bundle").classify(clip).scene
-            assert scene.replace("_", " ") in text
-            assert scene in browser.evaluate("document.body.innerText")
-            outside = [url for url in browser.requests if not url.startswith(("data:", "blob:"))]
-            assert all(url.startswith(f"http://127.0.0.1:{port}/") for url in outside), outside
+            yield browser, f"http://127.0.0.1:{port}/"
     finally:
         server.terminate()
         server.wait(30)
+
+
+def classify(browser, clip):
+    """Uploads a file and presses the button."""
+    document = browser.command("DOM.getDocument", depth=-1)["root"]["nodeId"]
+    node = browser.command("DOM.querySelector", nodeId=document, selector="input[type=file]")
+    browser.command("DOM.setFileInputFiles", nodeId=node["nodeId"], files=[str(clip)])
+    until(browser, "document.querySelector('input[type=file]') === null")
+    button = "[...document.querySelectorAll('button')].find(b => b.innerText == 'Classify')"
+    until(browser, f"{button} !== undefined")
+    browser.evaluate(f"{button}.click()")
+
+
+def outside(browser, address):
+    """What the page asked others for."""
+    return [url for url in browser.requests if not url.startswith(("data:", "blob:", address))]
+
+
+PICTURES = "document.querySelectorAll('img[src^=\"data:image\"]').length >= 2"
+
+
+def test_a_recording_is_classified_and_explained(tiny, clip):
+    with shown(tiny.workdir / "bundle") as (browser, address):
+        classify(browser, clip)
+        until(browser, PICTURES)
+        text = browser.evaluate(TEXTS)
+        scene = ergl_jax.load(tiny.workdir / "bundle").classify(clip).scene
+        assert scene.replace("_", " ") in text
+        assert scene in browser.evaluate("document.body.innerText")
+        assert outside(browser, address) == []
+
+
+TAKEN = "document.title='taken'"
+NAMES = (
+    f"</script><img src=x onerror={TAKEN}>",
+    "![a](http://127.0.0.1:9/a.png)",
+    f'[b](javascript:{TAKEN}) <a href="javascript:{TAKEN}">c</a>',
+    "<img src=http://127.0.0.1:9/b.png>",
+    f'"><svg onload={TAKEN}>',
+    "{{ 7 * 7 }}${7 * 7}",
+)
+# Elements that run or load what a name asks for.
+LOADED = """[...document.querySelectorAll(
+    "[onerror], [onload], [src*='127.0.0.1:9/'], [src=x], a[href^='javascript:']"
+  )].map(each => each.outerHTML.slice(0, 300))"""
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_hostile_names_of_a_bundle_and_a_file_are_text(tiny, clip, tmp_path, whole):
+    bundle = shutil.copytree(tiny.workdir / "bundle", tmp_path / "bundle")
+    config = json.loads((bundle / "config.json").read_text())
+    for field in ("scenes", "events"):
+        config[field] = [*NAMES, *config[field]][: len(config[field])]
+    config |= {"dataset": NAMES[1], "licence": NAMES[3]}
+    (bundle / "config.json").write_text(json.dumps(config))
+    named = clip.with_name(f"<img src=x onerror={TAKEN}>.wav")
+    named.write_bytes(clip.read_bytes() if whole else b"no sound at all")
+    with shown(bundle) as (browser, address):
+        classify(browser, named)
+        until(browser, PICTURES if whole else 'document.body.innerText.includes("can\'t be")')
+        text = browser.evaluate(f"document.body.innerText + {TEXTS}")
+        assert all(name in text for name in (*config["scenes"][:6], NAMES[1]))
+        assert browser.evaluate("document.title") == "ergl_jax"
+        assert browser.evaluate(LOADED) == [] and outside(browser, address) == []
 
 
 def wait_for(port, server, seconds=120):

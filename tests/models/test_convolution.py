@@ -52,7 +52,7 @@ def test_equals_the_plain_convolution_and_its_gradients(name):
 
 def test_every_way_of_computing_it_is_compared_above(monkeypatch):
     taken = set()
-    for name in ("_scattered", "_along_time"):
+    for name in ("_scattered", "_by_patches"):
         ours = getattr(convolution, name)
         monkeypatch.setattr(
             convolution, name, lambda *a, name=name, ours=ours: taken.add(name) or ours(*a)
@@ -64,7 +64,7 @@ def test_every_way_of_computing_it_is_compared_above(monkeypatch):
         text = jax.jit(convolve).trace(x, kernel).lower(lowering_platforms=("cpu",)).as_text()
         strides |= set(re.findall(r"stride = \[1, (\d)\]", text))
         program.lower()
-    assert taken == {"_scattered", "_along_time"}
+    assert taken == {"_scattered", "_by_patches"}
     assert strides == {"1", "2", "4", "8"}
 
 

@@ -35,7 +35,7 @@ class Started:
         assert self.wait() == -signal.SIGKILL, self.output()
 
     def output(self) -> str:
-        return self.log.read_text(encoding="utf-8")
+        return self.log.read_text(encoding="utf-8") if self.log.exists() else ""
 
     def last_lines(self) -> list[str]:
         """Its lines without those of the progress bar, which are written over each other."""

@@ -1,5 +1,6 @@
 """Predictions of a split, and a bundle against a dataset that isn't quite its own."""
 
+import contextlib
 import csv
 import dataclasses
 
@@ -64,6 +65,32 @@ def test_padding_leaves_no_trace():
     np.testing.assert_array_equal(found.scene_logits[:, 0], 2 * np.arange(10))
     np.testing.assert_array_equal(found.scene, np.arange(10))
     assert found.event_probabilities is None
+
+
+def test_two_processes_share_a_split(monkeypatch):
+    """Each reads its clips alone, and both have all of them in order; here one after the other."""
+    read, shares = [], []
+
+    def run(variables, log_mel):
+        read[-1] += [int(number) for number in log_mel[:, 0, 0]]
+        return {"scene_logits": log_mel[:, 0]}
+
+    def gather(share):
+        shares.append(share)
+        if len(shares) == 1:
+            raise KeyboardInterrupt
+        return {name: np.stack([each[name] for each in shares]) for name in share}
+
+    monkeypatch.setattr(evaluate.hosts, "gather", gather)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    for index in (0, 1):
+        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
+        read.append([])
+        with pytest.raises(KeyboardInterrupt) if index == 0 else contextlib.nullcontext():
+            found = evaluate.predict(run, None, Split(), 2)
+    assert read == [[0, 1, 4, 5, 8, 9], [2, 3, 6, 7, 0, 0]]  # the last two fill up
+    np.testing.assert_array_equal(found.scene, np.arange(10))
+    np.testing.assert_array_equal(found.scene_logits[:, 0], np.arange(10))
 
 
 @pytest.mark.parametrize("name", ["scene_logits", "event_probabilities"])

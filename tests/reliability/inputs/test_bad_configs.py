@@ -1,0 +1,182 @@
+"""Wrong settings through run.py: values, fields, files, and work directories of something else."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+# Overrides, and what the line says. {} is the folder.
+CONFIGS = {
+    "more events than AudioSet has": ({"data.num_events": 528}, ["data.num_events=528"]),
+    "more events than there are": ({"data.num_events": 99}, ["data.num_events=99"]),
+    "no events": ({"data.num_events": 0}, ["data.num_events=0"]),
+    "negative events": ({"data.num_events": -1}, ["data.num_events=-1"]),
+    "the paper's list": ({"data.events": "paper"}, ["data.events=paper"]),
+    "no list": ({"data.events": "{}/none.txt"}, ["data.events=", "none.txt", "No such file"]),
+    "an unknown event": ({"data.events": "{}/unknown.txt"}, ["unknown.txt", "'Unicorn'"]),
+    "an event twice": ({"data.events": "{}/twice.txt"}, ["twice.txt", "'Dog' twice"]),
+    "an empty list": ({"data.events": "{}/empty.txt"}, ["empty.txt", "is empty"]),
+    "no text": ({"data.events": "{}/bytes.txt"}, ["bytes.txt", "not UTF-8"]),
+    "no batch": ({"train.batch_size": 0}, ["train.batch_size=0"]),
+    "a batch of more than all": ({"train.batch_size": 4000}, ["train.batch_size", "4000"]),
+    "a negative batch": ({"train.batch_size": -8}, ["train.batch_size=-8"]),
+    "no epochs": ({"train.epochs": 0}, ["train.epochs=0"]),
+    "epochs in words": ({"train.epochs": "abc"}, ["config.train.epochs=abc"]),
+    "epochs and a half": ({"train.epochs": "1.5"}, ["config.train.epochs=1.5"]),
+    "no value": ({"train.epochs": ""}, ["config.train.epochs"]),
+    "a field of fields": ({"train": 3}, ["train"]),
+    "validation never": ({"train.validate_every": 0}, ["train.validate_every=0"]),
+    "a negative rate": ({"optimizer.learning_rate": -0.1}, ["optimizer.learning_rate=-0.1"]),
+    "no rate": ({"optimizer.learning_rate": 0}, ["optimizer.learning_rate=0"]),
+    "NaN": ({"optimizer.learning_rate": "nan"}, ["config.optimizer.learning_rate=nan"]),
+    "infinite": ({"optimizer.weight_decay": "inf"}, ["config.optimizer.weight_decay=inf"]),
+    "negative decay": ({"optimizer.weight_decay": -1}, ["optimizer.weight_decay=-1"]),
+    "too long a warm-up": ({"optimizer.warmup_epochs": 9}, ["optimizer.warmup_epochs=9"]),
+    "unknown schedule": ({"optimizer.schedule": "step"}, ["optimizer.schedule='step'", "cosine"]),
+    "a dropout of all": ({"model.dropout": 1}, ["model.dropout=1"]),
+    "negative dropout": ({"model.encoder.dropout": -0.1}, ["model.encoder.dropout=-0.1"]),
+    "no channels": ({"model.channels": 0}, ["model.channels=0"]),
+    "no layers": ({"model.gcn.layers": 0}, ["model.gcn.layers=0"]),
+    "no width": ({"model.encoder.width_divisor": 0}, ["model.encoder.width_divisor=0"]),
+    "unknown model": ({"model.name": "rnn"}, ["model.name='rnn'", "ergl"]),
+    "a teacher": ({"model.name": "pann"}, ["model.name='pann'"]),
+    "unknown encoder": ({"model.encoder.architecture": "cnn15"}, ["'cnn15'", "cnn14"]),
+    "unknown tokens": ({"model.tokens": "word"}, ["'word'", "frame"]),
+    "unknown gate": ({"model.gcn.gate": "relu"}, ["'relu'", "sigmoid"]),
+    "unknown precision": ({"model.compute_dtype": "int8"}, ["model.compute_dtype='int8'"]),
+    "no bundle to start from": ({"model.init_from": "{}/none"}, ["none is not a bundle"]),
+    "unknown front end": ({"data.front_end": "mel"}, ["'mel'", "panns_16k"]),
+    "unknown source": ({"data.source": "esc50"}, ["data.source='esc50'", "tut2018"]),
+    "no manifest": ({"data.source": "folder"}, ["--config.data.manifest"]),
+    "unknown padding": ({"data.pad": "wrap"}, ["pad is 'wrap'"]),
+    "unknown length": ({"data.long": "split"}, ["long is 'split'"]),
+    "no clip length": ({"data.clip_seconds": 0}, ["clip_seconds is 0"]),
+    "all for validation": ({"data.validation_fraction": 1}, ["fraction is 1"]),
+    "threshold": ({"data.event_threshold": 0}, ["data.event_threshold=0"]),
+    "unknown residence": ({"data.resident": "maybe"}, ["data.resident='maybe'", "never"]),
+    "no data_dir": ({"data.data_dir": ""}, ["data_dir is empty"]),
+    "negative seed": ({"seed": -1}, ["seed=-1"]),
+    "a seed of a corpus": ({"data.corpus_seed": -1}, ["seed is -1"]),
+    "no training clips": ({"data.train_clips_per_scene": 0}, ["train_clips_per_scene is 0"]),
+    "negative masks": ({"augment.time_masks": -1}, ["augment.time_masks=-1"]),
+    "negative mixup": ({"augment.mixup_alpha": -1}, ["augment.mixup_alpha=-1"]),
+    "null front end": ({"data.front_end": None}, ["front_end='None'"]),
+    "null epochs": ({"train.epochs": None}, ["config.train.epochs=None"]),
+    "null rate": ({"optimizer.learning_rate": None}, ["config.optimizer.learning_rate=None"]),
+    "null folds": ({"data.test_folds": None}, ["config.data.test_folds=(None,) is no list"]),
+    "null switch": ({"model.mel": None}, ["config.model.mel=None"]),
+    "null events": ({"data.events": None}, ["data.events=None"]),
+    "unknown field": ({"train.epoch": 3}, ["epoch", '"epochs"']),
+    "unknown group": ({"training.epochs": 3}, ["training"]),
+}
+
+
+@pytest.fixture
+def train(commands, tiny):
+    """Refuses run.py's flags; what features there are, are the tiny run's."""
+    for name, text in (("unknown", "Unicorn"), ("twice", "Dog\nDog"), ("empty", " \n")):
+        (commands.here / f"{name}.txt").write_text(text)
+    (commands.here / "bytes.txt").write_bytes(b"\xff\xfe\xfa")
+
+    def train(*flags, words, config="configs/test.py", workdir=commands.here / "run"):
+        flags = [flag.replace("{}", str(commands.here)) for flag in flags]
+        if not any(flag.startswith("--config.data.data_dir") for flag in flags):
+            flags.insert(0, f"--config.data.data_dir={tiny.data_dir}")
+        commands.refuse("run.py", f"--config={config}", f"--workdir={workdir}", *flags, words=words)
+
+    return train
+
+
+@pytest.mark.filterwarnings("ignore:.*load_module:DeprecationWarning")  # ml_collections does
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_wrong_setting(train, name):
+    settings, words = CONFIGS[name]
+    train(*(f"--config.{field}={value}" for field, value in settings.items()), words=words)
+
+
+FILES = {
+    "none.py": (None, ["none.py"]),
+    "syntax.py": ("def get_config(:", ["syntax.py"]),
+    "import.py": ("import nonsense_of_no_name", ["nonsense_of_no_name"]),
+    "nothing.py": ("", ["get_config"]),
+    "raises.py": ("def get_config():\n    return 1 / 0", ["division by zero"]),
+    "number.py": ("def get_config():\n    return 7", ["number.py"]),
+    "less.py": (
+        "from configs import ergl\ndef get_config():\n    config = ergl.get_config()\n"
+        "    with config.unlocked():\n        del config.data.long\n    return config",
+        ["config.data.long is missing"],
+    ),
+    "more.py": (
+        "from configs import ergl\ndef get_config():\n    config = ergl.get_config()\n"
+        "    with config.unlocked():\n        config.train.wings = 2\n    return config",
+        ["config.train.wings is no field"],
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*load_module:DeprecationWarning")
+@pytest.mark.parametrize("name", FILES)
+def test_a_wrong_config_file(commands, monkeypatch, name):
+    text, words = FILES[name]
+    if text is not None:
+        (commands.here / name).write_text(text)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    commands.refuse("run.py", f"--config={commands.here / name}", words=words)
+
+
+@pytest.mark.filterwarnings("ignore:.*load_module:DeprecationWarning")
+def test_wrong_flags_of_the_run(train, commands):
+    (commands.here / "file").write_text("kept")
+    train("--mode=dream", words=["--mode=dream"])
+    train("--nonsense=1", words=["nonsense"])
+    train(workdir="", words=["--workdir is empty"])
+    train(workdir=commands.here / "file", words=[f"{commands.here / 'file'}"])
+    train("--mode=evaluate", words=["run/bundle is not a bundle"])
+
+
+DAMAGED = {
+    "no JSON": ("{", ["config.json is damaged"]),
+    "a list": ("[]", ["config.json is damaged"]),
+    "null": ("null", ["config.json is damaged"]),
+    "no text": ("\xff", ["config.json is damaged"]),
+    "nested": ("[" * 100_000, ["config.json is damaged"]),
+    "a folder": (None, ["config.json is damaged"]),
+    "another's": (json.dumps({"seed": 7}), ["seed was 7, is 0", "another --workdir"]),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*load_module:DeprecationWarning")
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_wrong_work_directory(train, commands, name):
+    text, words = DAMAGED[name]
+    path = commands.here / "run" / "config.json"
+    path.parent.mkdir()
+    path.mkdir() if text is None else path.write_bytes(text.encode("latin-1"))
+    train(words=[f"{commands.here / 'run'}", *words])
+
+
+def test_a_batch_that_devices_cannot_share(tmp_path):
+    """In a process of its own: a process has its devices once and for all."""
+    done = subprocess.run(
+        [
+            *(
+                sys.executable,
+                "run.py",
+                "--config=configs/test.py",
+                f"--workdir={tmp_path / 'run'}",
+            ),
+            *("--config.train.batch_size=7", f"--config.data.data_dir={tmp_path / 'data'}"),
+        ],
+        cwd=ROOT,
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": "2"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: train.batch_size=7 does not divide by 2 devices")
+    assert not list(tmp_path.iterdir())

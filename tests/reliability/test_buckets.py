@@ -1,0 +1,200 @@
+"""Data, work directories and bundles of gs://..., over a bucket that is a directory.
+
+fsspec's client is tests/fake_gcs/gcsfs.py; tensorstore, by which Orbax writes checkpoints, has a
+client of its own, which talks to tests/fake_gcs/objects.py. What this can't show: a real bucket's
+permissions, speed and failures.
+"""
+
+import csv
+import json
+import shutil
+import sys
+import threading
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from configs import ergl
+from ergl_jax.cli import main
+from ergl_jax.datasets import builder, sources
+from ergl_jax.errors import InputError
+from ergl_jax.files import local_path, make_directory, replacing, user_path
+from ergl_jax.inference import bundle as bundles
+from ergl_jax.training import loop
+
+TESTS = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def objects():
+    """A server for tensorstore, which looks for its address once."""
+    sys.path.insert(0, str(TESTS / "fake_gcs"))
+    from objects import Objects
+
+    sys.path.pop(0)
+
+    with pytest.MonkeyPatch.context() as patch, Objects() as server:
+        patch.setenv("TENSORSTORE_GCS_HTTP_URL", server.url)
+        patch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "none")
+        patch.setenv("no_proxy", "127.0.0.1")
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch, objects):
+    """The directory that gs://bucket is; its copies have a cache of their own."""
+    from etils.epath import backend
+
+    objects.root = tmp_path / "gcs"
+    monkeypatch.setenv("FAKE_GCS", str(tmp_path / "gcs"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.syspath_prepend(str(TESTS / "fake_gcs"))
+    # Whom Orbax asks whether the bucket has folders.
+    client = types.SimpleNamespace(get_bucket=lambda name: None)
+    monkeypatch.setitem(
+        sys.modules, "google.cloud.storage", types.SimpleNamespace(Client=lambda: client)
+    )
+    (tmp_path / "gcs" / "bucket").mkdir(parents=True)
+    yield tmp_path / "gcs" / "bucket"
+    backend._FileSystemSpecBackend._get_filesystem.cache_clear()
+    sys.modules.pop("gcsfs", None)
+
+
+def test_a_path_is_local_unless_it_says_otherwise(bucket):
+    for text in ("a/b", "/a/b", "gs:/a", "~nobody-here/a"):
+        assert type(user_path(text)) is type(Path())
+    path = user_path("gs://bucket/a") / "b.csv"
+    assert str(path) == "gs://bucket/a/b.csv" and not path.exists()
+    for text in ("s3://bucket/a", "https://example.org/a"):
+        with pytest.raises(InputError, match="neither a path of this machine nor gs://"):
+            user_path(text)
+
+
+def test_without_its_client_a_bucket_is_a_line():
+    if __import__("importlib").util.find_spec("gcsfs"):
+        pytest.skip("gcsfs is installed")
+    with pytest.raises(InputError, match=r"gs://b/a: Google Cloud Storage needs `pip install"):
+        user_path("gs://b/a")
+
+
+@pytest.mark.parametrize("command", ["export", "explain"])
+def test_what_must_be_local_says_so(command, bucket, tiny, capsys):
+    argv = [command, "--bundle", str(tiny.workdir / "bundle"), "--out", "gs://bucket/out"]
+    assert main([*argv, "clip.wav"] if command == "explain" else argv) == 2
+    assert "gs://bucket/out: must be on this machine" in capsys.readouterr().err
+    with pytest.raises(InputError, match="must be on this machine"):
+        local_path("gs://bucket/a")
+
+
+def test_a_file_is_there_whole_or_not_at_all(bucket):
+    path = user_path("gs://bucket/new/a.txt")
+    assert make_directory("gs://bucket/new", "directory") == path.parent
+    with pytest.raises(KeyboardInterrupt), replacing(path) as beside:
+        beside.write_text("half")
+        raise KeyboardInterrupt
+    assert not path.exists()
+    for text in ("old", "new"):
+        with replacing(path) as beside:
+            beside.write_text(text)
+        assert (bucket / "new" / "a.txt").read_text() == text
+
+
+def test_a_bundle_comes_back(bucket, tiny):
+    found = bundles.load(tiny.workdir / "bundle")
+    found.save("gs://bucket/bundle")
+    assert {path.name for path in (bucket / "bundle").iterdir()} == {
+        bundles.CONFIG,
+        bundles.WEIGHTS,
+    }
+    again = bundles.load("gs://bucket/bundle")
+    assert again.scenes == found.scenes
+    kernel = ("params", "encoder", "ConvBlock_0", "Conv_0", "kernel")
+    a, b = found.variables, again.variables
+    for name in kernel:
+        if name in a:
+            a, b = a[name], b[name]
+    np.testing.assert_equal(a, b)
+    with pytest.raises(InputError, match="gs://bucket/none is not a bundle: it has no config.json"):
+        bundles.load("gs://bucket/none")
+    (bucket / "bundle" / "mine.txt").write_text("")
+    with pytest.raises(InputError, match="mine.txt, which is no part of a bundle"):
+        found.save("gs://bucket/bundle")
+
+
+def test_a_whole_run_in_a_bucket(bucket, objects, tiny, capsys):
+    """And started again, when all but its last checkpoint is lost: it goes on from there."""
+    config, workdir = tiny.config(data__data_dir="gs://bucket/data"), user_path("gs://bucket/run")
+    assert loop.train(config, workdir)["test"] == tiny.results["test"]
+    assert all(objects.asked.values())
+    shutil.rmtree(bucket / "run" / "bundle")
+    shutil.rmtree(bucket / "run" / "checkpoints" / "latest" / "2")
+    shutil.rmtree(bucket / "run" / "checkpoints" / "best")
+    loop.train(config, workdir)
+    assert "Going on after epoch 1 of gs://bucket/run" in capsys.readouterr().out
+    names = {"config.json", "metrics.jsonl", "results.json", "predictions.csv", "confusion.csv"}
+    names |= {"confusion.png", "tensorboard", "bundle", "checkpoints"}
+    assert {path.name for path in (bucket / "run").iterdir()} == names
+    assert len((bucket / "run" / "metrics.jsonl").read_text().splitlines()) == config.train.epochs
+    written = json.loads((bucket / "run" / "results.json").read_text())
+    assert written["test"] == pytest.approx(tiny.results["test"])
+    with pytest.raises(InputError, match="gs://bucket/run belongs to a run with other settings"):
+        loop.train(tiny.config(data__data_dir="gs://bucket/data", seed=1), workdir)
+
+
+@pytest.fixture
+def recordings(bucket):
+    """A manifest in the bucket, with its recordings and events."""
+    rng = np.random.default_rng(0)
+    rows, names = [("file", "scene", "split")], ["a.wav", "b.flac", "c.wav", "d.wav"]
+    (bucket / "corpus" / "audio").mkdir(parents=True)
+    for number, name in enumerate(names):
+        soundfile.write(bucket / "corpus" / "audio" / name, rng.uniform(-0.1, 0.1, 16000), 16000)
+        split = ("train", "test")[number // 2]
+        rows.append((f"audio/{name}", ("tram", "park")[number % 2], split))
+    with open(bucket / "corpus" / "my.csv", "w", newline="", encoding="utf-8-sig") as file:
+        csv.writer(file).writerows(rows)
+    probabilities = rng.uniform(0, 1, (4, 2)).astype(np.float32)
+    np.savez(
+        bucket / "corpus" / "my.events.npz",
+        clip=[name.split(".")[0] for name in names],
+        events=["Bell", "Bird"],
+        probabilities=probabilities,
+    )
+    config = ergl.get_config("folder").data
+    config.manifest, config.data_dir = "gs://bucket/corpus/my.csv", "gs://bucket/data"
+    config.front_end, config.clip_seconds = "panns_16k", 1.0
+    return config, probabilities
+
+
+def test_recordings_and_features_in_a_bucket(recordings, bucket, tmp_path, monkeypatch):
+    """One machine prepares them; another copies what it prepared."""
+    config, probabilities = recordings
+    first = sources.open_dataset(config)
+    assert not first.failures and first.sizes == {"train": 2, "test": 2}
+    np.testing.assert_array_equal(first.split("test").arrays()["events"], probabilities[2:])
+    (stored,) = bucket.glob("data/ergl_scenes/*/1.0.0")
+    assert (stored / builder.FAILURES).exists()
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    monkeypatch.setattr(builder.ErglScenes, "_download_and_prepare", None)  # not again
+    second = sources.open_dataset(config)
+    assert second.path != first.path and second.fingerprint == first.fingerprint
+    a, b = (dataset.split("train").arrays()["log_mel"] for dataset in (first, second))
+    np.testing.assert_array_equal(a, b)
+
+
+def test_half_a_dataset_is_none(recordings, bucket, tmp_path, monkeypatch):
+    config, _ = recordings
+    sources.open_dataset(config)
+    (stored,) = bucket.glob("data/ergl_scenes/*/1.0.0")
+    (stored / builder.FAILURES).unlink()  # what is copied last
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    sources.open_dataset(config)
+    assert (stored / builder.FAILURES).exists()
