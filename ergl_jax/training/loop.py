@@ -289,6 +289,12 @@ class _Run:
                 self.progress, best_epoch=epoch, best_accuracy=accuracy
             )
         state = steps.unreplicate(self.state)
+        # Steps look at gradients: a rate or a decay beyond all measure may still break an update.
+        if not all(np.isfinite(x).all() for x in jax.tree.leaves(state)):
+            raise InputError(
+                f"the parameters are not finite after epoch {epoch}, which is not saved: try a "
+                "lower --config.optimizer.learning_rate or weight_decay, with --fresh"
+            )
         if better:
             self.checkpoints.save("best", state, self.progress)
         self.checkpoints.save("latest", state, self.progress)

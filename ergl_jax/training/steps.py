@@ -149,7 +149,7 @@ class Trainer:
             params = optax.apply_updates(state.params, updates)
             after = TrainState(state.step + 1, params, batch_stats, opt_state)
             norm = _norm(grads)
-            # One number that is finite where all are: AdamW keeps finite what finite gradients meet.
+            # Finite where all are: AdamW keeps finite what finite gradients meet.
             finite = jnp.isfinite(metrics["loss"] + norm + _norm(batch_stats))
             if skip_nonfinite:
                 before = state.replace(step=after.step)

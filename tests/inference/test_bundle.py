@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -92,6 +93,29 @@ def test_saving_replaces_a_bundle(directory):
     dataclasses.replace(bundle, licence="CC0").save(directory)
     assert bundles.load(directory).licence == "CC0"
     assert not leftover.exists()
+
+
+def test_a_bundle_that_is_replaced_is_never_seen_in_part(directory, monkeypatch):
+    """At each renaming and removal the old one is there, or none, or the new one: whole."""
+    bundle, seen = bundles.load(directory), []
+
+    def watched(function):
+        def run(*arguments, **options):
+            look()
+            function(*arguments, **options)
+            look()
+
+        return run
+
+    def look():
+        seen.append(bundles.load(directory).licence if directory.exists() else None)
+
+    for module, name in ((os, "replace"), (shutil, "rmtree")):
+        monkeypatch.setattr(module, name, watched(getattr(module, name)))
+    dataclasses.replace(bundle, licence="CC0").save(directory)
+    changes = [now for now, before in zip(seen, [None, *seen], strict=False) if now != before]
+    assert changes == [bundle.licence, None, "CC0"]
+    assert [path.name for path in directory.parent.glob("bundle*")] == ["bundle"]
 
 
 def test_config_json_tells_all_that_inference_needs(directory):

@@ -109,6 +109,34 @@ def test_a_run_without_a_checkpoint_that_can_be_read_stops(whole, tiny, tmp_path
     assert before == after
 
 
+def test_a_run_whose_checkpoints_are_gone_does_not_start_again(whole, tiny, tmp_path):
+    workdir = shutil.copytree(whole, tmp_path / "run")
+    shutil.rmtree(workdir / "checkpoints")
+    with pytest.raises(InputError, match=f"tells of {EPOCHS} epochs, and .* has no checkpoint"):
+        loop.train(tiny.config(**CNN, train__epochs=EPOCHS), workdir)
+    assert lines(workdir) == lines(whole)
+
+
+def test_a_damaged_best_gives_way_to_the_one_before_then_to_none(whole, tiny, tmp_path, capfd):
+    """None is an error that loses nothing, and says how to have the last epoch in its place."""
+    workdir, config = shutil.copytree(whole, tmp_path / "run"), tiny.config(**CNN)
+    config.train.epochs = EPOCHS
+    best = workdir / "checkpoints" / "best"
+    before, last = sorted(best.iterdir(), key=lambda path: int(path.name))
+    cut(largest(last / "state"))
+    results = loop.train(config, workdir)
+    assert f"{last} is damaged and passed over" in capfd.readouterr().err
+    assert results["epoch"] == int(before.name)
+    accuracy = lines(workdir)[results["epoch"] - 1]["validation_class_mean_accuracy"]
+    assert results["validation_class_mean_accuracy"] == accuracy
+    cut(largest(before / "state"))
+    with pytest.raises(InputError, match="no checkpoint in .*/best can be read: move that dir"):
+        loop.train(config, workdir)
+    shutil.move(best, tmp_path / "away")
+    results = loop.train(config, workdir)
+    assert results["epoch"] == EPOCHS and results["validation_class_mean_accuracy"] is None
+
+
 def test_fresh_starts_beside_a_run(start, command, whole, tmp_path):
     workdir = shutil.copytree(whole, tmp_path / "run")
     refused = start(*command, "--config.seed=1", f"--workdir={workdir}")
@@ -213,6 +241,18 @@ def test_updates_that_are_not_finite_are_skipped_and_counted(tiny, tmp_path, poi
     arrays, progress = checkpoints(tmp_path / "run")["latest/2"]
     assert progress["skipped"] == sum(poisoned[1])
     assert all(np.isfinite(x).all() for x in arrays.values() if x.dtype.kind == "f")
+
+
+def test_an_epoch_that_skips_all_its_updates_stops_the_run(tiny, tmp_path, monkeypatch):
+    read = SceneSplit.__getitem__
+
+    def poison(self, index):
+        return (found := read(self, index)) | {"log_mel": found["log_mel"] * np.nan}
+
+    monkeypatch.setattr(SceneSplit, "__getitem__", poison)
+    config = tiny.config(**CNN, data__resident="never", train__skip_nonfinite=True)
+    with pytest.raises(InputError, match="loss is not finite at step 1 of epoch 1"):
+        loop.train(config, tmp_path / "run")
 
 
 def test_two_runs_of_a_seed_are_equal_bit_for_bit(tiny, tmp_path):

@@ -1,10 +1,14 @@
 """Checkpoints come back as they went in."""
 
+import os
+import shutil
+
 import jax
 import numpy as np
 import optax
 import pytest
 
+from ergl_jax.errors import InputError
 from ergl_jax.training.checkpoints import Checkpoints, Progress
 from ergl_jax.training.steps import TrainState
 
@@ -83,4 +87,78 @@ def test_a_best_that_was_saved_before_a_stop_can_be_saved_again(checkpoints):
 def test_a_checkpoint_cut_short_is_passed_over(checkpoints, tmp_path):
     checkpoints().save("latest", state(1), Progress(1))
     (tmp_path / "checkpoints" / "latest" / "2.orbax-checkpoint-tmp").mkdir()
+    assert checkpoints().restore("latest", state(0))[1].epoch == 1
+
+
+def cut(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def flip(data: bytes) -> bytes:
+    """A bit of its middle byte."""
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+def garble(data: bytes) -> bytes:
+    return np.random.default_rng(0).bytes(len(data))
+
+
+@pytest.mark.parametrize("damage", [cut, flip, garble, None])
+def test_no_damage_to_a_file_comes_back_as_a_state(checkpoints, tmp_path, capfd, damage):
+    """Whichever file it is: what is read is what was saved, or the one before and a line."""
+    writer = checkpoints()
+    for epoch in (1, 2):
+        writer.save("latest", state(epoch), Progress(epoch, best_accuracy=0.25))
+    whole, outcomes = tmp_path / "checkpoints", []
+    shutil.copytree(whole, tmp_path / "kept")
+    files = [path for path in (whole / "latest" / "2").rglob("*") if path.is_file()]
+    for path in files:
+        content = path.read_bytes()
+        if damage and content:
+            path.write_bytes(damage(content))
+        elif damage is None:
+            os.unlink(path)
+        found, done = checkpoints().restore("latest", state(0))
+        assert done == Progress(done.epoch, best_accuracy=0.25)
+        assert_same(found, state(done.epoch))
+        told = [line for line in capfd.readouterr().err.splitlines() if "passed over" in line]
+        assert len(told) == 2 - done.epoch and all("latest/2 is damaged" in line for line in told)
+        outcomes.append(done.epoch)
+        shutil.rmtree(whole)
+        shutil.copytree(tmp_path / "kept", whole)
+    print(f"{outcomes.count(1)} of {len(files)} files were missed")
+    assert outcomes.count(1) >= 4  # progress, and manifest, metadata and data of the state
+
+
+@pytest.mark.parametrize("name", ["latest", "best"])
+def test_with_none_that_can_be_read_there_is_an_error(checkpoints, tmp_path, name):
+    for epoch in (1, 2):
+        checkpoints().save(name, state(epoch), Progress(epoch))
+        (tmp_path / "checkpoints" / name / str(epoch) / "progress" / "metadata").write_text("{}")
+    advice = {"latest": "--fresh", "best": "move that directory away"}[name]
+    with pytest.raises(InputError, match=f"no checkpoint in .*/{name} can be read: .*{advice}"):
+        checkpoints().restore(name, state(0))
+
+
+def test_a_run_that_went_back_writes_over_what_is_damaged(checkpoints, tmp_path):
+    writer = checkpoints()
+    for epoch in (1, 2, 3):
+        writer.save("latest", state(epoch), Progress(epoch))
+    (tmp_path / "checkpoints" / "latest" / "3" / "progress" / "metadata").write_text("{}")
+    again = checkpoints()
+    assert again.restore("latest", state(0))[1].epoch == 2
+    again.save("latest", state(7), Progress(3))
+    found, done = checkpoints().restore("latest", state(0))
+    assert_same(found, state(7))
+    assert done.epoch == 3
+
+
+def test_a_disk_without_room_is_a_line(checkpoints, monkeypatch):
+    writer = checkpoints()
+    writer.save("latest", state(1), Progress(1))
+    usage = shutil.disk_usage("/")._replace(free=10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(InputError, match="latest can't be written to: .*make space, and the same"):
+        writer.save("latest", state(2), Progress(2))
     assert checkpoints().restore("latest", state(0))[1].epoch == 1
