@@ -116,12 +116,16 @@ def _read(manager: ocp.CheckpointManager, epoch: int, like: TrainState):
     """A checkpoint whose bytes are those that were written; any exception where they aren't."""
     # First one by one: Orbax reads arrays together, and each damaged one would write a traceback.
     path = manager.directory / str(epoch) / "state"
+    json.loads((path / "_METADATA").read_text())
     base = f"{path}/" if is_remote(path) else f"file://{path}/"
     store = {"driver": "ocdbt", "base": base}
-    for key in tensorstore.KvStore.open(store).result().list().result():
-        if key.endswith(b"/.zarray"):
-            array = store | {"path": key.decode().removesuffix(".zarray")}
-            tensorstore.open({"driver": "zarr", "kvstore": array}).result().read().result()
+    keys = tensorstore.KvStore.open(store).result().list().result()
+    arrays = [key.decode() for key in keys if key.endswith(b"/.zarray")]
+    if len(arrays) != len(jax.tree.leaves(like)):
+        raise ValueError(f"{len(arrays)} arrays of {len(jax.tree.leaves(like))} are there")
+    for name in arrays:
+        array = store | {"path": name.removesuffix(".zarray")}
+        tensorstore.open({"driver": "zarr", "kvstore": array}).result().read().result()
     restored = manager.restore(
         epoch,
         args=ocp.args.Composite(
