@@ -235,7 +235,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny, tmp_path):
     with pytest.raises(InputError) as error:
         loop.train(config, tmp_path)
     message = str(error.value)
-    assert "not finite at step 2 (scene_loss=" in message and "learning_rate" in message
+    assert "not finite at step 2 of epoch 1 (scene_loss=" in message and "learning_rate" in message
     assert not (tmp_path / "bundle").exists()
 
 
