@@ -63,12 +63,12 @@ def use_cores(batch_size: int) -> int:
 
     most = min(_cores(), MOST_DEVICES, batch_size // FEWEST_CLIPS)
     devices = next((k for k in range(most, 1, -1) if batch_size % k == 0), 1)
-    if devices == 1:
-        use_threaded_convolutions()
     try:
         jax.config.update("jax_num_cpu_devices", devices)
     except RuntimeError:  # too late
         return 1
+    if devices == 1:
+        use_threaded_convolutions()
     return devices
 
 

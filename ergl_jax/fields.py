@@ -55,7 +55,8 @@ _NAMES = {
 def _is(value: Any, kind: type) -> bool:
     if kind is float:
         try:
-            return _is(value, int) or (isinstance(value, float) and math.isfinite(value))
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            return number and math.isfinite(value)
         except OverflowError:
             return False
     if kind in (tuple, list):

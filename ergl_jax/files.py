@@ -33,8 +33,8 @@ def user_path(text: str | os.PathLike, name: str = "the path") -> Path:
             raise InputError(f'{text}: Google Cloud Storage needs `pip install "ergl_jax[gcs]"`')
         from etils import epath  # not above: local paths need not wait for it
 
-        return epath.Path(text)
-    if re.match("[a-z0-9+]+://", text):
+        return epath.Path(REMOTE + text[len(REMOTE) :])
+    if re.match("[a-z0-9+]+://", text.lower()):
         raise InputError(f"{text}: neither a path of this machine nor {REMOTE}BUCKET/PATH")
     return Path(text)
 
@@ -47,7 +47,7 @@ def local_path(text: str | os.PathLike, name: str = "the path") -> Path:
 
 
 def is_remote(path: str | os.PathLike) -> bool:
-    return os.fspath(path).startswith(REMOTE)
+    return os.fspath(path).lower().startswith(REMOTE)
 
 
 def make_directory(path: str | os.PathLike, name: str) -> Path:

@@ -24,7 +24,7 @@ ROOMS = {
     "inference": {"audio", "models", "downloads", "fields", "files", "labels", "errors"},
     "training": {"audio", "datasets", "models", "inference", "files", "labels", "errors"},
     # What people type: it may use every room, and none uses it.
-    "cli": {"audio", "cache", "datasets", "inference", "training", "files", "errors"},
+    "cli": {"audio", "cache", "cpu", "datasets", "inference", "training", "files", "errors"},
     "__main__": {"cli"},
 }
 # The one file of the package that may use each of these.

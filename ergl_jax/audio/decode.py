@@ -49,6 +49,9 @@ def stream_audio(path: str | os.PathLike, sample_rate: int) -> Iterator[np.ndarr
     if "\0" in os.fsdecode(path):
         raise InputError(f"{path!r} is no file's name")
     try:
+        if os.path.exists(path) and not os.path.isdir(path) and not os.path.isfile(path):
+            # To open a pipe waits for whoever writes to it.
+            raise InputError(f"{path}: a device or a pipe, not a file: copy it to one")
         # Opened here since libsndfile calls a missing file and a directory "System error".
         with path.open("rb") if isinstance(path, PurePath) else open(path, "rb") as file:
             if not file.seek(0, os.SEEK_END):

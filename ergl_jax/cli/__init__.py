@@ -33,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # file names may hold what the terminal can't show
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    use_threaded_convolutions()
+    if argv is None:  # a program of its own: JAX hasn't begun
+        use_threaded_convolutions()
     use_compilation_cache()
     return args.run(args)

@@ -5,6 +5,7 @@ gs://... is copied to the user's cache directory once, and one that is made here
 """
 
 import os
+import shutil
 from pathlib import Path
 
 from ergl_jax.errors import InputError
@@ -22,16 +23,20 @@ def fetch(remote: Path, local: Path, last: str) -> bool:
 
     `local` is whole or absent: it is filled beside itself. Raises InputError where reading fails.
     """
+    beside = local.with_name(f"{local.name}.{os.getpid()}.writing")
     try:
         if not (remote / last).exists():
             return False
-        beside = local.with_name(f"{local.name}.{os.getpid()}.writing")
         beside.mkdir(parents=True)
         for path in remote.iterdir():
             (beside / path.name).write_bytes(path.read_bytes())
+        if not local.exists():  # else another process of this machine was first
+            os.replace(beside, local)
     except Exception as error:  # whatever a client of the storage raises
-        raise InputError(f"{remote} can't be read: {error}") from error
-    os.replace(beside, local)
+        if not local.exists():
+            raise InputError(f"{remote} can't be read: {error}") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
     return True
 
 

@@ -54,6 +54,11 @@ class Checkpoints:
             path = path if is_remote(path) else path.absolute()
             return ocp.CheckpointManager(path, options=options)
 
+        for name in ("latest", "best"):
+            if (directory / name).exists() and not (directory / name).is_dir():
+                raise InputError(
+                    f"{directory / name} is a file where checkpoints are to lie: move it away"
+                )
         self._managers = {name: manager(name) for name in ("latest", "best")}
         for each in self._managers.values():  # a run may have been killed as it deleted
             for epoch in sorted(each.all_steps())[:-KEPT]:

@@ -58,7 +58,7 @@ def train(config, workdir: Path) -> dict:
     if hosts.leads():
         workdirs.sweep(workdir)
     check_target(workdir / "bundle")  # now, not after the last epoch
-    dataset = _open_dataset(config)
+    dataset = _open_dataset(config, f"train in {workdir}")
     if "train" not in dataset.sizes:
         raise InputError(f"dataset {dataset.name!r} has no training clips: mark rows as train")
     run = _Run(config, dataset, workdir)
@@ -76,7 +76,7 @@ def evaluate_bundle(config, workdir: Path) -> dict:
     """
     _check_threshold(config)
     bundle = load_bundle(workdir / "bundle")
-    dataset = _open_dataset(config)
+    dataset = _open_dataset(config, f"evaluate {workdir}")
     directory = workdir / "evaluation"
     results = _test(bundle, dataset, config, directory)
     if hosts.leads():
@@ -84,9 +84,12 @@ def evaluate_bundle(config, workdir: Path) -> dict:
     return results
 
 
-def _open_dataset(config) -> SceneDataset:
-    """The dataset of `config.data`; of several processes the first prepares it."""
-    hosts.check_same(config.to_json(), "their configuration", "give all the same flags")
+def _open_dataset(config, purpose: str) -> SceneDataset:
+    """The dataset of `config.data`; of several processes the first prepares it.
+
+    `purpose` is the same in all, as is the configuration.
+    """
+    hosts.check_same(config.to_json() + purpose, "their flags", "give all the same")
     dataset = hosts.leader_first(lambda: sources.open_dataset(config.data))
     hosts.check_same(
         dataset.fingerprint, "their recordings", "let them share a disk, or copy as `cp -p` does"
@@ -289,12 +292,6 @@ class _Run:
                 self.progress, best_epoch=epoch, best_accuracy=accuracy
             )
         state = steps.unreplicate(self.state)
-        # Steps look at gradients: a rate or a decay beyond all measure may still break an update.
-        if not all(np.isfinite(x).all() for x in jax.tree.leaves(state)):
-            raise InputError(
-                f"the parameters are not finite after epoch {epoch}, which is not saved: try a "
-                "lower --config.optimizer.learning_rate or weight_decay, with --fresh"
-            )
         if better:
             self.checkpoints.save("best", state, self.progress)
         self.checkpoints.save("latest", state, self.progress)

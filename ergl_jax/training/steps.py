@@ -149,8 +149,8 @@ class Trainer:
             params = optax.apply_updates(state.params, updates)
             after = TrainState(state.step + 1, params, batch_stats, opt_state)
             norm = _norm(grads)
-            # Finite where all are: AdamW keeps finite what finite gradients meet.
-            finite = jnp.isfinite(metrics["loss"] + norm + _norm(batch_stats))
+            # One number that is finite where all are.
+            finite = jnp.isfinite(metrics["loss"] + norm + _norm((params, batch_stats)))
             if skip_nonfinite:
                 before = state.replace(step=after.step)
                 after = jax.tree.map(partial(jnp.where, finite), after, before)

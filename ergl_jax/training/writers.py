@@ -72,7 +72,14 @@ def epochs_written(workdir: Path) -> int:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_bytes().decode("utf-8", "replace").splitlines() if path.exists() else []
+    if not path.exists():
+        return []
+    try:
+        return path.read_bytes().decode("utf-8", "replace").splitlines()
+    except OSError as error:
+        raise InputError(
+            f"{path} can't be read: {error.strerror}; move it away or choose another --workdir"
+        ) from error
 
 
 def _epoch(line: str) -> int:

@@ -191,7 +191,7 @@ def test_processes_with_different_settings_stop(starting, trained, tmp_path):
     both = starting.pair(f"--workdir={tmp_path / 'run'}", different=("", "--config.seed=1"))
     for process in both:
         assert process.wait(60) == 2, process.output()
-        assert "error: the processes of this run differ in their configuration" in process.output()
+        assert "error: the processes of this run differ in their flags" in process.output()
     assert not (tmp_path / "run").exists()
 
 

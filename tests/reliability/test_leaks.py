@@ -30,10 +30,8 @@ def data_dir(tmp_path_factory):
 
 
 def growth(samples, field):
-    """What stays a time: by the medians of two halves, which hear no pool that comes and goes."""
-    values = [getattr(each, field) for each in samples]
-    half = len(values) // 2
-    return (np.median(values[half:]) - np.median(values[:half])) / half
+    """What stays a time: the median, which hears no pool that grows once or comes and goes."""
+    return np.median(np.diff([getattr(each, field) for each in samples]))
 
 
 def grown(samples, lent=LENT, objects=OBJECTS):
