@@ -101,7 +101,12 @@ def _split(batch: Tree) -> Tree:
 
 def _norm(tree: Tree) -> jax.Array:
     """The length of all leaves as one vector; not finite where one of them isn't."""
-    return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)))
+    return jnp.sqrt(_total(jax.tree.map(jnp.square, tree)))
+
+
+def _total(tree: Tree) -> jax.Array:
+    """The sum of all leaves; not finite where one of them isn't."""
+    return sum(jnp.sum(x) for x in jax.tree.leaves(tree))
 
 
 class Trainer:
@@ -150,7 +155,7 @@ class Trainer:
             after = TrainState(state.step + 1, params, batch_stats, opt_state)
             norm = _norm(grads)
             # One number that is finite where all are.
-            finite = jnp.isfinite(metrics["loss"] + norm + _norm((params, batch_stats)))
+            finite = jnp.isfinite(metrics["loss"] + norm + _total((params, batch_stats)))
             if skip_nonfinite:
                 before = state.replace(step=after.step)
                 after = jax.tree.map(partial(jnp.where, finite), after, before)
