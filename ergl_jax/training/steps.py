@@ -104,6 +104,11 @@ def _norm(tree: Tree) -> jax.Array:
     return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)))
 
 
+def _all_finite(tree: Tree) -> jax.Array:
+    """Whether no number of any leaf is NaN or infinite: ()."""
+    return jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]).all()
+
+
 class Trainer:
     """The compiled steps of one model, optimiser and augmentation.
 
@@ -149,8 +154,7 @@ class Trainer:
             params = optax.apply_updates(state.params, updates)
             after = TrainState(state.step + 1, params, batch_stats, opt_state)
             norm = _norm(grads)
-            # One number that is finite where all are.
-            finite = jnp.isfinite(metrics["loss"] + norm + _norm((params, batch_stats)))
+            finite = jnp.isfinite(metrics["loss"] + norm) & _all_finite((params, batch_stats))
             if skip_nonfinite:
                 before = state.replace(step=after.step)
                 after = jax.tree.map(partial(jnp.where, finite), after, before)
