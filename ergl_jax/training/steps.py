@@ -109,6 +109,11 @@ def _total(tree: Tree) -> jax.Array:
     return sum(jnp.sum(x) for x in jax.tree.leaves(tree))
 
 
+def _all_finite(tree: Tree) -> jax.Array:
+    """Whether no number of any leaf is NaN or infinite: ()."""
+    return jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]).all()
+
+
 class Trainer:
     """The compiled steps of one model, optimiser and augmentation.
 
@@ -154,8 +159,7 @@ class Trainer:
             params = optax.apply_updates(state.params, updates)
             after = TrainState(state.step + 1, params, batch_stats, opt_state)
             norm = _norm(grads)
-            # One number that is finite where all are.
-            finite = jnp.isfinite(metrics["loss"] + norm + _total((params, batch_stats)))
+            finite = jnp.isfinite(metrics["loss"] + norm) & _all_finite((params, batch_stats))
             if skip_nonfinite:
                 before = state.replace(step=after.step)
                 after = jax.tree.map(partial(jnp.where, finite), after, before)
