@@ -101,12 +101,7 @@ def _split(batch: Tree) -> Tree:
 
 def _norm(tree: Tree) -> jax.Array:
     """The length of all leaves as one vector; not finite where one of them isn't."""
-    return jnp.sqrt(_total(jax.tree.map(jnp.square, tree)))
-
-
-def _total(tree: Tree) -> jax.Array:
-    """The sum of all leaves; not finite where one of them isn't."""
-    return sum(jnp.sum(x) for x in jax.tree.leaves(tree))
+    return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)))
 
 
 def _all_finite(tree: Tree) -> jax.Array:
