@@ -75,6 +75,21 @@ def epochs(workdir: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in lines]
 
 
+def told_by(script: str, *arguments: str, environment: dict[str, str]):
+    """What a script of ours, run in a process of its own, prints as JSON in its last line."""
+    done = subprocess.run(
+        [sys.executable, script, *arguments],
+        cwd=REPOSITORY,
+        env=environment | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 PAUSE = 0.1  # seconds before each timed call: OpenMP's threads go on spinning after PyTorch's
 
 

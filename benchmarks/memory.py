@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import resource
-import subprocess
 import sys
 
 import harness
@@ -36,16 +35,8 @@ def child(who: str, name: str, devices: int) -> None:
 
 def measure(who: str, name: str, devices: int) -> list[int]:
     """Kilobytes (before, at most)."""
-    done = subprocess.run(
-        [sys.executable, __file__, "--child", who, name, str(devices)],
-        env=os.environ | {"PYTHONPATH": str(harness.REPOSITORY)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
+    arguments = ("--child", who, name, str(devices))
+    return harness.told_by(__file__, *arguments, environment=dict(os.environ))
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -59,21 +58,12 @@ def start_up(cache: Path, data_dir: str) -> dict:
     """`child` in a process of its own, its programs kept in `cache`."""
     with tempfile.TemporaryDirectory() as workdir:
         flags = [CONFIG, f"--workdir={workdir}/run", f"--config.data.data_dir={data_dir}"]
-        ours = {"XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(harness.REPOSITORY)}
-        # As run.py sets it, which can't start itself again here.
-        environment = os.environ | ours | {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+        # The second as run.py sets it, which can't start itself again here.
+        ours = {"XDG_CACHE_HOME": str(cache), "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+        environment = os.environ | ours
         environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-        done = subprocess.run(
-            [sys.executable, __file__, "--child", str(time.time()), *flags],
-            cwd=harness.REPOSITORY,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
+        arguments = ("--child", str(time.time()), *flags)
+        return harness.told_by(__file__, *arguments, environment=environment)
 
 
 def main() -> None:

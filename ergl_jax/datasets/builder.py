@@ -78,6 +78,7 @@ def prepare(
         remote = named / local.relative_to(data_dir)
         if not local.exists() and not mirror.fetch(remote, local, FAILURES):
             _build(builder)
+        if not (remote / FAILURES).exists():  # made here, now or by a run that was stopped
             mirror.store(local, remote, FAILURES)
     else:
         _build(builder)

@@ -153,6 +153,8 @@ class Bundle:
                 f"{directory} can't be written: {reason}; make space or name another directory"
             ) from error
         finally:
+            if old.exists() and not directory.exists():
+                os.replace(old, directory)
             shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 

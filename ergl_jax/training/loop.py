@@ -156,7 +156,7 @@ class _Run:
         if self.checkpoints and (restored := self.checkpoints.restore("latest", self.like)):
             state, self.progress = restored
             print(f"Going on after epoch {self.progress.epoch} of {workdir}", flush=True)
-        elif (told := writers.epochs_written(workdir)) > 1:  # the first was saved before that line
+        elif (told := writers.epochs_written(workdir)) > 1:  # one was saved before line 2
             raise InputError(
                 f"{workdir / 'metrics.jsonl'} tells of {told} epochs, and {directory} has no "
                 "checkpoint to go on from: put it back, or start anew beside this run with --fresh"

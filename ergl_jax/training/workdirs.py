@@ -45,7 +45,7 @@ def _differences(theirs: dict, mine: dict, prefix: str = "") -> list[str]:
 def sweep(workdir: Path) -> None:
     """Removes what a run that was killed had begun to write."""
     if not is_remote(workdir):
-        for path in workdir.glob("*.writing"):
+        for path in [*workdir.glob("*.writing"), *workdir.glob("evaluation/*.writing")]:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
