@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from runs import assert_same, lines
+from compare_runs import assert_same, lines
 
 EPOCHS = 8
 KILLS = 10

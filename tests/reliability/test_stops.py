@@ -10,7 +10,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from runs import assert_same, checkpoints, lines
+from compare_runs import assert_same, checkpoints, lines
 
 from ergl_jax.datasets import batches, sources
 from ergl_jax.datasets.builder import SceneSplit
