@@ -36,6 +36,8 @@ class Output:
     event_logits: jax.Array | None = None  # (B, n), float32
     graph: Graph | None = None  # of ERGL
     embedding: jax.Array | None = None  # of a PANN: (B, D)
+    # Of a conditional model: the events as they would be in each scene, (B, scenes, n), float32.
+    event_logits_by_scene: jax.Array | None = None
 
 
 class GraphReadout(nn.Module):
