@@ -16,6 +16,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import dataclasses  # noqa: E402
+import gc  # noqa: E402
 import hashlib  # noqa: E402
 import http.server  # noqa: E402
 import importlib.util  # noqa: E402
@@ -32,6 +33,22 @@ import soundfile  # noqa: E402
 def pytest_unconfigure():
     if _CACHE:
         shutil.rmtree(_CACHE, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_memory_maps():
+    """Drops compiled programs where many have come together.
+
+    Linux gives a process 65,530 memory maps, and a compiled program takes some of them: beyond, XLA
+    crashes. The suite has more programs than that.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > 20_000:
+        import jax
+
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
