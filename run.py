@@ -7,19 +7,22 @@ if __name__ == "__main__":
     leave_at_once()  # until `main` runs
     use_huge_pages()  # it starts the program again: before the slow imports
 
+import math
 import sys
 
 import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from configs import ergl
+from configs import ergl, tables
 from ergl_jax import fields
 from ergl_jax.cache import use_compilation_cache
 from ergl_jax.cpu import use_cores
 from ergl_jax.errors import InputError, command, report
 from ergl_jax.files import user_path
 from ergl_jax.training import hosts, loop, workdirs
+from ergl_jax.training import tables as training_tables
+from ergl_jax.training.records import versions
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configs/ergl.py[:source]; override a field with --config.field=value."
@@ -74,14 +77,20 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"{argv[1]!r} is not a flag: write --name=value")
     logging.set_verbosity(logging.WARNING)  # Orbax tells much at INFO
     config = CONFIG.value
-    fields.check(config.to_dict(), fields.kinds(ergl.get_config().to_dict()), prefix="config.")
+    example = tables.get_config() if "table" in config else ergl.get_config()
+    fields.check(config.to_dict(), fields.kinds(example.to_dict()), prefix="config.")
+    rows = tables.rows(config) if "table" in config else []
     given = COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value
     if DISTRIBUTED.value or any(value is not None for value in given):
         hosts.start(*given)
     else:
-        use_cores(config.train.batch_size)
+        batches = [row.config.train.batch_size for row in rows] or [config.train.batch_size]
+        use_cores(math.gcd(*batches))
     use_compilation_cache()
-    name = f"runs/{config.data.source}-{config.model.name}"
+    if rows:
+        name = f"runs/table-{config.table}-{config.source}"
+    else:
+        name = f"runs/{config.data.source}-{config.model.name}"
     workdir = user_path(name if WORKDIR.value is None else WORKDIR.value, "--workdir")
     if FRESH.value:
         if MODE.value != "train":
@@ -90,7 +99,14 @@ def main(argv: list[str]) -> None:
         if workdir != asked:
             print(f"{asked} stays as it is; to go on with this run, --workdir={workdir}")
     print(f"{MODE.value} in {workdir} on {jax.device_count()} {jax.default_backend()} device(s)")
-    print(", ".join(f"{name} {number}" for name, number in loop.versions().items()), flush=True)
+    print(", ".join(f"{name} {number}" for name, number in versions().items()), flush=True)
+    if rows:
+        if MODE.value != "train":
+            raise InputError(f"--mode={MODE.value} is for a run: give its --config and --workdir")
+        seeds, shard = config.seeds, config.shard
+        print(training_tables.run(rows, workdir, seeds=seeds, shard=shard))
+        print(f"Wrote {workdir}/table.md and {workdir}/table.csv")
+        return
     if MODE.value == "train":
         results = loop.train(config, workdir)
         scores, wrote = results["test"], f"{workdir}/results.json and {workdir}/bundle"

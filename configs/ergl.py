@@ -3,6 +3,7 @@
     python run.py --config=configs/ergl.py                TUT 2018, the paper's settings
     python run.py --config=configs/ergl.py:synthetic      the embedded corpus, made on the spot
     python run.py --config=configs/ergl.py:folder --config.data.manifest=my.csv
+    python run.py --config=configs/ergl.py:soundscapes    mixtures of data_prep/mix_soundscapes.py
 
 The paper reports 78.08 +- 2.01 % on TUT 2018. `:synthetic` takes some two minutes on two CPU
 cores; README.md has its score. `:folder` trains on the recordings that a manifest
@@ -11,7 +12,8 @@ lists; see README.md for its columns.
 
 import ml_collections
 
-SOURCES = ("tut2018", "synthetic", "folder")
+SOURCES = ("tut2018", "synthetic", "folder", "soundscapes")
+SMALL = ("synthetic", "soundscapes")  # corpora that a model of few channels learns in minutes
 
 
 def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
@@ -69,14 +71,20 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     data.corpus_seed = 0
 
     config.model = model = ml_collections.ConfigDict()
-    # "ergl", or "cnn": the encoder alone with a scene layer.
+    # "ergl", "cnn" (the encoder alone with a scene layer), or another system of the paper's tables:
+    # ergl_jax/models/registry.py has all, each with a configuration beside this one.
     model.name = "ergl"
+    # Where a system has several forms. pann_scene: what its scene layer reads, "embedding" or
+    # "tags"; nnf: "mel", "filtered", "both" or "ensemble"; mltf: "cnn" or "svm".
+    model.variant = ""
+    # pann_scene: whether the PANN stays as it is and the scene layer alone is trained.
+    model.frozen = False
     # "float32" or "bfloat16"; parameters, statistics, softmax and losses stay float32.
     model.compute_dtype = "float32"
     model.encoder = ml_collections.ConfigDict()
     # "cnn14", "cnn10" or "cnn6" (PANNs, table 1).
     model.encoder.architecture = "cnn14"
-    # All channels of the encoder are divided by this.
+    # All channels of the encoder, or of another system, are divided by this.
     model.encoder.width_divisor = 1
     # Dropout after each block.
     model.encoder.dropout = 0.2
@@ -112,8 +120,18 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     train.epochs = 300
     # Validate every so many epochs, and after the last.
     train.validate_every = 1
+    # "ergl" (§2: cross entropy of the scene, squared error of the events), or that of another
+    # system: training/losses.py has them.
+    train.loss = "ergl"
+    # "steps" of gradient descent; or at once: "svm" (mltf) or "ensemble" (nnf).
+    train.fit = "steps"
+    # The first epoch that validation may choose.
+    train.select_from = 1
     # Leave out and count an update that is NaN or infinite, where the run would else stop.
     train.skip_nonfinite = False
+
+    # Runs that come first and whose weights this one begins with: see training/stages.py.
+    config.stages = ()
 
     # All off in the paper.
     config.augment = augment = ml_collections.ConfigDict()
@@ -127,13 +145,10 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     augment.mel_masks = 0
     augment.mel_width = 0
 
-    if source == "synthetic":
-        data.front_end = "panns_16k"
+    if source in SMALL:
         data.clip_seconds = 5.0
-        data.num_events = 14
-        # Ten training locations are few, two more of them worth more than a choice of the epoch.
+        # A few training locations are few, two more of them worth more than a choice of the epoch.
         data.validation_fraction = 0.0
-        data.event_threshold = 0.05
         model.encoder.architecture = "cnn10"
         model.encoder.width_divisor = 8
         model.encoder.dropout = 0.0
@@ -143,10 +158,40 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
         optimizer.warmup_epochs = 1.0
         train.batch_size = 16
         train.epochs = 16
-        # 600 training clips are few: without these ERGL overfits them.
+        # Some hundred training clips are few: without these ERGL overfits them.
         augment.roll = True
         augment.time_masks = 2
         augment.time_width = 30
         augment.mel_masks = 2
         augment.mel_width = 6
+    if source == "synthetic":
+        data.front_end = "panns_16k"
+        data.num_events = 14
+        data.event_threshold = 0.05
+    if source == "soundscapes":
+        data.source = "folder"
+        data.manifest = "data/soundscapes/manifest.csv"
+        data.front_end = "kong"
+        data.clip_seconds = 10.0
+        data.num_events = 10
     return config.lock()
+
+
+def for_system(argument: str, name: str) -> tuple[ml_collections.ConfigDict, bool]:
+    """Where the configuration of the system `name` begins, and whether its recipe is its own.
+
+    Args:
+      argument: "<source>" or "<source>,<recipe>", recipe being "native" (features, optimiser and
+        epochs of whoever published the system) or "ergl" (those of ERGL for that source). The
+        small corpora have "ergl" alone, so that all systems train alike there.
+
+    Returns:
+      The configuration of `get_config(source)` with the system's name, unlocked.
+    """
+    source, _, recipe = argument.partition(",")
+    recipe = recipe or ("ergl" if source in SMALL else "native")
+    if recipe not in ("native", "ergl") or (recipe == "native" and source in SMALL):
+        raise ValueError(f"{argument}: the recipes are native and ergl, for {SMALL} ergl alone")
+    config = get_config(source).unlock()
+    config.model.name = name
+    return config, recipe == "native"

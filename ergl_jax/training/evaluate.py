@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from scipy.special import softmax
 from ergl_jax.datasets.batches import eval_indices, stream
 from ergl_jax.datasets.builder import SceneDataset, SceneSplit
 from ergl_jax.errors import InputError
-from ergl_jax.files import replacing
+from ergl_jax.files import make_directory, replacing
 from ergl_jax.inference.bundle import Bundle
 from ergl_jax.training import hosts, metrics, plots, steps
 from ergl_jax.training.calibration import expected_calibration_error
+
+BATCH = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Predictions:
     scene: np.ndarray  # (N,)
     event_probabilities: np.ndarray | None  # (N, n)
     events: np.ndarray  # (N, E), all events of the dataset
+    embedding: np.ndarray | None = None  # (N, D), of a model that has one
 
 
 def predict(
@@ -61,6 +65,7 @@ def predict(
         scene=whole["scene"],
         event_probabilities=whole.get("event_probabilities"),
         events=whole["events"],
+        embedding=whole.get("embedding"),
     )
 
 
@@ -98,6 +103,23 @@ def evaluate(
     events = [dataset.events.index(name) for name in bundle.events] if known else []
     found = scores(predictions, np.array(events, int), threshold=threshold)
     return predictions, found | calibration_errors(predictions, bundle.temperature)
+
+
+def test_bundle(
+    bundle: Bundle, dataset: SceneDataset, *, threshold: float, directory: Path
+) -> dict:
+    """Scores on the test split, its files written to `directory`, which is made if need be."""
+    predictions, found = evaluate(bundle, dataset, threshold=threshold, batch_size=batch_size())
+    if hosts.leads():
+        make_directory(directory, "directory")  # here: what can't be evaluated leaves none
+        write(directory, predictions, dataset.split("test"), bundle)
+    return found
+
+
+def batch_size() -> int:
+    """Clips at a time that are evaluated: BATCH, rounded up to a multiple of the devices."""
+    devices = jax.local_device_count()
+    return math.ceil(BATCH / devices) * devices
 
 
 def check_fits(bundle: Bundle, dataset: SceneDataset) -> None:

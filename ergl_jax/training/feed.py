@@ -54,3 +54,19 @@ def local_batches(
     share = np.moveaxis(steps.local_share(indices), 0, 1).reshape(len(indices), -1)
     for batch in stream(split, share):
         yield batch | {"events": batch["events"][:, events]}
+
+
+def band_statistics(split: SceneSplit) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each band over all frames of a split: (M,) float32 each.
+
+    A band that never changes has deviation 1.
+    """
+    count, total, squares = 0, 0.0, 0.0
+    for index in range(len(split)):
+        x = split[index]["log_mel"].astype(np.float64)  # (F, M)
+        count += len(x)
+        total += x.sum(axis=0)
+        squares += np.square(x).sum(axis=0)
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - np.square(mean), 0.0))
+    return mean.astype(np.float32), np.where(deviation > 1e-6, deviation, 1.0).astype(np.float32)

@@ -1,5 +1,7 @@
 """AdamW with PyTorch's defaults, since the paper was trained there."""
 
+from collections.abc import Collection
+
 import optax
 
 from ergl_jax.errors import InputError
@@ -35,15 +37,25 @@ def learning_rate(config, *, steps_per_epoch: int, epochs: int) -> optax.Schedul
     return optax.join_schedules([ramp, main], [warmup])
 
 
-def adamw(config, *, steps_per_epoch: int, epochs: int) -> optax.GradientTransformation:
+def adamw(
+    config, *, steps_per_epoch: int, epochs: int, frozen: Collection[str] = ()
+) -> optax.GradientTransformation:
     """AdamW over all parameters, biases and BatchNorm's included, as `torch.optim.AdamW` does.
 
-    Optax's own default weight decay is 1e-4, PyTorch's 1e-2.
+    Optax's own default weight decay is 1e-4, PyTorch's 1e-2; at 0 it is Adam. Submodules named in
+    `frozen` stay as they are, without decay too.
     """
-    return optax.adamw(
+    adamw = optax.adamw(
         learning_rate(config, steps_per_epoch=steps_per_epoch, epochs=epochs),
         b1=0.9,
         b2=0.999,
         eps=1e-8,
         weight_decay=config.weight_decay,
     )
+    if not frozen:
+        return adamw
+
+    def kinds(params: dict) -> dict[str, str]:
+        return {name: "frozen" if name in frozen else "trained" for name in params}
+
+    return optax.multi_transform({"trained": adamw, "frozen": optax.set_to_zero()}, kinds)

@@ -209,7 +209,9 @@ class Trainer:
 
 
 def make_predict(model: nn.Module) -> Callable[[Tree, np.ndarray], dict[str, np.ndarray]]:
-    """A compiled (variables, log_mel) -> scene_logits (B, scenes) and, if any, event_probabilities.
+    """A compiled (variables, log_mel) -> scene_logits (B, scenes).
+
+    And, of a model that has them, event_probabilities (B, n) and embedding (B, D).
 
     `variables` are replicated, log_mel (B, F, M) is a host array and B a multiple of d. Every
     process predicts all that it is given.
@@ -220,6 +222,8 @@ def make_predict(model: nn.Module) -> Callable[[Tree, np.ndarray], dict[str, np.
         result = {"scene_logits": output.scene_logits}
         if output.event_logits is not None:
             result["event_probabilities"] = nn.sigmoid(output.event_logits)
+        if output.embedding is not None:
+            result["embedding"] = output.embedding
         return result
 
     mapped = jax.pmap(predict)

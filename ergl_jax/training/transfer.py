@@ -1,5 +1,9 @@
-"""An encoder that starts from a bundle's weights and not from chance."""
+"""A model whose encoder, or all of a PANN, starts from a bundle's weights and not from chance."""
 
+import jax
+import numpy as np
+
+from ergl_jax import models
 from ergl_jax.audio import FrontEnd
 from ergl_jax.errors import InputError
 from ergl_jax.files import user_path
@@ -7,10 +11,11 @@ from ergl_jax.inference.bundle import load
 from ergl_jax.training.steps import TrainState
 
 
-def start_encoder(state: TrainState, config, front_end: FrontEnd) -> tuple[TrainState, str]:
+def start_pretrained(state: TrainState, config, front_end: FrontEnd) -> tuple[TrainState, str]:
     """A first state with the encoder of `config.init_from`, and what to say of its origin.
 
-    Weights and running statistics are taken; all that follows the encoder stays as it was.
+    Weights and running statistics are taken; all that follows the encoder stays as it was, but for
+    the layers of a PANN in a `pann_scene`.
 
     Args:
       state: before the first step.
@@ -18,7 +23,8 @@ def start_encoder(state: TrainState, config, front_end: FrontEnd) -> tuple[Train
       front_end: of the data that are to be trained on.
 
     Raises:
-      InputError: no bundle there, or one with another encoder or front end.
+      InputError: no bundle there, one with another encoder or front end, or no PANN where that is
+        asked for; a model that can't start from one.
     """
     path = user_path(config.init_from)
     bundle = load(path)
@@ -34,9 +40,20 @@ def start_encoder(state: TrainState, config, front_end: FrontEnd) -> tuple[Train
             f"model.init_from={path} has front end {bundle.front_end.name!r}, not "
             f"{front_end.name!r}: set --config.data.front_end={bundle.front_end.name}"
         )
+    parts = [name for name in models.system(config.name).pretrained if name in state.params]
+    if not parts:
+        raise InputError(
+            f"model.init_from={path}: model.name={config.name!r} has no encoder to start with it"
+        )
+    theirs = bundle.variables["params"]
+    for name in parts:
+        if name not in theirs:
+            raise InputError(f"model.init_from={path} has no {name}: name the bundle of a PANN")
+        if jax.tree.map(np.shape, theirs[name]) != jax.tree.map(np.shape, state.params[name]):
+            raise InputError(f"model.init_from={path}: its {name} is of another size")
     params, batch_stats = (
-        {**mine, "encoder": bundle.variables[name]["encoder"]}
-        for name, mine in (("params", state.params), ("batch_stats", state.batch_stats))
+        mine | {name: bundle.variables[kind][name] for name in parts if name in mine}
+        for kind, mine in (("params", state.params), ("batch_stats", state.batch_stats))
     )
     origin = bundle.source or f"a model trained on {bundle.dataset}"
     source = f"encoder begun with {origin} (licence: {bundle.licence})"

@@ -66,7 +66,7 @@ class TestStartEncoder:
 
     def test_takes_weights_and_statistics_of_the_encoder_alone(self, tiny):
         config = tiny.config(model__init_from=str(self.path)).model
-        state, _ = transfer.start_encoder(self.state(), config, get_front_end("panns_16k"))
+        state, _ = transfer.start_pretrained(self.state(), config, get_front_end("panns_16k"))
         theirs = bundles.load(self.path).variables
         for name in ("params", "batch_stats"):
             mine = getattr(state, name)
@@ -91,12 +91,12 @@ class TestStartEncoder:
     def test_another_encoder_is_refused(self, tiny, change, message):
         config = tiny.config(model__init_from=str(self.path), **change).model
         with pytest.raises(InputError, match=f"init_from=.*source has model.encoder.{message}"):
-            transfer.start_encoder(self.state(), config, get_front_end("panns_16k"))
+            transfer.start_pretrained(self.state(), config, get_front_end("panns_16k"))
 
     def test_another_front_end_is_refused(self, tiny):
         config = tiny.config(model__init_from=str(self.path)).model
         with pytest.raises(InputError, match="'panns_16k', not 'paper': set --config.data.front_e"):
-            transfer.start_encoder(self.state(), config, get_front_end("paper"))
+            transfer.start_pretrained(self.state(), config, get_front_end("paper"))
 
 
 def test_no_bundle_takes_no_workdir(tiny, tmp_path, source):

@@ -1,0 +1,33 @@
+"""Features of many levels of time and a linear support vector machine (75.3 % on TUT 2018).
+
+    python run.py --config=configs/mltf.py
+    python run.py --config=configs/mltf.py:synthetic
+
+The network of segments is a stage; then the machine is fitted to what it makes of whole clips. See
+ergl_jax/models/mltf.py; the network is a reading.
+"""
+
+from configs import ergl
+
+
+def get_config(argument: str = "tut2018"):
+    """Its own features with either recipe: segments are what the system is made of."""
+    config, native = ergl.for_system(argument, "mltf")
+    config.data.front_end = "mltf"
+    if native:
+        config.optimizer.weight_decay = 0.0
+        config.train.epochs = 100
+    config.augment.roll = False  # it would move segments' borders
+    config.stages = (
+        {
+            "name": "network",
+            "set": {
+                "model.variant": "cnn",
+                "train.fit": "steps",
+            },
+            "take": {"segment_cnn": "segment_cnn"},
+        },
+    )
+    config.model.variant = "svm"
+    config.train.fit = "svm"
+    return config.lock()

@@ -1,0 +1,24 @@
+"""A pretrained PANN as a scene classifier (arXiv 1912.10211): fixed 56.9 %, fine-tuned 73.8 %.
+
+    python run.py --config=configs/pann.py --config.model.init_from=BUNDLE
+    python run.py --config=configs/pann.py --config.model.init_from=BUNDLE --config.model.frozen=True
+
+BUNDLE is what data_prep/port_panns.py makes of Cnn14_16k_mAP=0.438.pth. The scene layer reads the
+embedding, or, with --config.model.variant=tags, the 527 tags. The argument after ":" is
+"<source>[,native|ergl]", as of the other systems' files.
+"""
+
+from configs import ergl
+
+
+def get_config(argument: str = "tut2018"):
+    """PANN, fine-tuned; the recipe is ERGL's but for the front end, which is the PANN's."""
+    config, native = ergl.for_system(argument, "pann_scene")
+    config.model.variant = "embedding"
+    if native:
+        config.data.front_end = "panns_16k"
+        config.optimizer.learning_rate = 1e-4
+        config.optimizer.weight_decay = 0.0
+        config.train.batch_size = 32
+        config.train.epochs = 50
+    return config.lock()

@@ -1,0 +1,158 @@
+"""The tables of the paper (arXiv 2210.15366), a run for each row and seed.
+
+    python run.py --config=configs/tables.py:3 --config.seeds=0,1,2
+    python run.py --config=configs/tables.py:1 --config.rows="('n25','n50')"
+    python run.py --config=configs/tables.py:4 --config.source=synthetic --config.shard=0/2
+
+1: numbers of events; 2: numbers of graph convolutions; 3: systems of scenes alone; 4: systems of
+scenes and events; mel: the ablation without multi-dimensional edges; main: those that ERGL is
+most often set beside. `--workdir` then holds a directory for each run, and table.md and table.csv
+with the published accuracy beside the measured one. The PANN's rows need a bundle of it:
+--config.overrides="('model.init_from=BUNDLE',)" reaches all rows that can start from one.
+"""
+
+import ast
+
+import ml_collections
+
+from configs import (
+    abcnn,
+    attention_crnn,
+    conditional,
+    dcase2018,
+    ergl,
+    joint,
+    mltf,
+    mtl,
+    nnf,
+    pann,
+    rgasc,
+    surrey,
+    wavelet_crnn,
+)
+from ergl_jax.errors import InputError
+from ergl_jax.training.tables import Row
+
+READING = "interpretation"
+# Table 1: n -> accuracy and standard deviation. Table 2: U -> the same.
+EVENTS = {
+    10: "74.75 ± 2.61",
+    25: "78.08 ± 2.01",
+    50: "76.02 ± 2.08",
+    75: "75.42 ± 1.45",
+    100: "75.30 ± 1.57",
+    150: "75.39 ± 1.83",
+    200: "74.66 ± 1.40",
+    250: "74.81 ± 1.92",
+    300: "73.97 ± 2.31",
+    400: "72.63 ± 1.93",
+}
+LAYERS = {
+    1: "74.53 ± 2.12",
+    2: "78.08 ± 2.01",
+    3: "76.19 ± 1.86",
+    4: "76.33 ± 1.95",
+    5: "75.44 ± 2.03",
+    6: "74.91 ± 1.88",
+    7: "74.52 ± 1.69",
+    8: "74.00 ± 1.91",
+}
+# Row -> its configuration, fields in which it differs, published accuracy, remarks.
+SYSTEMS = {
+    "pann_fixed": (pann, {"model.frozen": True}, "56.9", ""),
+    "pann_finetuned": (pann, {}, "73.8", ""),
+    "dcase2018": (dcase2018, {}, "59.7", ""),
+    "surrey": (surrey, {}, "68.0", ""),
+    "nnf_cnnens": (nnf, {}, "69.3", READING),
+    "attention_crnn": (attention_crnn, {}, "70.8", READING),
+    "abcnn": (abcnn, {}, "72.6", ""),
+    "mltf": (mltf, {}, "75.3", "the network is an " + READING),
+    "wavelet_crnn": (wavelet_crnn, {}, "76.6", READING),
+    "joint": (joint, {}, "52.35", READING),
+    "mtl": (mtl, {}, "61.69", ""),
+    "conditional": (conditional, {}, "66.39", READING),
+    "rgasc": (rgasc, {}, "77.35", ""),
+    "rgasc_prob": (rgasc, {"train.loss": "rgasc_prob"}, "", "probabilities for logarithms"),
+    "cnn": (ergl, {"model.name": "cnn"}, "", "ERGL's encoder, from scratch"),
+    "ergl_without_mel": (ergl, {"model.mel": False}, "73.55", ""),
+    "ergl": (ergl, {}, "78.08 ± 2.01", ""),
+    **{f"n{n}": (ergl, {"data.num_events": n}, accuracy, "") for n, accuracy in EVENTS.items()},
+    **{f"U{u}": (ergl, {"model.gcn.layers": u}, accuracy, "") for u, accuracy in LAYERS.items()},
+}
+TABLES = {
+    "1": tuple(f"n{n}" for n in EVENTS),
+    "2": tuple(f"U{u}" for u in LAYERS),
+    "3": (
+        "pann_fixed",
+        "pann_finetuned",
+        "dcase2018",
+        "surrey",
+        "nnf_cnnens",
+        "attention_crnn",
+        "abcnn",
+        "mltf",
+        "wavelet_crnn",
+        "ergl",
+    ),
+    "4": ("joint", "mtl", "conditional", "rgasc", "rgasc_prob", "ergl"),
+    "mel": ("ergl_without_mel", "ergl"),
+    "main": ("dcase2018", "surrey", "cnn", "ergl_without_mel", "ergl"),
+}
+
+
+def get_config(table: str = "3") -> ml_collections.ConfigDict:
+    """Which runs, locked."""
+    if table not in TABLES:
+        raise ValueError(f"configs/tables.py:{table}: choose one of {', '.join(TABLES)}")
+    config = ml_collections.ConfigDict()
+    config.table = table
+    # Which of its rows; () is all. With other numbers, such as n5 of table 1, rows of your own.
+    config.rows = ()
+    config.seeds = (0,)
+    # "i/k": every k-th run from the i-th on, so that k processes or machines share a table.
+    config.shard = "0/1"
+    # A source of configs/ergl.py.
+    config.source = "tut2018"
+    # "native" or "ergl" (see configs/ergl.py, for_system); "" is the source's own.
+    config.recipe = ""
+    # Fields of every row, as "train.epochs=20".
+    config.overrides = ()
+    return config.lock()
+
+
+def rows(config: ml_collections.ConfigDict) -> list[Row]:
+    """The rows that a configuration asks for; InputError for one that isn't known."""
+    argument = ",".join(filter(None, (config.source, config.recipe)))
+    return [_row(name, argument, config) for name in config.rows or TABLES[config.table]]
+
+
+def _row(name: str, argument: str, config) -> Row:
+    if name in SYSTEMS:
+        file, fields, published, remarks = SYSTEMS[name]
+    elif name[:1] in ("n", "U") and name[1:].isdecimal():
+        field = {"n": "data.num_events", "U": "model.gcn.layers"}[name[0]]
+        file, fields, published, remarks = ergl, {field: int(name[1:])}, "", ""
+    else:
+        raise InputError(f"rows: {name!r} is not one of: {', '.join(SYSTEMS)}")
+    try:
+        made = file.get_config(config.source if file is ergl else argument)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    with made.unlocked():
+        for override in config.overrides:
+            _override(made, override)
+        made.update_from_flattened_dict(fields)
+    return Row(name, made, published, remarks)
+
+
+def _override(config, override: str) -> None:
+    field, _, text = str(override).partition("=")
+    parent, _, last = field.rpartition(".")
+    try:
+        old = config.to_dict()
+        for part in field.split("."):
+            old = old[part]
+        value = text if isinstance(old, str) else ast.literal_eval(text)
+        config.update_from_flattened_dict({field: type(old)(value)})
+    except (KeyError, TypeError, ValueError, SyntaxError) as error:
+        raise InputError(f"overrides: {override!r} sets no field of configs/ergl.py") from error

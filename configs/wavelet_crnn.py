@@ -1,0 +1,20 @@
+"""A recurrent network on the deep scattering spectrum (76.6 % on TUT 2018).
+
+    python run.py --config=configs/wavelet_crnn.py
+    python run.py --config=configs/wavelet_crnn.py:synthetic
+
+See ergl_jax/models/wavelet_crnn.py; a reading.
+"""
+
+from configs import ergl
+
+
+def get_config(argument: str = "tut2018"):
+    """Its own features with either recipe; Adam and 100 epochs with its own."""
+    config, native = ergl.for_system(argument, "wavelet_crnn")
+    config.data.front_end = "scattering"
+    if native:
+        config.optimizer.weight_decay = 0.0
+        config.train.epochs = 100
+    config.augment.mel_masks = 0  # neighbours are not neighbours everywhere: there are two orders
+    return config.lock()

@@ -1,0 +1,48 @@
+"""How much a model computes."""
+
+import math
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.extend import core
+
+
+def count(model: nn.Module, variables: dict, shape: tuple[int, int]) -> int:
+    """Multiply-accumulates of a clip: those of its convolutions and matrix products.
+
+    As the model is written: what a platform computes in another shape (models/convolution.py) is
+    counted plainly. Nothing is computed.
+
+    Args:
+      model: any that takes a log-mel.
+      variables: its own, arrays or their shapes.
+      shape: (F, M) of a clip.
+    """
+    clip = jax.ShapeDtypeStruct((1, *shape), np.float32)
+    traced = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))(variables, clip)
+    return _count(traced.jaxpr)
+
+
+def _count(jaxpr: core.Jaxpr) -> int:
+    return sum(_of_equation(equation) for equation in jaxpr.eqns)
+
+
+def _of_equation(equation) -> int:
+    name, parameters = equation.primitive.name, equation.params
+    if name == "dot_general":
+        (contracted, _), _ = parameters["dimension_numbers"]
+        left = equation.invars[0].aval.shape
+        return equation.outvars[0].aval.size * math.prod(left[axis] for axis in contracted)
+    if name == "conv_general_dilated":
+        kernel = equation.invars[1].aval.shape
+        outputs = kernel[parameters["dimension_numbers"].rhs_spec[0]]
+        return equation.outvars[0].aval.size * math.prod(kernel) // outputs
+    if name == "cond":
+        return min(_count(branch.jaxpr) for branch in parameters["branches"])
+    inner = [
+        getattr(value, "jaxpr", value)
+        for value in parameters.values()
+        if isinstance(value, core.Jaxpr | core.ClosedJaxpr)
+    ]
+    return parameters.get("length", 1) * sum(map(_count, inner))

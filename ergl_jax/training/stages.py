@@ -1,0 +1,89 @@
+"""Training in stages: runs of their own whose weights the run that names them begins with.
+
+A `config.stages` lists them in order, each a dict of
+
+  name: its work directory is <workdir>/stages/<name>;
+  set: the fields in which its configuration differs, such as {"train.loss": "scene"};
+  take: which of its model's submodules become which of the final model's, as {mine: theirs}; ""
+    is its whole model.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from ergl_jax import fields
+from ergl_jax.errors import InputError
+from ergl_jax.inference.bundle import Bundle
+from ergl_jax.inference.bundle import load as load_bundle
+from ergl_jax.training import workdirs
+from ergl_jax.training.steps import TrainState
+
+_KINDS = {"name": str, "set": {}, "take": {}}
+
+
+def configs(config) -> Iterator[tuple[str, object]]:
+    """The name and the configuration of each stage; InputError for one that can't be."""
+    kinds = fields.kinds(config.to_dict())
+    for number, stage in enumerate(config.stages):
+        fields.check(stage, {"name": str}, f"stages[{number}]: ", others=True)
+        where = f"stages[{number}] ({stage['name']}): "
+        for field in ("set", "take"):
+            fields.check(stage.get(field), {}, where, f"{field}.", others=True)
+        each = config.copy_and_resolve_references()
+        with each.unlocked():
+            each.stages = ()
+            for name, value in stage["set"].items():
+                try:
+                    each.update_from_flattened_dict({name: value})
+                except (KeyError, TypeError, ValueError) as error:
+                    raise InputError(f"{where}set.{name}={value!r}: no such field") from error
+        fields.check(each.to_dict(), kinds, where)
+        yield stage["name"], each
+
+
+def directory(workdir: Path, name: str) -> Path:
+    """The work directory of a stage."""
+    return workdir / "stages" / name
+
+
+def is_done(config, workdir: Path) -> bool:
+    """Whether a stage's run is at its end. InputError where `workdir` is another's."""
+    workdirs.check(config, workdir)
+    return (workdir / "results.json").exists()
+
+
+def bundles(config, workdir: Path) -> list[Bundle]:
+    """What each stage left, in order."""
+    return [load_bundle(directory(workdir, stage["name"]) / "bundle") for stage in config.stages]
+
+
+def seconds(config, workdir: Path) -> float:
+    """How long the stages trained, in all."""
+    results = (directory(workdir, stage["name"]) / "results.json" for stage in config.stages)
+    return sum(json.loads(path.read_text("utf-8"))["training_seconds"] for path in results)
+
+
+def start(state: TrainState, config, workdir: Path) -> TrainState:
+    """A first state with what the stages hand on."""
+    params, batch_stats = dict(state.params), dict(state.batch_stats)
+    for stage, bundle in zip(config.stages, bundles(config, workdir), strict=True):
+        for mine, theirs in stage["take"].items():
+            for kind, tree in (("params", params), ("batch_stats", batch_stats)):
+                found = bundle.variables.get(kind, {})
+                found = found.get(theirs) if theirs else found
+                if _shapes(found) != _shapes(tree.get(mine)):
+                    raise InputError(
+                        f"stage {stage['name']!r}: its {theirs or 'model'} does not fit as "
+                        f"{mine!r} of model.name={config.model.name!r}"
+                    )
+                if found is not None:
+                    tree[mine] = found
+    return state.replace(params=params, batch_stats=batch_stats)
+
+
+def _shapes(tree) -> str:
+    return json.dumps(jax.tree.map(np.shape, tree), sort_keys=True)

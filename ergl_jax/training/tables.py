@@ -1,0 +1,158 @@
+"""Many runs as a table: a row for each system, an accuracy over its seeds.
+
+A work directory holds <row>/seed<s>, each a run of its own, and table.md and table.csv. The same
+command goes on where it stopped; processes that were given shards of one table share the directory.
+"""
+
+import csv
+import dataclasses
+import io
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ergl_jax.errors import InputError, report
+from ergl_jax.files import make_directory, replacing
+from ergl_jax.training import loop, stages, workdirs
+
+COLUMNS = (
+    "row",
+    "parameters",
+    "GMAC a clip",
+    "accuracy %",
+    "seeds",
+    "published %",
+    "training minutes",
+    "remarks",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A system in a table.
+
+    Attributes:
+      name: of its directory.
+      config: of its runs, but for the seed.
+      published: its accuracy in the paper, in per cent, such as "78.08 ± 2.01".
+      remarks: such as "interpretation".
+    """
+
+    name: str
+    config: object
+    published: str
+    remarks: str = ""
+
+
+def run(rows: Sequence[Row], workdir: Path, *, seeds: Sequence[int], shard: str) -> str:
+    """Trains what is missing of a shard of the runs; writes and returns the table of all.
+
+    A run that can't be is told on stderr and named in the table, and the others go on; then an
+    InputError at the end says so.
+
+    Args:
+      rows: of the table.
+      workdir: where all is kept.
+      seeds: of each row.
+      shard: "i/k", i from 0: every k-th run from the i-th on.
+    """
+    mine, of = _shard(shard)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise InputError(f"seeds={tuple(seeds)}: name some, each once")
+    runs = list(itertools.product(rows, seeds))
+    failures = {}
+    for row, seed in runs[mine::of]:
+        config, directory = _config(row, seed), _directory(workdir, row, seed)
+        try:
+            if not stages.is_done(config, directory):
+                print(f"Row {row.name}, seed {seed}: {directory}", flush=True)
+                loop.train(config, directory)
+        except InputError as error:
+            report(InputError(f"row {row.name}, seed {seed}: {error}"))
+            failures[row.name] = str(error)
+    make_directory(workdir, "workdir")
+    lines = [_line(row, workdir, seeds, failures) for row in rows]
+    with replacing(workdir / "table.csv") as beside:
+        beside.write_text(_csv(lines), encoding="utf-8", newline="")
+    text = _markdown(lines)
+    with replacing(workdir / "table.md") as beside:
+        beside.write_text(text, encoding="utf-8")
+    if failures:
+        raise InputError(
+            f"{', '.join(failures)}: not trained, see above; the same command tries again. The "
+            f"table of the others is {workdir / 'table.md'}"
+        )
+    return text
+
+
+def _shard(shard: str) -> tuple[int, int]:
+    try:
+        mine, of = (int(number) for number in shard.split("/"))
+    except ValueError:
+        mine, of = -1, 0
+    if not 0 <= mine < of:
+        raise InputError(f"shard={shard!r} is not like 0/4: a number from 0, and of how many")
+    return mine, of
+
+
+def _config(row: Row, seed: int):
+    config = row.config.copy_and_resolve_references()
+    with config.unlocked():
+        config.seed = seed
+        for stage in config.stages:  # members of an ensemble differ in theirs
+            if "seed" in stage["set"]:
+                stage["set"]["seed"] += seed
+    return config
+
+
+def _directory(workdir: Path, row: Row, seed: int) -> Path:
+    return workdir / row.name / f"seed{seed}"
+
+
+def _line(row: Row, workdir: Path, seeds: Sequence[int], failures: dict) -> dict[str, str]:
+    """A row of the table, by the results that are there."""
+    found = []
+    for seed in seeds:
+        path = _directory(workdir, row, seed) / "results.json"
+        if path.exists():
+            workdirs.check(_config(row, seed), path.parent)
+            found.append(json.loads(path.read_text(encoding="utf-8")))
+    values = dict.fromkeys(COLUMNS, "")
+    values |= {"row": row.name, "published %": row.published}
+    values["remarks"] = "; ".join(filter(None, (row.remarks, failures.get(row.name, ""))))
+    values["seeds"] = f"{len(found)} of {len(seeds)}"
+    if found:
+        values["parameters"] = str(found[0]["parameters"])
+        values["GMAC a clip"] = f"{found[0]['gmac_per_clip']:.3g}"
+        minutes = np.mean([each["training_seconds"] for each in found]) / 60
+        values["training minutes"] = f"{minutes:.1f}"
+        tested = [each["test"]["class_mean_accuracy"] for each in found if each["test"]]
+        if tested:
+            values["accuracy %"] = _mean(100 * np.array(tested))
+    return values
+
+
+def _mean(values: np.ndarray) -> str:
+    """Mean and, of two or more, standard deviation (of a sample)."""
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"
+
+
+def _csv(lines: list[dict]) -> str:
+    buffer = io.StringIO(newline="")
+    writer = csv.DictWriter(buffer, COLUMNS)
+    writer.writeheader()
+    writer.writerows(lines)
+    return buffer.getvalue()
+
+
+def _markdown(lines: list[dict]) -> str:
+    def row(cells) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+
+    head = row(COLUMNS) + "|" + "---|" * len(COLUMNS) + "\n"
+    return head + "".join(row(line[name] for name in COLUMNS) for line in lines)
