@@ -144,12 +144,12 @@ def test_annotations_are_what_is_heard_and_what_the_events_say(made):
         assert np.all(loud[inside]) and not np.any(loud[~near])
 
 
-def test_no_source_is_in_two_folds(made):
-    sources_of = {}
+def test_a_sound_is_of_its_event_and_no_source_is_in_two_folds(made):
+    sources_of, labels = {}, {"Dog": "dog_bark", "Rain": "rain", "Sneeze": "person_sneeze"}
     for row in rows(made / "annotations.csv"):
         fold = row["clip"].split("-fold")[1][0]
         sources_of.setdefault(fold, set()).add(row["source"])
-        assert row["source"].endswith(fold) and row["author"] == "someone"
+        assert row["source"] == f"{labels[row['event']]}{fold}" and row["author"] == "someone"
     assert sorted(sources_of) == ["1", "2", "3", "4"]
 
 

@@ -180,6 +180,23 @@ def test_silent_ends_are_cut_off():
     np.testing.assert_array_equal(trim(tone(recording("a")), RATE), tone(recording("a")))
 
 
+def test_ends_are_silent_40_db_under_the_loudest():
+    steps = np.repeat(np.float32([1e-3, 0.05, 1, 0.05, 1e-3]), RATE // 10)
+    np.testing.assert_array_equal(trim(steps, RATE), steps[RATE // 10 : -RATE // 10])
+
+
+def test_sounds_of_short_recordings_are_still_over_one_another():
+    def load(record):
+        return tone(record)[: RATE // 20 if record.label == "b" else None]
+
+    for key in range(20):
+        clip = composed(PAIR, key=(key,), load=load)
+        long, short = ([x for x in clip.sounds if x.event == event] for event in "ab")
+        assert len(long) == len(short) > 0
+        for one, other in zip(long, short, strict=True):
+            assert one.onset <= other.onset and other.offset <= one.offset
+
+
 def test_a_cut_holds_what_sounds_and_is_faded():
     rng = np.random.default_rng(0)
     wave = 0.02 * rng.standard_normal(4 * RATE).astype(np.float32)  # a tail 34 dB down
