@@ -1,0 +1,298 @@
+"""Polyphonic clips mixed from isolated recordings, with the truth about every event in them.
+
+A scene file (scene_files.py) says which events a scene holds and how they relate: over one another,
+in turn, or freely. Relations are laid out so that nothing else gives them away: an event sounds as
+often, as long, as loud and at the same times whether it is in turn with another or over it.
+
+`compose` draws what sounds when, `mix` makes it sound.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ergl_jax.audio import read_audio
+from ergl_jax.datasets.scene_files import Part, Scene, SceneFile
+from ergl_jax.datasets.synthesis import shaped_noise
+from ergl_jax.errors import InputError
+
+VERSION = 1  # raise it whenever a change here changes a clip
+SILENCE = -40.0  # dB under the loudest frame of a recording: what is quieter at its ends is cut off
+FRAME_SECONDS = 0.01
+FADE_SECONDS = 0.01  # at both ends of what is placed
+LOOP_SECONDS = 0.5  # a looped background's end fades into its start over this long
+PEAK = 10 ** (-1 / 20)  # of a clip; a louder mixture is turned down as a whole
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """An isolated recording of one event."""
+
+    name: str  # relative to the folder
+    path: Path
+    label: str
+    fold: str
+    source: str  # what recordings cut from one original share
+    licence: str
+    author: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Sound:
+    """Part of a recording in a clip."""
+
+    event: str
+    recording: Recording
+    onset: int  # first sample in the clip
+    level: float  # RMS, dB above the background's
+    waveform: np.ndarray  # (l,) float32 of RMS 1, its ends faded
+
+    @property
+    def offset(self) -> int:
+        """The sample after its last."""
+        return self.onset + len(self.waveform)
+
+
+@dataclasses.dataclass(frozen=True)
+class Soundscape:
+    """What a clip holds."""
+
+    length: int  # samples
+    background: np.ndarray | Sound  # (length,) float32 noise of RMS 1, or a looped recording
+    background_level: float  # RMS, dB of full scale
+    sounds: tuple[Sound, ...]  # by onset
+
+    def all_sounds(self) -> list[Sound]:
+        """Those of recordings, a looped background first."""
+        looped = [self.background] if isinstance(self.background, Sound) else []
+        return looped + list(self.sounds)
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def read_recordings(folder: Path) -> list[Recording]:
+    """The recordings that ESC-10's meta.csv or ESC-50's meta/esc50.csv lists, by name.
+
+    InputError where there is none, or a row lacks a field, or one source is in two folds.
+    """
+    if (meta := folder / "meta" / "esc50.csv").is_file():
+        audio, label, source = "audio", "category", "src_file"
+    elif (meta := folder / "meta.csv").is_file():
+        audio, label, source = "", "label", "source"
+    else:
+        raise InputError(
+            f"{folder} has neither meta/esc50.csv nor meta.csv: give one with the columns "
+            "filename, label, fold, source"
+        )
+    try:
+        with open(meta, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{meta} can't be read as CSV in UTF-8: {error}") from error
+    if not rows:
+        raise InputError(f"{meta} lists no recording: add a row for each")
+    recordings, folds = [], {}
+    for line, row in enumerate(rows, 2):
+        for name in ("filename", label, "fold", source):
+            if not row.get(name):
+                raise InputError(f"{meta}, row {line}: the field {name!r} is empty or missing")
+        if folds.setdefault(row[source], row["fold"]) != row["fold"]:
+            raise InputError(
+                f"{meta}, row {line}: source {row[source]!r} is in fold {row['fold']} here and in "
+                f"{folds[row[source]]} before; a source belongs to one fold"
+            )
+        name = (Path(audio) / row["filename"]).as_posix()
+        about = row[label], row["fold"], row[source], row.get("licence"), row.get("author")
+        recordings.append(Recording(name, folder / name, *(text or "" for text in about)))
+    return sorted(recordings, key=lambda recording: recording.name)
+
+
+def load_recording(recording: Recording, sample_rate: int) -> np.ndarray:
+    """Its waveform (L,) float32 without silent ends; InputError where all of it is silent."""
+    waveform = trim(read_audio(recording.path, sample_rate), sample_rate)
+    if not len(waveform):
+        raise InputError(f"{recording.path}: holds silence alone; take out its row")
+    return waveform
+
+
+def by_event(
+    scene_file: SceneFile, recordings: Sequence[Recording], fold: str
+) -> dict[str, list[Recording]]:
+    """The recordings of a fold for each event that a scene holds; InputError where one has none."""
+    held = [recording for recording in recordings if recording.fold == fold]
+    pool = {}
+    for event in dict.fromkeys(event for scene in scene_file.scenes for event in scene.events()):
+        labels = scene_file.labels[event]
+        pool[event] = [recording for recording in held if recording.label in labels]
+        if not pool[event]:
+            known = ", ".join(sorted({recording.label for recording in held})) or "no recording"
+            raise InputError(
+                f"event {event!r}: fold {fold} has no recording labelled "
+                f"{' or '.join(labels)}; it has {known}"
+            )
+        for recording in pool[event]:
+            if not recording.path.is_file():
+                raise InputError(f"{recording.path}: no such file; get it, or take out its row")
+    return pool
+
+
+# --- composing -----------------------------------------------------------------------------------
+
+
+def arrange(
+    part: Part, rng: np.random.Generator, seconds: float
+) -> list[tuple[str, float, float, float]]:
+    """Draws when a part's events sound: (event, start, stop, level) each, in seconds and dB.
+
+    A clip is cut into equal periods, and each event sounds once in each. Events that relate have
+    slots in the period, as many as there are events: in turn, each has one of its own; over one
+    another, all are in the same one, around the same moment. Which slot is drawn once a clip, so
+    an event's own times follow one distribution whichever relation holds.
+    """
+    groups = [(event,) for event in part.events] if part.how == "freely" else [part.events]
+    arranged = []
+    for events in groups:
+        present = rng.random() < part.chance
+        if not present:
+            continue
+        count, slots = int(rng.integers(*part.times, endpoint=True)), len(events)
+        slot = seconds / count / slots
+        lengths = rng.uniform(*part.seconds, (slots, count))
+        levels = rng.uniform(*part.level, (slots, count))
+        order = rng.permutation(slots)
+        if part.how == "over":
+            order[:] = order[0]
+            margins = np.tile(lengths.max(axis=0) / 2, (slots, 1))
+            moments = np.tile(rng.random(count), (slots, 1))
+        else:
+            margins = lengths / 2
+            moments = rng.random((slots, count))
+        centres = margins + moments * np.maximum(slot - 2 * margins, 0)
+        centres += slot * (order[:, None] + slots * np.arange(count))
+        for i, event in enumerate(events):
+            for centre, length, level in zip(centres[i], lengths[i], levels[i], strict=True):
+                arranged.append((event, centre - length / 2, centre + length / 2, float(level)))
+    return arranged
+
+
+def compose(
+    scene: Scene,
+    pool: Mapping[str, Sequence[Recording]],
+    load: Callable[[Recording], np.ndarray],
+    key: Sequence[int],
+    *,
+    seconds: float,
+    sample_rate: int,
+) -> Soundscape:
+    """Draws a clip of a scene.
+
+    Args:
+      scene: what to draw.
+      pool: the recordings to choose from, by event.
+      load: gives a recording's waveform (L,) float32 at `sample_rate`, without silent ends.
+      key: numbers that decide the clip, and nothing else does: whole, 0 or more.
+      seconds: of the clip.
+      sample_rate: Hz.
+    """
+    length = round(seconds * sample_rate)
+    rng, colours = (np.random.default_rng([*key, purpose]) for purpose in (0, 1))
+    level = float(rng.uniform(*scene.background.level))
+    if scene.background.event:
+        recording = _choose(pool[scene.background.event], rng)
+        looped = _unit(loop(load(recording), length, round(LOOP_SECONDS * sample_rate), rng))
+        background = Sound(scene.background.event, recording, 0, 0.0, looped)
+    else:
+        slope = scene.background.noise / (20 * math.log10(2))
+        background = _unit(shaped_noise(colours, length, sample_rate, lambda f: f**slope))
+    sounds = []
+    for part in scene.parts:
+        for event, start, stop, gain in arrange(part, rng, seconds):
+            recording = _choose(pool[event], rng)
+            first, longest = (int(t * sample_rate + 1e-6) for t in (start, stop - start))
+            waveform = cut(load(recording), longest, sample_rate, rng)
+            first += (longest - len(waveform)) // 2  # about the same moment
+            sounds.append(Sound(event, recording, first, gain, _unit(waveform)))
+    sounds.sort(key=lambda sound: (sound.onset, sound.event))
+    return Soundscape(length, background, level, tuple(sounds))
+
+
+def _choose(recordings: Sequence[Recording], rng: np.random.Generator) -> Recording:
+    return recordings[int(rng.integers(len(recordings)))]
+
+
+# --- waveforms -----------------------------------------------------------------------------------
+
+
+def mix(soundscape: Soundscape) -> np.ndarray:
+    """The waveform (length,) float32 of a clip, within PEAK of full scale."""
+    background = soundscape.background
+    wave = (background.waveform if isinstance(background, Sound) else background).copy()
+    for sound in soundscape.sounds:
+        wave[sound.onset : sound.offset] += np.float32(10 ** (sound.level / 20)) * sound.waveform
+    wave *= np.float32(10 ** (soundscape.background_level / 20))
+    return wave / np.float32(max(1.0, np.abs(wave).max() / PEAK))
+
+
+def trim(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+    """A waveform (L,) from its first to its last frame above SILENCE; empty if it is all zeros."""
+    frame = round(FRAME_SECONDS * sample_rate)
+    active = np.flatnonzero(_active(_energies(waveform, frame)))
+    return waveform[active[0] * frame : (active[-1] + 1) * frame] if len(active) else waveform[:0]
+
+
+def cut(
+    waveform: np.ndarray, length: int, sample_rate: int, rng: np.random.Generator
+) -> np.ndarray:
+    """At most `length` samples of a trimmed waveform (L,), without silent ends, faded at both.
+
+    It begins where something sounds, and where what follows is loud enough (within 6 dB of the
+    loudest such stretch): the tail of an echo is not what an event sounds like.
+    """
+    frame = round(FRAME_SECONDS * sample_rate)
+    if len(waveform) > length:
+        energies = _energies(waveform, frame)
+        sums = np.concatenate([[0.0], np.cumsum(energies)])
+        starts = np.arange((len(waveform) - length) // frame + 1)
+        stretch = sums[np.minimum(starts + max(length // frame, 1), len(energies))] - sums[starts]
+        sounding = _active(energies)[starts]
+        stretch = np.where(sounding, stretch, 0)
+        start = frame * int(rng.choice(np.flatnonzero(stretch >= stretch.max() / 4)))
+        waveform = waveform[start : start + length]
+    waveform = trim(waveform, sample_rate).copy()
+    fade = min(round(FADE_SECONDS * sample_rate), len(waveform) // 2)
+    ramp = (np.arange(fade, dtype=np.float32) + 1) / np.float32(fade + 1)
+    waveform[:fade] *= ramp
+    waveform[len(waveform) - fade :] *= ramp[::-1]
+    return waveform
+
+
+def loop(waveform: np.ndarray, length: int, crossfade: int, rng: np.random.Generator) -> np.ndarray:
+    """(length,) of a waveform (L,) that goes round, from anywhere in it; its end fades into its
+    start over `crossfade` samples (at most a half of it), at constant power."""
+    crossfade = min(crossfade, len(waveform) // 2)
+    ramp = np.linspace(0, np.pi / 2, crossfade, dtype=np.float32)
+    ring = waveform[: len(waveform) - crossfade].copy()
+    tail = waveform[len(waveform) - crossfade :]
+    ring[:crossfade] = ring[:crossfade] * np.sin(ramp) + tail * np.cos(ramp)
+    return np.resize(np.roll(ring, -int(rng.integers(len(ring)))), length)
+
+
+def _energies(waveform: np.ndarray, frame: int) -> np.ndarray:
+    """Mean square of each frame (ceil(L / frame),) float64; zeros fill the last."""
+    padded = np.pad(waveform, (0, -len(waveform) % frame)).reshape(-1, frame)
+    return np.mean(np.square(padded, dtype=np.float64), axis=1)
+
+
+def _active(energies: np.ndarray) -> np.ndarray:
+    return (energies > 0) & (energies >= energies.max(initial=0) * 10 ** (SILENCE / 10))
+
+
+def _unit(waveform: np.ndarray) -> np.ndarray:
+    return waveform / np.float32(np.sqrt(np.mean(np.square(waveform, dtype=np.float64))) + 1e-12)
