@@ -9,6 +9,8 @@ ergl_jax/models/mltf.py; the network is a reading.
 
 from configs import ergl
 
+NETWORK = ("fc", *(f"{layer}_{i}" for layer in ("Conv", "BatchNormReLU") for i in range(6)))
+
 
 def get_config(argument: str = "tut2018"):
     """Its own features with either recipe: segments are what the system is made of."""
@@ -25,7 +27,7 @@ def get_config(argument: str = "tut2018"):
                 "model.variant": "cnn",
                 "train.fit": "steps",
             },
-            "take": {"segment_cnn": "segment_cnn"},
+            "take": {layer: layer for layer in NETWORK},
         },
     )
     config.model.variant = "svm"

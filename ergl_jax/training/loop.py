@@ -13,7 +13,7 @@ from ergl_jax.datasets.events import read_list
 from ergl_jax.errors import InputError
 from ergl_jax.inference.bundle import check_target
 from ergl_jax.inference.bundle import load as load_bundle
-from ergl_jax.training import at_once, evaluate, feed, hosts, stages, steps, workdirs
+from ergl_jax.training import at_once, evaluate, feed, hosts, losses, stages, steps, workdirs
 from ergl_jax.training.run import Run
 from ergl_jax.training.records import write_json
 
@@ -96,6 +96,7 @@ def _check(config) -> None:
             f"train.epochs={config.train.epochs}"
         )
     at_once.check(config)
+    losses.check(config)
     _check_threshold(config)
     read_list(config.data.events)
     feed.check_resident(config.data.resident)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ergl_jax import models
 from ergl_jax.errors import InputError
 from ergl_jax.models import Output
 
@@ -170,6 +171,15 @@ RELATED = {
     "rgasc_log": partial(_rgasc, activation=nn.log_softmax),
     "rgasc_prob": partial(_rgasc, activation=nn.softmax),
 }
+
+
+def check(config) -> None:
+    """InputError where a `config.train.loss` asks for what its model has not."""
+    loss, model = config.train.loss, config.model.name
+    if loss in ("events", "joint", *RELATED) and not models.system(model).events:
+        raise InputError(f"train.loss={loss!r} needs events, which model.name={model!r} has not")
+    if (loss == "conditional") != (model == "conditional"):
+        raise InputError(f"train.loss={loss!r} does not go with model.name={model!r}")
 
 
 def make_loss(name: str, relations: Relations | None) -> Callable[..., Parts]:
