@@ -1,8 +1,8 @@
 """The compared systems whose authors published code, as they describe them, in PyTorch's layers.
 
 Images are (B, C, frequency, time) in DCASE2018 and MTL and (B, C, time, frequency) in the others,
-as there, so that layouts differ from ours. Each system is made of Flax variables, the divisor of its
-widths and its mel bins, and returns scene logits, and event logits where it has them.
+as there, so that layouts differ from ours. Each system is made of Flax variables, the divisor of
+its widths and its mel bins, and returns scene logits, and event logits where it has them.
 """
 
 import torch
