@@ -110,12 +110,12 @@ def _all_finite(tree: Tree) -> jax.Array:
 
 
 class Trainer:
-    """The compiled steps of one model, optimiser and augmentation.
+    """The compiled steps of one model, optimiser, augmentation and loss.
 
     Data are dicts of log_mel (N, F, M), scene (N,) and events (N, n). A state that goes in is
     donated: use the one that comes out. `finite` among a step's metrics is 0 where its loss, its
     gradient or what it made of the state was not; with `skip_nonfinite` such a step is counted and
-    changes nothing.
+    changes nothing. `loss` is one of `make_loss`; its parts are among the metrics.
     """
 
     def __init__(
@@ -126,6 +126,7 @@ class Trainer:
         *,
         num_scenes: int,
         seed: int,
+        loss: Callable = losses,
         skip_nonfinite: bool = False,
     ):
         def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
@@ -136,7 +137,7 @@ class Trainer:
             batch = batch | {"scene": jax.nn.one_hot(batch["scene"], num_scenes)}
             batch = augment(augment_key, batch)
 
-            def loss(params):
+            def objective(params):
                 output, changed = model.apply(
                     {"params": params, "batch_stats": state.batch_stats},
                     batch["log_mel"],
@@ -144,11 +145,11 @@ class Trainer:
                     rngs={"dropout": dropout_key},
                     mutable=["batch_stats"],
                 )
-                parts = losses(output, scene=batch["scene"], events=batch["events"])
+                parts = loss(output, scene=batch["scene"], events=batch["events"])
                 hits = (output.scene_logits.argmax(-1) == batch["scene"].argmax(-1)).mean()
                 return parts["loss"], (changed["batch_stats"], parts | {"accuracy": hits})
 
-            grads, (batch_stats, metrics) = jax.grad(loss, has_aux=True)(state.params)
+            grads, (batch_stats, metrics) = jax.grad(objective, has_aux=True)(state.params)
             grads, metrics = over_devices((grads, metrics), AXIS)
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
