@@ -37,6 +37,15 @@ def output_shapes(model, *shape):
     return jax.eval_shape(lambda: model.init_with_output(KEY, x, train=False))[0]
 
 
+def check_bfloat16(model, *shape):
+    """Computed in bfloat16, logits and variables are float32 as before."""
+    x = jnp.zeros(shape)
+    narrow = model.clone(dtype=jnp.bfloat16)
+    output, variables = jax.eval_shape(lambda: narrow.init_with_output(KEY, x, train=False))
+    assert output.scene_logits.dtype == jnp.float32
+    assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
 def trained_once(model, variables, x, scene):
     """Cross entropy's gradient by the parameters, and the statistics after, of one batch."""
 

@@ -85,7 +85,7 @@ class NNFCNN(nn.Module):
         x = jnp.concatenate(stems, axis=-1)  # (B, F / 2, M / 2, 32 or 64)
         for index, channels in enumerate(others):
             x = self._block(x, channels, f"block{index + 2}", train)
-        x = x.mean(axis=(1, 2)).astype(jnp.float32)  # (B, 256)
+        x = x.astype(jnp.float32).mean(axis=(1, 2))  # (B, 256)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return Output(nn.Dense(self.num_scenes, kernel_init=small_uniform, name="scene")(x))
 

@@ -8,6 +8,7 @@ from made_systems import (
     KEY,
     apply,
     bigru,
+    check_bfloat16,
     check_divisor,
     conv_norm,
     count,
@@ -37,13 +38,15 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def test_shapes_and_parameters():
-    gated = conv_norm(1, 128) + 7 * conv_norm(64, 128)
-    recurrent = conv_norm(64, 256) + bigru(256, 128) + 3 * 256 * 256
-    assert count(AttentionCRNN(10), 1, 320, 64) == gated + recurrent + 2 * dense(256, 10)
-    for frames, mels in ((320, 64), (7, 16)):  # the parameters don't depend on either
-        assert output_shapes(AttentionCRNN(10), 2, frames, mels).scene_logits.shape == (2, 10)
-        assert count(AttentionCRNN(10), 1, frames, mels) == count(AttentionCRNN(10), 1, 320, 64)
+@pytest.mark.parametrize("divisor", [1, 8])
+def test_shapes_and_parameters(divisor):
+    half, hidden, wide = 64 // divisor, 128 // divisor, 256 // divisor
+    gated = conv_norm(1, 2 * half) + 7 * conv_norm(half, 2 * half)
+    recurrent = conv_norm(half, wide) + bigru(wide, hidden) + 3 * wide**2
+    model = AttentionCRNN(10, width_divisor=divisor)
+    for frames, mels in ((320, 64), (7, 16)):  # the parameters depend on neither
+        assert count(model, 1, frames, mels) == gated + recurrent + 2 * dense(wide, 10)
+        assert output_shapes(model, 2, frames, mels).scene_logits.shape == (2, 10)
 
 
 def test_attention_over_time_equals_its_equation():
@@ -75,7 +78,7 @@ def test_pooling_is_the_quotient_of_weighted_means():
     shared = np.exp(attention_pool(c, a[..., :1]))
     np.testing.assert_allclose(shared.sum(axis=-1), 1, rtol=1e-5)
     # A frame with the only weight decides alone.
-    alone = np.where(np.arange(7)[:, None] == 3, 0.0, -80.0)
+    alone = np.where(np.arange(7)[None, :, None] == 3, 0.0, -80.0)
     np.testing.assert_allclose(np.exp(attention_pool(c, alone)), softmax(c)[:, 3], rtol=1e-4)
 
 
@@ -128,6 +131,10 @@ def test_bands_are_standardised_first():
     variables["batch_stats"]["standardise"] = {"mean": mean, "deviation": deviation}
     found = apply(model, variables, x * deviation + mean).scene_logits
     np.testing.assert_allclose(found, want, atol=1e-4)
+
+
+def test_bfloat16():
+    check_bfloat16(AttentionCRNN(10, width_divisor=8), 1, 8, 16)
 
 
 def test_errors():

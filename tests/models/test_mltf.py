@@ -7,6 +7,7 @@ import pytest
 import scipy.linalg
 from made_systems import (
     apply,
+    check_bfloat16,
     check_divisor,
     conv_norm,
     count,
@@ -105,6 +106,16 @@ def test_shapes_and_parameters():
     # 10 s: 13 segments of 120 bands.
     assert count(MLTF(10), 1, 650, 120) == CONVS + FC + dense(512, 10)
     assert count(MLTF(10, head="svm"), 1, 650, 120) == CONVS + FC + dense(8192, 10)
+    assert count(MLTF(10, width_divisor=16), 1, 50, 8) == (
+        conv_norm(1, 4)
+        + conv_norm(4, 4)
+        + conv_norm(4, 8)
+        + conv_norm(8, 8)
+        + conv_norm(8, 16)
+        + conv_norm(16, 16)
+        + dense(12 * 2 * 16, 32)
+        + dense(32, 10)
+    )
     output = output_shapes(MLTF(10, head="svm"), 2, 650, 120)
     assert output.embedding.shape == (2, 8192) and output.scene_logits.shape == (2, 10)
     output = output_shapes(MLTF(10), 2, 650, 120)
@@ -164,6 +175,10 @@ def test_gradients(head):
     assert (np.abs(found["Conv_0/kernel"]).max() > 0) == moves
     before, after = (leaves(t)["BatchNormReLU_0/mean"] for t in (variables["batch_stats"], updated))
     assert (np.abs(before - after).max() > 0) == moves
+
+
+def test_bfloat16():
+    check_bfloat16(MLTF(10, width_divisor=16), 1, 50, 8)
 
 
 def test_errors():

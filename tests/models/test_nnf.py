@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from made_systems import (
     apply,
+    check_bfloat16,
     check_divisor,
     conv_norm,
     count,
@@ -24,12 +25,12 @@ from ergl_jax.models.nnf import NNFCNN, NNFEnsemble, nearest_neighbour_filter
 FILTER = jax.jit(nearest_neighbour_filter)
 
 
-def parameters(stems, scenes=10):
-    """Of one member at full width."""
-    first = stems * (conv_norm(1, 32) + conv_norm(32, 32))
-    second = conv_norm(32 * stems, 64) + conv_norm(64, 64)
-    rest = conv_norm(64, 128) + conv_norm(128, 128) + conv_norm(128, 256) + conv_norm(256, 256)
-    return first + second + rest + dense(256, scenes)
+def parameters(stems, divisor=1):
+    """Of one member for ten scenes."""
+    a, b, c, d = (channels // divisor for channels in (32, 64, 128, 256))
+    first = stems * (conv_norm(1, a) + conv_norm(a, a)) + conv_norm(a * stems, b) + conv_norm(b, b)
+    rest = conv_norm(b, c) + conv_norm(c, c) + conv_norm(c, d) + conv_norm(d, d)
+    return first + rest + dense(d, 10)
 
 
 @pytest.mark.parametrize("frames", [6, 17, 101])
@@ -68,6 +69,7 @@ def test_of_few_frames_all_others_are_neighbours(frames, k):
 @pytest.mark.parametrize(("seen", "stems"), [("mel", 1), ("filtered", 1), ("both", 2)])
 def test_parameters(seen, stems):
     assert count(NNFCNN(10, input=seen), 1, 500, 128) == parameters(stems)
+    assert count(NNFCNN(10, input=seen, width_divisor=16), 1, 16, 16) == parameters(stems, 16)
     assert output_shapes(NNFCNN(10, input=seen), 2, 500, 128).scene_logits.shape == (2, 10)
 
 
@@ -124,6 +126,10 @@ def test_the_ensemble_is_the_weighted_mean_of_its_members():
         mean = weights[0] * single[0] + weights[1] * single[1]
         logits = apply(ensemble, variables, x).scene_logits
         np.testing.assert_allclose(np.exp(logits), mean, rtol=1e-5)
+
+
+def test_bfloat16():
+    check_bfloat16(NNFEnsemble(10, width_divisor=16), 1, 16, 16)
 
 
 def test_errors():

@@ -14,7 +14,7 @@ ENCODER = Encoder("cnn6", width_divisor=64)
 
 
 def with_pann(model, x):
-    """The model's variables, its PANN's layers from a random `PANN` of 7 events; and that PANN's."""
+    """Variables of the model, as far as they go those of a random `PANN`, and that PANN's own."""
     pann = init(PANN(7, ENCODER), *x.shape)
     rng = np.random.default_rng(0)
     pann = jax.tree.map(lambda a: a + np.float32(0.1 * rng.uniform(size=a.shape)), pann)

@@ -7,6 +7,7 @@ from made_systems import (
     KEY,
     apply,
     bigru,
+    check_bfloat16,
     check_divisor,
     conv_norm,
     count,
@@ -34,6 +35,8 @@ def test_shapes_and_parameters(first, second, scales):
     recurrent = bigru(128 * scales, 128) + bigru(256, 128)
     want = 2 * CONVS + recurrent + dense(256, 10)
     assert count(model, 1, 54, first + second) == want
+    narrow = 2 * (conv_norm(1, 8) + 2 * conv_norm(8, 8)) + bigru(8 * scales, 8) + bigru(16, 8)
+    assert count(model.clone(width_divisor=16), 1, 9, first + second) == narrow + dense(16, 10)
     assert output_shapes(model, 2, 54, first + second).scene_logits.shape == (2, 10)
 
 
@@ -106,6 +109,10 @@ def test_coefficients_are_standardised_first():
     variables["batch_stats"]["standardise"] = {"mean": mean, "deviation": deviation}
     found = apply(model, variables, x * deviation + mean).scene_logits
     np.testing.assert_allclose(found, want, atol=1e-4)
+
+
+def test_bfloat16():
+    check_bfloat16(WaveletCRNN(10, first_order=5, width_divisor=8), 1, 8, 12)
 
 
 def test_errors():
