@@ -14,7 +14,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ergl_jax.errors import InputError
 from ergl_jax.models.convolution import Conv
 from ergl_jax.models.ergl import Output
 from ergl_jax.models.layers import (
@@ -24,12 +23,11 @@ from ergl_jax.models.layers import (
     he_uniform,
     small_uniform,
 )
-from ergl_jax.models.recurrent import BiGRU
+from ergl_jax.models.mtl import BiGRU
+from ergl_jax.models.shapes import check_input, max_pool, narrowed
 from ergl_jax.models.standardise import Standardise
-from ergl_jax.models.widths import divided
 
-STAGES = 4
-FEWEST_MELS = 2**STAGES
+STAGES = 4  # each halves frequency
 
 
 class GatedConv(nn.Module):
@@ -96,22 +94,17 @@ class AttentionCRNN(nn.Module):
     @nn.compact
     def __call__(self, log_mel: jax.Array, *, train: bool) -> Output:
         """log_mel (B, F, M) -> Output with scene logits alone."""
-        if log_mel.shape[2] < FEWEST_MELS:
-            raise InputError(
-                f"the attention CRNN halves frequency {STAGES} times and needs at least "
-                f"{FEWEST_MELS} mel bins, not {log_mel.shape[2]}"
-            )
-        gated, wide, hidden = divided((64, 256, 128), self.width_divisor)
+        check_input("the CRNN with self-attention", log_mel, frames=1, mels=2**STAGES)
+        gated, wide, units = (narrowed(width, self.width_divisor) for width in (64, 256, 128))
         x = Standardise(name="standardise")(log_mel)[..., None]
         for stage in range(STAGES):
             for block in range(2):
                 name = f"gated{stage}_{block}"
                 x = GatedConv(gated, self.axis_name, self.dtype, name=name)(x, train=train)
-            x = nn.max_pool(x, (1, 2), (1, 2))
+            x = max_pool(x, 1, 2)
         x = Conv(wide, dtype=self.dtype, name="conv")(x)  # (B, F, M / 16, 256)
         x = BatchNormReLU(self.axis_name, self.dtype, name="norm")(x, train=train)
-        x = x.max(axis=2).astype(jnp.float32)  # (B, F, 256)
-        h = BiGRU(hidden, name="gru")(x)  # (B, F, H)
+        h = BiGRU(units, name="gru")(x.max(axis=2))  # (B, F, 256) -> (B, F, H)
         h = SelfAttention(name="attention")(h)
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
         c = nn.Dense(self.num_scenes, kernel_init=small_uniform, name="scene")(h)

@@ -18,8 +18,8 @@ from ergl_jax.errors import InputError
 from ergl_jax.models.convolution import Conv
 from ergl_jax.models.ergl import Output
 from ergl_jax.models.layers import BatchNormReLU, he_uniform, small_uniform
+from ergl_jax.models.shapes import check_input, max_pool, narrowed
 from ergl_jax.models.standardise import Standardise
-from ergl_jax.models.widths import divided
 
 SEGMENT = 50  # frames
 BLOCKS = ((64, (1, 2)), (128, (2, 2)), (256, (2, 1)))  # channels, max pool over (time, frequency)
@@ -97,21 +97,20 @@ class MLTF(nn.Module):
         if self.head not in HEADS:
             raise InputError(f"head={self.head!r} is not one of: {', '.join(HEADS)}")
         batch, frames, mels = log_mel.shape
-        if frames < SEGMENT or frames % SEGMENT:
+        if frames % SEGMENT:
             raise InputError(
                 f"MLTF reads segments of {SEGMENT} frames, and {frames} frames are not a multiple "
                 "of that: use the front end that cuts clips into segments"
             )
-        if mels < 4:
-            raise InputError(f"MLTF halves frequency twice and needs 4 mel bins, not {mels}")
+        check_input("MLTF", log_mel, frames=SEGMENT, mels=4)
         train_cnn = train and self.head == "cnn"
-        *channels, features = divided((*(c for c, _ in BLOCKS), FEATURES), self.width_divisor)
+        features = narrowed(FEATURES, self.width_divisor)
         x = Standardise(name="standardise")(log_mel).reshape(-1, SEGMENT, mels, 1)
-        for width, (_, pool) in zip(channels, BLOCKS, strict=True):
+        for channels, pool in BLOCKS:
             for _ in range(2):
-                x = Conv(width, dtype=self.dtype)(x)
+                x = Conv(narrowed(channels, self.width_divisor), dtype=self.dtype)(x)
                 x = BatchNormReLU(self.axis_name, self.dtype)(x, train=train_cnn)
-            x = nn.max_pool(x, pool, pool)
+            x = max_pool(x, *pool)
         x = x.reshape(x.shape[0], -1).astype(jnp.float32)  # (B * N, 12 * (M / 4) * 256)
         x = nn.Dense(features, kernel_init=he_uniform, name="fc")(x)
         x = x.reshape(batch, -1, features)  # (B, N, 512)

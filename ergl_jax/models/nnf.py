@@ -18,8 +18,8 @@ from ergl_jax.errors import InputError
 from ergl_jax.models.ergl import Output
 from ergl_jax.models.layers import small_uniform
 from ergl_jax.models.panns import ConvBlock
+from ergl_jax.models.shapes import check_input, max_pool, narrowed
 from ergl_jax.models.standardise import Standardise
-from ergl_jax.models.widths import divided
 
 CHANNELS = (32, 64, 128, 256)
 INPUTS = {"mel": ("mel",), "filtered": ("filtered",), "both": ("mel", "filtered")}
@@ -74,12 +74,8 @@ class NNFCNN(nn.Module):
         """log_mel (B, F, M) -> Output with scene logits alone."""
         if self.input not in INPUTS:
             raise InputError(f"input={self.input!r} is not one of: {', '.join(INPUTS)}")
-        if min(log_mel.shape[1:]) < SHORTEST:
-            raise InputError(
-                f"the CNN of NNF halves time and frequency {len(CHANNELS)} times and needs at "
-                f"least {SHORTEST} frames and mel bins, not {log_mel.shape[1:]}: use longer clips"
-            )
-        first, *others = divided(CHANNELS, self.width_divisor)
+        check_input("the CNN of NNF", log_mel, frames=SHORTEST, mels=SHORTEST)
+        first, *others = (narrowed(channels, self.width_divisor) for channels in CHANNELS)
         standardise = Standardise(name="standardise")
         stems = []
         for seen in INPUTS[self.input]:
@@ -89,7 +85,7 @@ class NNFCNN(nn.Module):
         x = jnp.concatenate(stems, axis=-1)  # (B, F / 2, M / 2, 32 or 64)
         for index, channels in enumerate(others):
             x = self._block(x, channels, f"block{index + 2}", train)
-        x = x.mean(axis=(1, 2)).astype(jnp.float32)  # (B, 256)
+        x = x.astype(jnp.float32).mean(axis=(1, 2))  # (B, 256)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return Output(nn.Dense(self.num_scenes, kernel_init=small_uniform, name="scene")(x))
 
@@ -98,7 +94,7 @@ class NNFCNN(nn.Module):
         block = ConvBlock(
             channels, pool=False, axis_name=self.axis_name, dtype=self.dtype, name=name
         )
-        return nn.max_pool(block(x, train=train), (2, 2), (2, 2))
+        return max_pool(block(x, train=train), 2, 2)
 
 
 class NNFEnsemble(nn.Module):

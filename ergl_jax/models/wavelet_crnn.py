@@ -15,9 +15,9 @@ from ergl_jax.errors import InputError
 from ergl_jax.models.convolution import Conv
 from ergl_jax.models.ergl import Output
 from ergl_jax.models.layers import BatchNormReLU, small_uniform
-from ergl_jax.models.recurrent import BiGRU
+from ergl_jax.models.mtl import BiGRU
+from ergl_jax.models.shapes import max_pool, narrowed
 from ergl_jax.models.standardise import Standardise
-from ergl_jax.models.widths import divided
 
 CONVOLUTIONS = 3  # of each order
 POOL = 4  # scales, after each convolution
@@ -37,8 +37,7 @@ class ScaleConvs(nn.Module):
         for _ in range(CONVOLUTIONS):
             x = Conv(self.channels, dtype=self.dtype)(x)
             x = BatchNormReLU(self.axis_name, self.dtype)(x, train=train)
-            window = (1, min(POOL, x.shape[2]))
-            x = nn.max_pool(x, window, window)
+            x = max_pool(x, 1, min(POOL, x.shape[2]))
         return x.reshape(*x.shape[:2], -1)
 
 
@@ -69,15 +68,15 @@ class WaveletCRNN(nn.Module):
                 f"first_order={self.first_order} of {scattering.shape[2]} scattering coefficients: "
                 "there must be at least one of first and one of second order"
             )
-        channels, hidden = divided((128, 128), self.width_divisor)
+        width = narrowed(128, self.width_divisor)  # of all channels and GRUs
         x = Standardise(name="standardise")(scattering)
         orders = jnp.split(x, [self.first_order], axis=2)
         read = [
-            ScaleConvs(channels, self.axis_name, self.dtype, name=name)(order, train=train)
+            ScaleConvs(width, self.axis_name, self.dtype, name=name)(order, train=train)
             for name, order in zip(("first", "second"), orders, strict=True)
         ]
-        x = jnp.concatenate(read, axis=-1).astype(jnp.float32)  # (B, F, D)
-        x = BiGRU(hidden, name="gru0")(x)
-        x = BiGRU(hidden, name="gru1")(x)  # (B, F, 256)
+        x = jnp.concatenate(read, axis=-1)  # (B, F, D)
+        x = BiGRU(width, name="gru0")(x)
+        x = BiGRU(width, name="gru1")(x)  # (B, F, 256)
         x = nn.Dropout(self.dropout, deterministic=not train)(x.mean(axis=1))
         return Output(nn.Dense(self.num_scenes, kernel_init=small_uniform, name="scene")(x))

@@ -1,0 +1,98 @@
+"""What the tests of single systems ask of each: shapes, counts, gradients, divisors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ergl_jax.errors import InputError
+
+# JAX's other generator: its draws compile many times faster.
+KEY = jax.random.key(0, impl="rbg")
+
+
+def features(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def init(model, *shape):
+    """The variables of a model for features (B, F, M)."""
+    return jax.jit(lambda: model.init(KEY, jnp.zeros(shape), train=False))()
+
+
+def apply(model, variables, x):
+    """The Output of evaluation."""
+    return jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, x)
+
+
+def count(model, *shape):
+    """How many parameters a model has for features (B, F, M), by its shapes alone."""
+    shapes = jax.eval_shape(lambda: model.init(KEY, jnp.zeros(shape), train=False))
+    return sum(x.size for x in jax.tree.leaves(shapes["params"]))
+
+
+def output_shapes(model, *shape):
+    """The Output for features (B, F, M), of shapes."""
+    x = jnp.zeros(shape)
+    return jax.eval_shape(lambda: model.init_with_output(KEY, x, train=False))[0]
+
+
+def check_bfloat16(model, *shape):
+    """Computed in bfloat16, logits and variables are float32 as before."""
+    x = jnp.zeros(shape)
+    narrow = model.clone(dtype=jnp.bfloat16)
+    output, variables = jax.eval_shape(lambda: narrow.init_with_output(KEY, x, train=False))
+    assert output.scene_logits.dtype == jnp.float32
+    assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
+def trained_once(model, variables, x, scene):
+    """Cross entropy's gradient by the parameters, and the statistics after, of one batch."""
+
+    @jax.jit
+    def run(variables, x):
+        def loss(params):
+            output, updated = model.apply(
+                {**variables, "params": params},
+                x,
+                train=True,
+                rngs={"dropout": KEY},
+                mutable=["batch_stats"],
+            )
+            log_p = jax.nn.log_softmax(output.scene_logits)
+            return -jnp.take_along_axis(log_p, scene[:, None], 1).mean(), updated["batch_stats"]
+
+        return jax.grad(loss, has_aux=True)(variables["params"])
+
+    return run(variables, x)
+
+
+def leaves(tree):
+    """Path, as "a/b/kernel", and array, of each leaf."""
+    return {
+        "/".join(key.key for key in path): np.asarray(x)
+        for path, x in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def check_divisor(model, *shape):
+    """A `width_divisor` that doesn't divide is an InputError that names the field."""
+    with pytest.raises(InputError, match="model.encoder.width_divisor=3 does not divide"):
+        count(model.clone(width_divisor=3), *shape)
+
+
+# Closed forms of parameters.
+
+
+def conv_norm(inputs, outputs, side=3):
+    """A convolution without bias, and BatchNorm."""
+    return side * side * inputs * outputs + 2 * outputs
+
+
+def dense(inputs, outputs):
+    return (inputs + 1) * outputs
+
+
+def bigru(inputs, units):
+    """Two GRUs of three gates, each with inputs, states and a bias; the candidate has two."""
+    return 2 * (3 * units * (inputs + units + 1) + units)
