@@ -3,6 +3,7 @@
 from ergl_jax.audio.decode import (
     check_samples,
     fit_length,
+    mono,
     read_audio,
     resample,
     stream_audio,
@@ -18,6 +19,7 @@ __all__ = [
     "fit_length",
     "get_front_end",
     "log_mel",
+    "mono",
     "read_audio",
     "resample",
     "stream_audio",

@@ -23,20 +23,23 @@ CUT_OFF = re.compile(
 UNKNOWN_SIZE = 0x7FFF0000
 
 
-def read_audio(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
+def read_audio(path: str | os.PathLike, sample_rate: int, channel: str = "mean") -> np.ndarray:
     """Decodes a whole recording: the (L,) float32 of `stream_audio`, which see."""
-    return np.concatenate(list(stream_audio(path, sample_rate)))
+    return np.concatenate(list(stream_audio(path, sample_rate, channel)))
 
 
-def stream_audio(path: str | os.PathLike, sample_rate: int) -> Iterator[np.ndarray]:
+def stream_audio(
+    path: str | os.PathLike, sample_rate: int, channel: str = "mean"
+) -> Iterator[np.ndarray]:
     """Decodes a recording (WAV, FLAC, OGG, MP3 and whatever else libsndfile reads) in blocks.
 
-    Channels are averaged, then resampled (soxr, HQ) where the file's rate is another. Memory does
-    not grow with the recording's length.
+    Channels become one, which is resampled (soxr, HQ) where the file's rate is another. Memory
+    does not grow with the recording's length.
 
     Args:
       path: the file; what isn't on this machine's disk must be a path that opens itself.
       sample_rate: Hz of the result.
+      channel: which of the recording's: see `mono`.
 
     Returns:
       Blocks (l,) float32, l >= 1, in order: mono, integer formats scaled to full scale 1.
@@ -61,7 +64,7 @@ def stream_audio(path: str | os.PathLike, sample_rate: int) -> Iterator[np.ndarr
             # is lost.
             local = isinstance(file, io.BufferedReader)
             with _Sequential(file.fileno() if local else file, closefd=False) as sound:
-                yield from _resampled(path, sound, sample_rate)
+                yield from _resampled(path, sound, sample_rate, channel)
     except OSError as error:
         raise InputError(f"{path}: can't be opened: {error.strerror or error}") from error
     except soundfile.LibsndfileError as error:
@@ -83,7 +86,9 @@ class _Sequential(soundfile.SoundFile):
         return False
 
 
-def _resampled(path, sound: soundfile.SoundFile, sample_rate: int) -> Iterator[np.ndarray]:
+def _resampled(
+    path, sound: soundfile.SoundFile, sample_rate: int, channel: str
+) -> Iterator[np.ndarray]:
     """The blocks of an open file, checked, mono and at `sample_rate`."""
     for promised, there in CUT_OFF.findall(sound.extra_info):
         if int(there) < int(promised) < UNKNOWN_SIZE:
@@ -103,7 +108,7 @@ def _resampled(path, sound: soundfile.SoundFile, sample_rate: int) -> Iterator[n
             raise InputError(f"{path}: holds no samples")
         seen = True
         check_samples(samples, path)
-        waveform = samples.mean(axis=1)
+        waveform = mono(samples, channel)
         if not same:
             waveform = resampler.resample_chunk(waveform, last=last)
         if len(waveform):
@@ -113,6 +118,13 @@ def _resampled(path, sound: soundfile.SoundFile, sample_rate: int) -> Iterator[n
             break
     if not found:
         raise InputError(f"{path}: too short, no sample is left at {sample_rate} Hz")
+
+
+def mono(samples: np.ndarray, channel: str) -> np.ndarray:
+    """Samples (L, channels) as (L,): the channels' "mean", or the first, which is the "left"."""
+    if channel not in ("mean", "left"):
+        raise InputError(f'channel is {channel!r}: choose "mean" or "left"')
+    return samples[:, 0].copy() if channel == "left" else samples.mean(axis=1)
 
 
 def resample(waveform: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:

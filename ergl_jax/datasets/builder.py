@@ -247,7 +247,7 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 name=self._corpus.name,
                 scenes=self._corpus.scenes,
                 events=self._corpus.events,
-                front_end=dataclasses.asdict(self._front_end),
+                front_end=self._front_end.numbers(),
                 clip_seconds=self._clip_seconds,
                 pad=self._pad,
                 licence=self._corpus.licence,
@@ -326,7 +326,7 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _waveforms(self, clip: Clip) -> np.ndarray:
         """A clip's recording as rows (W, L) of the dataset's length."""
         length = self._front_end.num_samples(self._clip_seconds)
-        waveform = clip.load(self._front_end.sample_rate)
+        waveform = clip.load(self._front_end.sample_rate, self._front_end.channel)
         return pieces.cut(waveform, length, self._pad, self._long)
 
     # TFDS prints here that it downloads. It doesn't.
@@ -340,7 +340,7 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 def _fingerprint(corpus: Corpus, front_end, clip_seconds, pad, long) -> str:
     """Hashes everything that decides a dataset's content."""
     recipe = [corpus.fingerprint, corpus.scenes, corpus.events]
-    recipe += [dataclasses.asdict(front_end), clip_seconds, pad, long]
+    recipe += [front_end.numbers(), clip_seconds, pad, long]
     digest = hashlib.sha256(json.dumps(recipe).encode())
     for clip in corpus.clips:
         digest.update(json.dumps([clip.name, clip.scene, clip.split, clip.group]).encode())

@@ -42,7 +42,8 @@ class Clip:
     split: str  # one of SPLITS
     group: str  # clips recorded together; a group never lies in two splits
     events: np.ndarray  # (E,) float32 in 0..1
-    load: Callable[[int], np.ndarray]  # sample_rate -> (L,) float32 mono; InputError if it can't
+    # (sample_rate, channel) as of `audio.read_audio` -> (L,) float32; InputError if it can't
+    load: Callable[[int, str], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)

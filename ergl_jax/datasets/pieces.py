@@ -17,8 +17,8 @@ def check(front_end: audio.FrontEnd, clip_seconds: float, pad: str, long: str) -
     """InputError unless `cut` can make clips of this length that the front end can take."""
     if not 0 < clip_seconds <= LONGEST:
         raise InputError(f"clip_seconds is {clip_seconds}: use more than 0, at most {LONGEST:g}")
-    if front_end.num_samples(clip_seconds) <= front_end.n_fft // 2:
-        least = (front_end.n_fft // 2 + 1) / front_end.sample_rate
+    if front_end.num_samples(clip_seconds) < front_end.least_samples:
+        least = front_end.least_samples / front_end.sample_rate
         raise InputError(f"clip_seconds is {clip_seconds}: {front_end.name} needs {least:.3f} s")
     if pad not in ("zero", "repeat"):
         raise InputError(f'pad is {pad!r}: choose "zero" or "repeat"')

@@ -153,7 +153,7 @@ def corpus(
 
 @dataclasses.dataclass(frozen=True)
 class Synthesis:
-    """How one clip is made. Call it with a sample rate for the waveform: `Clip.load`."""
+    """How one clip is made. Call it for the waveform: `Clip.load`."""
 
     seed: int
     scene: int
@@ -161,8 +161,11 @@ class Synthesis:
     take: int
     clip_seconds: float
 
-    def __call__(self, sample_rate: int) -> np.ndarray:
-        """The waveform (round(clip_seconds * sample_rate),) float32, within -1..1."""
+    def __call__(self, sample_rate: int, channel: str = "mean") -> np.ndarray:
+        """The waveform (round(clip_seconds * sample_rate),) float32, within -1..1.
+
+        It has one channel, whichever is asked for.
+        """
         wave = self._mix(sample_rate, self.activity())
         return wave / _headroom(wave)
 

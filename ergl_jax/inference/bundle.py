@@ -37,6 +37,11 @@ FORMAT = 1
 RANGES = {"clip_seconds": (0.01, 3600.0), "temperature": (1e-3, 1e3)}  # what can be read
 DIGEST = "config_sha256"  # in the metadata of the weights; older bundles have none
 
+_FRONT_END_DEFAULTS = {  # of the fields that need not be there
+    field.name: field.default
+    for field in dataclasses.fields(FrontEnd)
+    if field.default is not dataclasses.MISSING
+}
 _FIELDS = {
     "model": {
         "name": str,
@@ -46,7 +51,11 @@ _FIELDS = {
     },
     "scenes": list,
     "events": list,
-    "front_end": {field.name: field.type for field in dataclasses.fields(FrontEnd)},
+    "front_end": {
+        field.name: field.type
+        for field in dataclasses.fields(FrontEnd)
+        if field.name not in _FRONT_END_DEFAULTS
+    },
     "clip_seconds": float,
     "pad": str,
     "licence": str,
@@ -114,7 +123,7 @@ class Bundle:
             "model": dict(self.model),
             "scenes": list(self.scenes),
             "events": list(self.events),
-            "front_end": dataclasses.asdict(self.front_end),
+            "front_end": self.front_end.numbers(),
             "clip_seconds": self.clip_seconds,
             "pad": self.pad,
             "normalisation": "none outside the model: it begins with BatchNorm over mel bins",
@@ -236,9 +245,9 @@ def _checked(config: Any, path: Path) -> dict[str, Any]:
     fields.check(config, _FIELDS, where, others=True)
     if config["model"]["name"] == "ergl":
         fields.check(config["model"], _OF_AN_ERGL, where, "model.", others=True)
-    front_end = FRONT_ENDS.get(config["front_end"]["name"])
-    if not front_end or dataclasses.asdict(front_end) != config["front_end"]:
-        found = config["front_end"]
+    found = config["front_end"]
+    front_end = FRONT_ENDS.get(found["name"])
+    if not front_end or dataclasses.asdict(front_end) != _FRONT_END_DEFAULTS | found:
         raise InputError(f"{where}this version can't reproduce the front end {found}")
     for field, (least, most) in RANGES.items():
         if not least <= config[field] <= most:

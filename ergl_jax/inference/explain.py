@@ -164,6 +164,11 @@ class Explainer:
             )
         if len(model.bundle.scenes) < 2:
             raise InputError("the bundle knows a single scene: there is nothing to explain")
+        if not model.bundle.front_end.is_spectrogram:
+            raise InputError(
+                f"the bundle's front end is {model.bundle.front_end.name!r}, whose features are no "
+                "mel spectrogram along time, which explanations show: train an ERGL on another"
+            )
         self.model = model
         head = {name: tree["head"] for name, tree in model.variables.items()}
         readout = model.module.make_readout()
@@ -262,7 +267,7 @@ class Explainer:
     def _window(self, recording, sample_rate, index: int) -> np.ndarray:
         """(L,): reads the recording again, as it was too long to be kept."""
         bundle = self.model.bundle
-        blocks = waveform_blocks(recording, sample_rate, bundle.front_end.sample_rate)
+        blocks = waveform_blocks(recording, sample_rate, bundle.front_end)
         for number, (_, window) in enumerate(windows(blocks, bundle)):
             if number == index:
                 return window

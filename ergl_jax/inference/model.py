@@ -191,11 +191,12 @@ class Model:
 
 
 def waveform_blocks(
-    recording: str | os.PathLike | np.ndarray, sample_rate: int | None, wanted: int
+    recording: str | os.PathLike | np.ndarray, sample_rate: int | None, front_end: audio.FrontEnd
 ) -> Iterator[np.ndarray]:
-    """A file or samples as mono blocks (l,) at `wanted` Hz; see `Model.classify` for errors."""
+    """A file or samples as mono blocks (l,) for a front end; see `Model.classify` for errors."""
+    wanted = front_end.sample_rate
     if _is_path(recording):
-        yield from audio.stream_audio(recording, wanted)
+        yield from audio.stream_audio(recording, wanted, front_end.channel)
         return
     if not hasattr(recording, "__array__"):
         kind = type(recording).__name__
@@ -218,7 +219,7 @@ def waveform_blocks(
             "divide by 32768)"
         )
     audio.check_samples(samples, "samples")
-    waveform = samples.astype(np.float32).reshape(len(samples), -1).mean(axis=1)
+    waveform = audio.mono(samples.astype(np.float32).reshape(len(samples), -1), front_end.channel)
     waveform = audio.resample(waveform, sample_rate, wanted)
     if not len(waveform):
         raise InputError(f"samples are too short: none is left at {wanted} Hz")
@@ -244,12 +245,12 @@ class _Gathered:
 
     def windows(self, recordings: Iterable, sample_rate) -> Iterator[tuple[tuple, np.ndarray]]:
         """Yields (key, (L,)) for each window of each recording."""
-        rate = self._bundle.front_end.sample_rate
+        front_end, rate = self._bundle.front_end, self._bundle.front_end.sample_rate
         for recording in recordings:
             entry = _Recording(recording)
             self._open.append(entry)
             try:
-                blocks = entry.measured(waveform_blocks(recording, sample_rate, rate), rate)
+                blocks = entry.measured(waveform_blocks(recording, sample_rate, front_end), rate)
                 for start, window in windows(blocks, self._bundle):
                     entry.asked += 1
                     yield (entry, start / rate), window

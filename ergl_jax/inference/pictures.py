@@ -296,9 +296,10 @@ def _spread(wanted: np.ndarray, heights: np.ndarray, low: float, high: float) ->
 def timeline(explanation: Explanation, front_end: FrontEnd) -> Figure:
     """The window's log-mel spectrogram and, below it, its most probable events along time."""
     opened = explanation.opened
-    log_mel = opened.log_mel
+    log_mel = opened.log_mel * front_end.decibels
     seconds = len(explanation.waveform) / explanation.sample_rate
     frame = front_end.hop / front_end.sample_rate  # seconds
+    middle = front_end.span / 2 / front_end.sample_rate if front_end.frames == "inside" else 0.0
     loudest = opened.event_times.max(axis=1)
     shown = np.argsort(-loudest, kind="stable")[:SHOWN_EVENTS]
     with _style():
@@ -310,7 +311,12 @@ def timeline(explanation: Explanation, front_end: FrontEnd) -> Figure:
             aspect="auto",
             cmap="magma",
             vmin=max(log_mel.min(), log_mel.max() - 80),
-            extent=(-frame / 2, (len(log_mel) - 0.5) * frame, -0.5, front_end.n_mels - 0.5),
+            extent=(
+                middle - frame / 2,
+                middle + (len(log_mel) - 0.5) * frame,
+                -0.5,
+                front_end.n_mels - 0.5,
+            ),
         )
         hertz = librosa.mel_frequencies(
             front_end.n_mels + 2, fmin=front_end.fmin, fmax=front_end.fmax

@@ -283,12 +283,13 @@ def _front_end(state: Mapping[str, np.ndarray], path: Path) -> FrontEnd:
     ):
         found = ", ".join(f"{name} {state[name].shape}" for name in (REAL, IMAGINARY, MEL))
         raise InputError(f"{path}: misshapen tensors, of an STFT and mel filters: {found}")
-    for front_end in FRONT_ENDS.values():
+    known = [front_end for front_end in FRONT_ENDS.values() if not front_end.offset]  # in dB
+    for front_end in known:
         if _has_window(state, window(front_end)) and _close(state[MEL], mel_filters(front_end)):
             return front_end
     raise InputError(
         f"{path} was made with {_description(state)}: no front end here does that, of "
-        f"{', '.join(FRONT_ENDS)}"
+        f"{', '.join(front_end.name for front_end in known)}"
     )
 
 

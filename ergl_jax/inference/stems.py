@@ -78,8 +78,7 @@ def sound_relations(
     if len({np.shape(sound) for sound in sounds}) > 1:
         raise InputError(f"stems differ in length: {[np.shape(sound) for sound in sounds]}")
     parts = [
-        np.concatenate(list(waveform_blocks(sound, sample_rate, front_end.sample_rate)))
-        for sound in sounds
+        np.concatenate(list(waveform_blocks(sound, sample_rate, front_end))) for sound in sounds
     ]
     count, whole = len(stems), sum(parts)
     sets = [(), *((i,) for i in range(count)), *itertools.combinations(range(count), 2)]

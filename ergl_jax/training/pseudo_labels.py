@@ -4,7 +4,6 @@ Shapes: N recordings, B pieces of a batch, L samples of a piece, E events.
 """
 
 import csv
-import dataclasses
 import hashlib
 import itertools
 import json
@@ -73,8 +72,9 @@ def label(
 
     def waveforms(index: int) -> np.ndarray:
         """(W, L), a recording's pieces."""
-        waveform = read_audio(recordings[index].path, bundle.front_end.sample_rate)
-        return pieces.cut(waveform, bundle.front_end.num_samples(clip_seconds), pad, long)
+        front_end = bundle.front_end
+        waveform = read_audio(recordings[index].path, front_end.sample_rate, front_end.channel)
+        return pieces.cut(waveform, front_end.num_samples(clip_seconds), pad, long)
 
     def decoded() -> Iterator[tuple[int, int, np.ndarray]]:
         """Each piece that is to be labelled: its recording, that one's pieces, waveform (L,)."""
@@ -207,7 +207,7 @@ def _recipe(bundle: Bundle, names: list[str], clip_seconds, pad, long) -> str:
     for path, leaf in jax.tree_util.tree_leaves_with_path(dict(bundle.variables)):
         digest.update(jax.tree_util.keystr(path).encode())
         digest.update(np.ascontiguousarray(leaf).data)
-    recipe = [dict(bundle.model), bundle.events, dataclasses.asdict(bundle.front_end)]
+    recipe = [dict(bundle.model), bundle.events, bundle.front_end.numbers()]
     recipe += [clip_seconds, pad, long, names]
     digest.update(json.dumps(recipe).encode())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Log-mel against librosa, and the laws it keeps."""
+"""Log-mel in dB, of the paper and of PANNs, against librosa, and the laws it keeps."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,8 @@ SHARED = Path(os.environ.get("ERGL_SHARED_DATA") or Path(__file__).parents[3] / 
 CLIPS = sorted((SHARED / "urban_clips").glob("*.wav"))
 
 pytestmark = pytest.mark.filterwarnings("error")
-both = pytest.mark.parametrize("front_end", FRONT_ENDS.values(), ids=FRONT_ENDS)
+NAMES = ("paper", "panns_16k", "panns_32k")
+both = pytest.mark.parametrize("front_end", [FRONT_ENDS[name] for name in NAMES], ids=NAMES)
 
 
 def librosa_log_mel(waveform, front_end):
@@ -167,7 +168,7 @@ def test_durations_round_to_the_nearest_sample():
 
 
 @settings(max_examples=8, deadline=None)
-@given(st.sampled_from(list(FRONT_ENDS)), st.integers(513, 4000))
+@given(st.sampled_from(NAMES), st.integers(513, 4000))
 def test_num_frames_is_what_log_mel_returns(name, length):
     front_end = get_front_end(name)
     frames = log_mel(np.zeros((1, length), np.float32), front_end).shape[1]
@@ -175,7 +176,7 @@ def test_num_frames_is_what_log_mel_returns(name, length):
 
 
 @settings(max_examples=6, deadline=None)
-@given(st.sampled_from(list(FRONT_ENDS)), st.integers(2, 5), st.integers(0, 2**32 - 1))
+@given(st.sampled_from(NAMES), st.integers(2, 5), st.integers(0, 2**32 - 1))
 def test_batching_changes_nothing(name, batch, seed):
     front_end = get_front_end(name)
     waveforms = 0.1 * np.random.default_rng(seed).standard_normal((batch, 3000), np.float32)
@@ -185,7 +186,7 @@ def test_batching_changes_nothing(name, batch, seed):
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.sampled_from(list(FRONT_ENDS)), st.integers(-6, 6), st.integers(0, 2**32 - 1))
+@given(st.sampled_from(NAMES), st.integers(-6, 6), st.integers(0, 2**32 - 1))
 def test_gain_adds_decibels(name, exponent, seed):
     waveform = 0.1 * np.random.default_rng(seed).standard_normal((1, 3000), np.float32)
     quiet, loud = (

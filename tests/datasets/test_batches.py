@@ -50,7 +50,7 @@ def split(tmp_path_factory):
     def clip(i):
         events = np.float32([i / 20, 0.5])
         noise = np.random.default_rng(i).uniform(-0.1, 0.1, 4000).astype(np.float32)
-        return Clip(f"c{i}", i % 3, "train", f"g{i}", events, load=lambda rate: noise)
+        return Clip(f"c{i}", i % 3, "train", f"g{i}", events, load=lambda rate, channel: noise)
 
     corpus = Corpus("toy", ("a", "b", "c"), ("x", "y"), [clip(i) for i in range(20)], "", "00")
     return builder.prepare(

@@ -28,7 +28,7 @@ def waveform(i, samples=4000):
 
 
 def make_clip(i, split="train", samples=4000, error=None, log=None):
-    def load(rate):
+    def load(rate, channel):
         assert rate == FRONT_END.sample_rate
         if log is not None:
             log.append(i)
@@ -234,7 +234,7 @@ KILLED = """
 import os, sys
 import test_builder as t
 
-def load(rate):
+def load(rate, channel):
     os._exit(9)  # as a kill: no clean-up runs
 
 clips = [t.make_clip(i) for i in range(40)]
@@ -280,7 +280,7 @@ def test_two_that_build_the_same_at_once_both_get_it(tmp_path):
     clips = [make_clip(0), make_clip(1)]
     other = []
 
-    def load(rate):  # another process is done while this one is still at work
+    def load(rate, channel):  # another process is done while this one is still at work
         other.append(prepare(make_corpus(clips), tmp_path))
         return waveform(0)
 
