@@ -36,16 +36,16 @@ class Wavelet:
         return math.floor(-math.log2(min(0.5, self.centre + CUT * self.width))) - 1
 
     def __call__(self, frequency: np.ndarray) -> np.ndarray:
-        """Its transform, real; in time its modulus sums to 1. float64."""
+        """Its transform, real, 0 at 0; in time its modulus sums to 1. float64."""
 
-        def morlet(f: np.ndarray) -> np.ndarray:
-            bump, mean = _gauss(f - self.centre, self.width), _gauss(f, self.width)
-            return bump - _gauss(self.centre, self.width) * mean
+        def bump(f: np.ndarray | float, centre: float) -> np.ndarray | float:
+            return sum(_gauss(f + turns - centre, self.width) for turns in (-1, 0, 1))
 
+        less = bump(0.0, self.centre) / bump(0.0, 0.0)
         time = np.linspace(-8, 8, 4001)  # in standard deviations of the envelope
-        turn = np.exp(1j * time * self.centre / self.width) - _gauss(self.centre, self.width)
-        total = (_gauss(time, 1) * np.abs(turn)).sum() / _gauss(time, 1).sum()
-        return sum(morlet(frequency + turns) for turns in (-1, 0, 1)) / total  # it is sampled
+        turning = np.exp(1j * time * self.centre / self.width) - less
+        total = (_gauss(time, 1) * np.abs(turning)).sum() / _gauss(time, 1).sum()
+        return (bump(frequency, self.centre) - less * bump(frequency, 0.0)) / total
 
 
 @functools.cache
