@@ -42,7 +42,8 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     data.licence = ""
     # Where prepared features are kept, and TUT 2018 itself.
     data.data_dir = "data/prepared"
-    # "paper" (32 kHz), or a PANN's: "panns_16k" (Cnn14_16k) or "panns_32k" (Cnn14, Cnn10, Cnn6).
+    # "paper" (32 kHz), or a PANN's: "panns_16k" (Cnn14_16k) or "panns_32k" (Cnn14, Cnn10, Cnn6);
+    # or another system's: "kong", "kong_20hz", "dcase2018", "mel128", "mtl", "mltf", "scattering".
     data.front_end = "paper"
     # Every clip is cut or filled to this length.
     data.clip_seconds = 10.0

@@ -1,4 +1,4 @@
-"""Audio file to waveform, waveform to log-mel spectrogram; knows no model."""
+"""Audio file to waveform, waveform to log-mel spectrogram or scattering; knows no model."""
 
 from ergl_jax.audio.decode import (
     check_samples,

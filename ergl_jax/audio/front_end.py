@@ -1,4 +1,4 @@
-"""Waveform to log-mel spectrogram: the front ends and one jitted, batched function."""
+"""Waveform to features: the front ends by name and one jitted, batched function, `log_mel`."""
 
 import dataclasses
 import functools
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import librosa
 import numpy as np
 
+from ergl_jax.audio import scattering
 from ergl_jax.errors import InputError
 
 MIN_POWER = 1e-10  # the floor under the logarithm in dB: silence is -100
@@ -26,7 +27,9 @@ class FrontEnd:
 
     name: str
     sample_rate: int  # Hz
-    window: str  # "hann" or "hamming", periodic; "hamming_symmetric"
+    # "hann" or "hamming", periodic; "hamming_symmetric"; "morlet": no mel bands but the scattering
+    # coefficients of scattering.py, n_fft being its T and n_mels their number.
+    window: str
     n_fft: int
     hop: int
     n_mels: int
@@ -57,9 +60,21 @@ class FrontEnd:
         return (20 if self.magnitude else 10) / math.log(10)
 
     @property
+    def is_scattering(self) -> bool:
+        """Whether its features are scattering coefficients."""
+        return self.window == "morlet"
+
+    @property
     def is_spectrogram(self) -> bool:
         """Whether its features are mel bands over all of a waveform's time, in order."""
-        return not self.segment
+        return not self.is_scattering and not self.segment
+
+    @property
+    def first_order(self) -> int:
+        """How many of its features, the first ones, are of scattering's first order; else all."""
+        if not self.is_scattering:
+            return self.n_mels
+        return sum(len(path) == 1 for path in scattering.paths(self.n_fft))
 
     @property
     def least_samples(self) -> int:
@@ -161,6 +176,20 @@ FRONT_ENDS = {
             segment=48960,
             segment_hop=36000,
         ),
+        # The wavelet CRNN's, a reading: T = 4096, 86 coefficients of the first order, 459 of the
+        # second, every half T.
+        FrontEnd(
+            "scattering",
+            22050,
+            "morlet",
+            4096,
+            2048,
+            545,
+            0.0,
+            11025.0,
+            magnitude=True,
+            offset=1e-6,
+        ),
     )
 }
 
@@ -217,7 +246,7 @@ def _kernels(front_end: FrontEnd) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnames="front_end")
 def log_mel(waveform: jax.Array, front_end: FrontEnd) -> jax.Array:
-    """The features of a batch of mono waveforms: log-mel spectrograms (section 3.1).
+    """The features of a batch of mono waveforms: log-mel spectrograms (section 3.1), or scattering.
 
     Frames, Fourier transform, Slaney mel filters and the logarithm with no limit below the loudest
     bin, as the front end says. Each new shape compiles once.
@@ -246,6 +275,9 @@ def log_mel(waveform: jax.Array, front_end: FrontEnd) -> jax.Array:
             f"pad it to at least {front_end.least_samples} samples"
         )
     waveform = waveform.astype(jnp.float32)
+    if front_end.is_scattering:
+        scale, hop, offset = front_end.n_fft, front_end.hop, front_end.offset
+        return jnp.log(scattering.scattering(waveform, scale, hop, offset) + offset)
     if front_end.segment:
         waveform = _segments(waveform, front_end)  # (B S, segment)
     mel = _mel(_padded(waveform, front_end), front_end)

@@ -60,7 +60,7 @@ def test_it_tells_versions_devices_and_that_all_is_well(examine, monkeypatch):
     ]
     for topic in ("decode WAV", "decode FLAC", "decode OGG", "decode MP3"):
         assert found[topic][0].startswith("ok ("), topic
-    for name in FRONT_ENDS:
+    for name in FRONT_ENDS.keys() - {"scattering"}:
         assert found[f"log-mel {name}"][0].startswith("ok ("), name
     assert "bundle" not in found
 
@@ -128,7 +128,7 @@ def test_a_device_of_less_precision_is_told(examine, monkeypatch, dtype):
     monkeypatch.setattr(doctor.audio, "log_mel", rounded)
     status, found = examine()
     assert status == 0
-    for name in FRONT_ENDS:
+    for name in FRONT_ENDS.keys() - {"scattering"}:
         assert (
             "dB off: the device computes below float32's precision" in found[f"log-mel {name}"][0]
         )

@@ -40,6 +40,14 @@ def test_check_names_what_is_wrong(wrong, message):
         pieces.check(front_end, **right | wrong)
 
 
+@pytest.mark.parametrize(("name", "least"), [("kong", 2048), ("mltf", 48000)])
+def test_check_knows_what_each_front_end_needs(name, least):
+    front_end = audio.get_front_end(name)
+    pieces.check(front_end, least / front_end.sample_rate, "zero", "crop")
+    with pytest.raises(InputError, match=f"{name} needs {least / front_end.sample_rate:.3f} s"):
+        pieces.check(front_end, (least - 1) / front_end.sample_rate, "zero", "crop")
+
+
 def test_ahead_keeps_order_and_hands_on_errors():
     def slow(i):
         time.sleep(0.002 * (7 - i % 7))  # later ones end first

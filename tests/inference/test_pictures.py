@@ -11,6 +11,7 @@ from matplotlib.patches import FancyArrowPatch
 from matplotlib.transforms import Bbox
 from PIL import Image
 
+from ergl_jax.audio import get_front_end
 from ergl_jax.inference import pictures
 
 DRAWN = {
@@ -143,6 +144,16 @@ def test_the_timeline_shows_the_likeliest_events_and_time_in_seconds():
     assert list(hertz) == ["200", "500", "1000", "2000", "5000"]
     assert all(np.diff(list(hertz.values())) > 0)
     assert not apart({t.get_text(): t.get_window_extent() for t in above.get_yticklabels()})
+
+
+def test_the_timeline_of_natural_logarithms_is_in_db_and_between_its_frames():
+    """A frame that lies in the waveform is shown around its middle."""
+    one, kong = explanation(4), get_front_end("kong")
+    image = pictures.timeline(one, kong).axes[0].images[0]
+    expected = one.opened.log_mel * 20 / np.log(10)
+    np.testing.assert_allclose(image.get_array(), expected.T, rtol=1e-6)
+    assert image.get_clim()[0] >= expected.max() - 80.001
+    assert image.get_extent()[0] == pytest.approx((1024 - 688) / 44100)
 
 
 def test_a_mel_band_is_labelled_where_its_filter_is_loudest():
