@@ -72,5 +72,5 @@ class SurreyCNN(nn.Module):
         x = MaxPooledBlocks(3, 2, self.width_divisor, self.axis_name, self.dtype, name="blocks")(
             x, train=train
         )
-        x = x.max(axis=(1, 2)).astype(jnp.float32)  # (B, C)
+        x = max_pool(x, *x.shape[1:3])[:, 0, 0].astype(jnp.float32)  # (B, C)
         return Output(nn.Dense(self.num_scenes, kernel_init=he_uniform, name="scene")(x))

@@ -33,6 +33,8 @@ def clip_embedding(h: jax.Array, *, dropout: float, train: bool, name: str) -> j
 
     Called within a module, which the layer `name` is then a part of.
     """
-    z = h.max(axis=1) + h.mean(axis=1)
+    # Not h.max(axis=1), whose gradient looks for the maximum again and divides by how often it is
+    # found: never, where a compiled program has rounded h otherwise for that, and then it is NaN.
+    z = nn.max_pool(h, h.shape[1:2])[:, 0] + h.mean(axis=1)
     z = nn.Dropout(dropout, deterministic=not train)(z)
     return nn.relu(nn.Dense(z.shape[-1], kernel_init=he_uniform, name=name)(z))
