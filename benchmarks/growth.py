@@ -79,14 +79,14 @@ def measure(spec: dict) -> dict:
     state = steps.replicate(steps.init_state(model, adamw, seed=0, shape=shape))
     # Within the Trainer, for the plan is known only of the compiled step itself.
     data = steps._split(data)
-    step = trainer._step.lower(state, data).compile()
+    step = trainer._step.func.lower(*trainer._step.args, state, data).compile()
     planned = step.memory_analysis().temp_size_in_bytes * spec["devices"]
     if not gpu and planned > (free := available()):
         return {"error": f"not run: {free / 1e9:.1f} GB free", "bytes": planned}
 
     def call():
         nonlocal state
-        state, metrics = step(state, data)
+        state, metrics = step(*trainer._step.args, state, data)
         jax.block_until_ready((state, metrics))
 
     call()

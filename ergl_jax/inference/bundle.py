@@ -63,11 +63,16 @@ _FIELDS = {
     "source": str,
     "temperature": float,
 }
-_OF_AN_ERGL = {
-    "channels": int,
-    "tokens": str,
-    "mel": bool,
-    "gcn": {"layers": int, "gate": str},
+_OF_A_MODEL = {
+    "ergl": {
+        "channels": int,
+        "tokens": str,
+        "mel": bool,
+        "gcn": {"layers": int, "gate": str},
+    },
+    "pann_scene": {"variant": str, "frozen": bool},
+    "nnf": {"variant": str},
+    "mltf": {"variant": str},
 }
 _ADDED_LATER = {"source": "", "temperature": 1.0}  # which older bundles don't have
 
@@ -126,7 +131,7 @@ class Bundle:
             "front_end": self.front_end.numbers(),
             "clip_seconds": self.clip_seconds,
             "pad": self.pad,
-            "normalisation": "none outside the model: it begins with BatchNorm over mel bins",
+            "normalisation": "none outside the model, which begins with its own",
             "dataset": self.dataset,
             "licence": self.licence,
             "source": self.source,
@@ -243,8 +248,8 @@ def _checked(config: Any, path: Path) -> dict[str, Any]:
     fields.check(config, {"format": int}, where, others=True)
     config = _ADDED_LATER | config
     fields.check(config, _FIELDS, where, others=True)
-    if config["model"]["name"] == "ergl":
-        fields.check(config["model"], _OF_AN_ERGL, where, "model.", others=True)
+    own = _OF_A_MODEL.get(config["model"]["name"], {})
+    fields.check(config["model"], own, where, "model.", others=True)
     found = config["front_end"]
     front_end = FRONT_ENDS.get(found["name"])
     if not front_end or dataclasses.asdict(front_end) != _FRONT_END_DEFAULTS | found:

@@ -31,7 +31,7 @@ class DCASE2018(nn.Module):
 
     Attributes:
       num_scenes: the classes.
-      width_divisor: channels and dense units are divided by this.
+      width_divisor: channels of the convolutions are divided by this.
       dropout: after both pools and before the scene layer.
       axis_name: the mapped axis over which BatchNorm shares its statistics.
       dtype: what convolutions are computed in.
@@ -67,7 +67,6 @@ class DCASE2018(nn.Module):
             x = max_pool(nn.relu(x), time, frequency)
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = x.reshape(len(x), -1).astype(jnp.float32)  # (B, 128) of 500 frames and 40 bins
-        units = narrowed(DENSE, self.width_divisor)
-        x = nn.relu(nn.Dense(units, kernel_init=keras_uniform, name="dense")(x))
+        x = nn.relu(nn.Dense(DENSE, kernel_init=keras_uniform, name="dense")(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return Output(nn.Dense(self.num_scenes, kernel_init=keras_uniform, name="scene")(x))

@@ -129,8 +129,8 @@ class Trainer:
         loss: Callable = losses,
         skip_nonfinite: bool = False,
     ):
-        def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
-            key = jax.random.fold_in(jax.random.key(seed), state.step)
+        def step(key: jax.Array, state: TrainState, batch: dict) -> tuple[TrainState, dict]:
+            key = jax.random.fold_in(key, state.step)
             augment_key, dropout_key = jax.random.split(
                 jax.random.fold_in(key, jax.lax.axis_index(AXIS))
             )
@@ -161,15 +161,20 @@ class Trainer:
                 after = jax.tree.map(partial(jnp.where, finite), after, before)
             return after, metrics | {"gradient_norm": norm, "finite": finite.astype(jnp.float32)}
 
-        def resident_step(state: TrainState, data: dict, chosen: jax.Array):
-            return step(state, jax.tree.map(lambda x: x[chosen], data))
+        def resident_step(key: jax.Array, state: TrainState, data: dict, chosen: jax.Array):
+            return step(key, state, jax.tree.map(lambda x: x[chosen], data))
 
-        def scan(state: TrainState, data: dict, indices: jax.Array) -> tuple[TrainState, dict]:
-            return jax.lax.scan(lambda s, chosen: resident_step(s, data, chosen), state, indices)
+        def scan(key: jax.Array, state: TrainState, data: dict, indices: jax.Array):
+            return jax.lax.scan(
+                lambda s, chosen: resident_step(key, s, data, chosen), state, indices
+            )
 
-        self._step = jax.pmap(step, axis_name=AXIS, donate_argnums=0)
-        self._resident_step = jax.pmap(resident_step, axis_name=AXIS, donate_argnums=0)
-        self._scan = jax.pmap(scan, axis_name=AXIS, donate_argnums=0)
+        # An argument, not a constant: the compiled program is that of every seed.
+        key = replicate(jax.random.key(seed))
+        self._step, self._resident_step, self._scan = (
+            partial(jax.pmap(each, axis_name=AXIS, donate_argnums=1), key)
+            for each in (step, resident_step, scan)
+        )
 
     def epoch(
         self, state: TrainState, data: Tree, indices: np.ndarray, *, scan: bool | None = None

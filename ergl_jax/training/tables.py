@@ -12,10 +12,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 
+from ergl_jax import models
+from ergl_jax.audio import get_front_end
 from ergl_jax.errors import InputError, report
 from ergl_jax.files import make_directory, replacing
+from ergl_jax.models import macs
 from ergl_jax.training import loop, stages, workdirs
 
 COLUMNS = (
@@ -86,6 +90,22 @@ def run(rows: Sequence[Row], workdir: Path, *, seeds: Sequence[int], shard: str)
             f"table of the others is {workdir / 'table.md'}"
         )
     return text
+
+
+def size(config, num_scenes: int) -> tuple[int, float]:
+    """The parameters and the GMAC a clip of a configuration's model, without any data.
+
+    Parameters are those that could be trained: no running statistics.
+    """
+    front_end = get_front_end(config.data.front_end)
+    seconds = config.data.clip_seconds
+    shape = (front_end.num_frames(seconds), front_end.n_mels)
+    num_events = config.data.num_events if models.system(config.model.name).events else 0
+    model = models.build(config.model, num_scenes=num_scenes, num_events=num_events)
+    clip = jax.ShapeDtypeStruct((1, *shape), np.float32)
+    variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), clip)
+    parameters = sum(x.size for x in jax.tree.leaves(variables["params"]))
+    return parameters, macs.count(model, variables, shape) / 1e9
 
 
 def _shard(shard: str) -> tuple[int, int]:
