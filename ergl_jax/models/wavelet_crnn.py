@@ -19,6 +19,7 @@ from ergl_jax.models.mtl import BiGRU
 from ergl_jax.models.shapes import max_pool, narrowed
 from ergl_jax.models.standardise import Standardise
 
+FIRST_ORDER = 86  # coefficients of first order, which the front end `scattering` has in front
 CONVOLUTIONS = 3  # of each order
 POOL = 4  # scales, after each convolution
 
@@ -54,7 +55,7 @@ class WaveletCRNN(nn.Module):
     """
 
     num_scenes: int
-    first_order: int
+    first_order: int = FIRST_ORDER
     width_divisor: int = 1
     dropout: float = 0.5
     axis_name: str | None = None

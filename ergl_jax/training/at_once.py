@@ -45,17 +45,20 @@ def fit(
 
     params, batch_stats = dict(variables["params"]), dict(variables["batch_stats"])
     if name == "svm":
-        found = [predictions(predict, variables, split) for split in ("train", "validation")[: 1 + validation]]
-        held = (found[1].embedding, found[1].scene) if validation else None
-        kernel, bias, _ = fits.fit_svm(
-            found[0].embedding, found[0].scene, held, num_scenes=len(dataset.scenes)
+        train, held = predictions(predict, variables, "train"), None
+        if validation:
+            held = predictions(predict, variables, "validation")
+            held = held.embedding, held.scene
+        found = fits.fit_svm(
+            train.embedding, train.scene, num_scenes=len(dataset.scenes), validation=held
         )
-        params["svm"] = {"kernel": kernel, "bias": bias}
+        params["svm"] = {"kernel": found.kernel, "bias": found.bias}
     elif validation:
         found = [
             predictions(steps.make_predict(each.build()), dict(each.variables), "validation")
             for each in members
         ]
         probabilities = np.stack([softmax(each.scene_logits, axis=1) for each in found])
-        batch_stats["weights"] = fits.select_ensemble(probabilities, found[0].scene)
+        weights = fits.select_ensemble(probabilities, found[0].scene)
+        batch_stats["weights"] = weights.astype(np.float32)
     return {"params": params, "batch_stats": batch_stats}
