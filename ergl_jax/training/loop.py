@@ -95,6 +95,11 @@ def _check(config) -> None:
             f"train.select_from={config.train.select_from} is beyond the last epoch, "
             f"train.epochs={config.train.epochs}"
         )
+    if config.model.name == "pann_scene" and not config.model.init_from:
+        raise InputError(
+            "model.name=pann_scene is a pretrained PANN: set model.init_from to a bundle of one, "
+            "which data_prep/port_panns.py makes"
+        )
     at_once.check(config)
     losses.check(config)
     _check_threshold(config)

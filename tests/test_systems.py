@@ -1,0 +1,133 @@
+"""Every system of the paper's tables: its size, a step of training, its bundle, its place in docs."""
+
+import csv
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ergl_jax
+from configs import tables
+from configs import test as test_config
+from ergl_jax.datasets import sources
+from ergl_jax.inference import bundle as bundles
+from ergl_jax.models import SYSTEMS
+from ergl_jax.training import loop
+from ergl_jax.training.tables import size
+
+ROOT = Path(__file__).resolve().parents[1]
+ROWS = [name for name in tables.SYSTEMS if name[0] not in "nU" or not name[1:].isdecimal()]
+# What no row of a table is: the teacher.
+NO_ROW = {"pann"}
+
+
+def row(name, source="tut2018"):
+    config = tables.get_config(next(iter(tables.TABLES)))
+    with config.unlocked():
+        config.rows, config.source = (name,), source
+    return tables.rows(config)[0]
+
+
+def tiny(name, tmp_path):
+    """A row on a clip of each scene, in a batch: an epoch is a step."""
+    config, example = row(name, "synthetic").config, test_config.get_config()
+    with config.unlocked():
+        config.data.data_dir = str(tmp_path / "data")
+        config.data.clip_seconds = example.data.clip_seconds
+        config.data.num_events = example.data.num_events
+        config.data.train_clips_per_scene = config.data.test_clips_per_scene = 1
+        config.train.batch_size, config.train.epochs = 10, 1
+        config.optimizer.warmup_epochs = 0.0
+        for field in ("roll", "time_masks", "mel_masks"):
+            config.augment[field] = type(config.augment[field])(0)
+        config.model.channels = 4
+        config.model.encoder.width_divisor = 32
+        if config.model.name in ("ergl", "cnn", "pann_scene"):
+            config.model.encoder.architecture = "cnn6"
+    return config
+
+
+def test_a_table_has_every_system():
+    assert {row(name).config.model.name for name in ROWS} == SYSTEMS.keys() - NO_ROW
+    shown = {name for table in tables.TABLES.values() for name in table}
+    assert set(ROWS) <= shown
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_trains_a_step_and_its_bundle_says_the_same(name, tmp_path):
+    config = tiny(name, tmp_path)
+    results = loop.train(config, tmp_path / "run")
+    assert math.isfinite(results["test"]["scene_loss"]) and results["epoch"] == 1
+    scenes = len(sources.corpus(config.data).scenes)
+    assert (results["parameters"], results["gmac_per_clip"]) == size(config, scenes)
+    # The bundle's weights are read anew, and its front end makes the features from samples.
+    model = ergl_jax.load(tmp_path / "run" / "bundle")
+    with open(tmp_path / "run" / "predictions.csv", newline="", encoding="utf-8") as file:
+        line = next(csv.DictReader(file))
+    front_end = model.bundle.front_end
+    clip = next(c for c in sources.corpus(config.data).clips if c.name == line["clip"])
+    samples = clip.load(front_end.sample_rate, front_end.channel)
+    found = model.classify(samples, sample_rate=front_end.sample_rate)
+    for scene, probability in found.scenes.items():
+        assert probability == pytest.approx(float(line[scene]), abs=2e-3)
+    assert set(found.events) == set(model.bundle.events)
+    assert bool(found.events) == SYSTEMS[config.model.name].events
+    assert bundles.load(tmp_path / "run" / "bundle").model == config.model.to_dict()
+
+
+class TestDocs:
+    """docs/systems.md, whose table has each row's size at full width."""
+
+    text = (ROOT / "docs" / "systems.md").read_text(encoding="utf-8")
+
+    @pytest.mark.parametrize("name", ROWS)
+    def test_tell_of_each_its_size_and_score(self, name):
+        line = next(line for line in self.text.splitlines() if line.startswith(f"| `{name}` |"))
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        parameters, gmac = size(row(name).config, 10)
+        assert cells[1] == f"{parameters:,}"
+        assert cells[2] == f"{gmac:.3g}"
+        assert cells[3] == row(name).published
+        assert (tables.READING in row(name).remarks) == ("reading" in cells[4])
+
+    def test_name_no_file_that_is_not_there(self):
+        for path in re.findall(r"\]\(\.\./([^)#]+)", self.text):
+            assert (ROOT / path).exists(), path
+
+
+def test_the_baseline_has_the_parameters_that_keras_counts():
+    """116,118 with its running statistics: a mean and a variance of 40 and of 8 rows."""
+    assert size(row("dcase2018").config, 10)[0] + 2 * (40 + 8) == 116_118
+
+
+def test_rgasc_begins_with_its_stages(tmp_path):
+    """At a rate of next to nothing, what it begins with is what it ends with."""
+    config = tiny("rgasc", tmp_path)
+    with config.unlocked():
+        config.optimizer.learning_rate = 1e-12
+        config.optimizer.weight_decay = 0.0
+        for stage, seed in zip(config.stages, (1, 2), strict=True):
+            stage["set"]["seed"] = seed  # else all three begin alike
+    loop.train(config, tmp_path / "run")
+    whole, scene, events = (
+        bundles.load(tmp_path / "run" / path / "bundle").variables["params"]
+        for path in (".", "stages/scene", "stages/events")
+    )
+    for name, theirs, other in (
+        ("shared", scene, events),
+        ("scene_tower", scene, events),
+        ("event_tower", events, scene),
+        ("events", events, scene),
+    ):
+        mine = np.asarray(_first(whole[name]))
+        np.testing.assert_allclose(mine, _first(theirs[name]), rtol=0, atol=1e-8)
+        assert np.abs(mine - _first(other[name])).max() > 1e-4
+
+
+def _first(tree):
+    """The first kernel of a tree of parameters."""
+    while isinstance(tree, dict):
+        tree = tree["kernel"] if "kernel" in tree else next(iter(tree.values()))
+    return tree
