@@ -1,7 +1,7 @@
 """A pretrained PANN as a scene classifier (arXiv 1912.10211): fixed 56.9 %, fine-tuned 73.8 %.
 
     python run.py --config=configs/pann.py --config.model.init_from=BUNDLE
-    python run.py --config=configs/pann.py --config.model.init_from=BUNDLE --config.model.frozen=True
+    python run.py --config=configs/pann.py --config.model.init_from=BUNDLE --config.model.frozen
 
 BUNDLE is what data_prep/port_panns.py makes of Cnn14_16k_mAP=0.438.pth. The scene layer reads the
 embedding, or, with --config.model.variant=tags, the 527 tags. The argument after ":" is

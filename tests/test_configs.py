@@ -1,5 +1,6 @@
 """Configurations: one tree of fields, every one of them read."""
 
+import importlib
 from pathlib import Path
 
 import ml_collections
@@ -8,17 +9,32 @@ import pytest
 import soundfile
 from ml_collections.config_dict import ConfigDict
 
-from configs import ergl, esc10
-from configs import test as test_config
+from configs import ergl, tables
 from ergl_jax.datasets import sources
 from ergl_jax.training import loop
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "configs").glob("*.py"))
+OF_SYSTEMS = sorted(
+    {file.__name__.split(".")[1] for file, *_ in tables.SYSTEMS.values()} - {"ergl"}
+)
+ARGUMENTS = ("tut2018", "tut2018,ergl", "folder", "synthetic", "soundscapes,ergl")
+
+
+def config_of(name):
+    """`file` or `file:argument`, as run.py takes it."""
+    file, *argument = name.split(":")
+    return importlib.import_module(f"configs.{file}").get_config(*argument)
+
+
 CONFIGS = {
-    **{f"ergl:{source}": ergl.get_config(source) for source in ergl.SOURCES},
-    "esc10": esc10.get_config(),
-    "test": test_config.get_config(),
+    name: config_of(name)
+    for name in (
+        *(f"ergl:{source}" for source in ergl.SOURCES),
+        *(f"{file}:{argument}" for file in OF_SYSTEMS for argument in ARGUMENTS),
+        "esc10",
+        "test",
+    )
 }
 
 
@@ -38,8 +54,9 @@ def types(config):
 
 
 def test_every_file_is_tested():
-    assert {path.stem for path in FILES} == {name.split(":")[0] for name in CONFIGS}
-    assert ergl.SOURCES == sources.SOURCES
+    tested = {name.split(":")[0] for name in CONFIGS}
+    assert {path.stem for path in FILES} == tested | {"tables"}
+    assert set(sources.SOURCES) == {config.data.source for config in CONFIGS.values()}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -65,6 +82,20 @@ def test_an_unknown_field_is_an_error(name):
 def test_a_source_must_be_known():
     with pytest.raises(ValueError, match="tut2018, synthetic, folder"):
         ergl.get_config("nonsense")
+
+
+@pytest.mark.parametrize("argument", ["tut2018,paper", "synthetic,native"])
+def test_a_recipe_must_be_known(argument):
+    with pytest.raises(ValueError, match="the recipes are native and ergl"):
+        ergl.for_system(argument, "mtl")
+
+
+def test_a_recipe_changes_the_systems_training():
+    """Adam at 2e-4 on its own features, or AdamW at 1e-3 on ERGL's."""
+    native, ours, ergls = (leaves(config_of(name)) for name in ("mtl", "mtl:tut2018,ergl", "ergl"))
+    assert native["optimizer.weight_decay"] == 0 and native["data.front_end"] == "mtl"
+    different = {field for field in ours if ours[field] != ergls[field]}
+    assert different == {"model.name", "train.loss"}
 
 
 def test_the_papers_settings():

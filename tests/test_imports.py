@@ -22,7 +22,16 @@ ROOMS = {
     "datasets": {"audio", "downloads", "files", "labels", "errors"},
     "models": {"labels", "errors"},
     "inference": {"audio", "models", "downloads", "fields", "files", "labels", "errors"},
-    "training": {"audio", "datasets", "models", "inference", "files", "labels", "errors"},
+    "training": {
+        "audio",
+        "datasets",
+        "models",
+        "inference",
+        "fields",
+        "files",
+        "labels",
+        "errors",
+    },
     # What people type: it may use every room, and none uses it.
     "cli": {"audio", "cache", "cpu", "datasets", "inference", "training", "files", "errors"},
     "__main__": {"cli"},

@@ -25,9 +25,7 @@ def check(config) -> None:
         raise InputError(f"model.variant={model.variant!r} is no model of steps: train.fit={fit}")
 
 
-def fit(
-    name: str, variables: dict, predict, dataset: SceneDataset, members: list[Bundle]
-) -> dict:
+def fit(name: str, variables: dict, predict, dataset: SceneDataset, members: list[Bundle]) -> dict:
     """Variables with what `name` of FITS finds, by the training split and, if any, validation.
 
     Args:

@@ -14,8 +14,8 @@ from ergl_jax.errors import InputError
 from ergl_jax.inference.bundle import check_target
 from ergl_jax.inference.bundle import load as load_bundle
 from ergl_jax.training import at_once, evaluate, feed, hosts, losses, stages, steps, workdirs
-from ergl_jax.training.run import Run
 from ergl_jax.training.records import write_json
+from ergl_jax.training.run import Run
 
 
 def train(config, workdir: Path) -> dict:
@@ -28,7 +28,7 @@ def train(config, workdir: Path) -> dict:
     _check(config)
     workdirs.check(config, workdir)
     each = list(stages.configs(config))  # all of them, before the first trains
-    for name, stage in each:
+    for _, stage in each:
         _check(stage)
     for name, stage in each:
         if not stages.is_done(stage, stages.directory(workdir, name)):
