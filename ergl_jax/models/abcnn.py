@@ -42,7 +42,7 @@ class ABCNN(nn.Module):
         x = MaxPooledBlocks(5, 1, self.width_divisor, self.axis_name, self.dtype, name="blocks")(
             x, train=train
         )
-        x = x.reshape(len(x), -1, x.shape[-1]).astype(jnp.float32)  # (B, F / 16 * M / 16, C)
+        x = x.reshape(x.shape[0], -1, x.shape[-1]).astype(jnp.float32)  # (B, F / 16 * M / 16, C)
         # Dense layers at each place: the published 1x1 convolutions.
         classes = nn.Dense(self.num_scenes, kernel_init=he_uniform, name="scene")(x)
         attention = nn.Dense(self.num_scenes, kernel_init=nn.initializers.zeros, name="attention")(

@@ -49,7 +49,7 @@ class Conditional(nn.Module):
         given = jnp.concatenate(
             [
                 (nn.softmax(scene_logits) @ told)[:, None],
-                jnp.broadcast_to(told, (len(x), *told.shape)),
+                jnp.broadcast_to(told, (x.shape[0], *told.shape)),
             ],
             axis=1,
         )

@@ -66,7 +66,7 @@ class DCASE2018(nn.Module):
             )(x)
             x = max_pool(nn.relu(x), time, frequency)
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        x = x.reshape(len(x), -1).astype(jnp.float32)  # (B, 128) of 500 frames and 40 bins
+        x = x.reshape(x.shape[0], -1).astype(jnp.float32)  # (B, 128) of 500 frames and 40 bins
         x = nn.relu(nn.Dense(DENSE, kernel_init=keras_uniform, name="dense")(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return Output(nn.Dense(self.num_scenes, kernel_init=keras_uniform, name="scene")(x))

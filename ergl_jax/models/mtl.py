@@ -95,7 +95,7 @@ class SceneHead(nn.Module):
         channels = narrowed(256, self.width_divisor)
         for frames in (25, 20):
             x = PooledConv(channels, (frames, 1), self.axis_name, self.dtype)(x, train=train)
-        x = x.reshape(len(x), -1).astype(jnp.float32)  # (B, 512) of 500 frames and 64 bins
+        x = x.reshape(x.shape[0], -1).astype(jnp.float32)  # (B, 512) of 500 frames and 64 bins
         units = narrowed(32, self.width_divisor)
         x = nn.relu(nn.Dense(units, kernel_init=pytorch_uniform, name="dense")(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
