@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from jax import export as jax_export
 
 import ergl_jax
 from configs import tables
@@ -105,6 +106,28 @@ def test_trains_a_step_and_its_bundle_says_the_same(name, tmp_path, teacher):
     assert set(found.events) == set(model.bundle.events)
     assert bool(found.events) == SYSTEMS[config.model.name].events
     assert bundles.load(tmp_path / "run" / "bundle").model == config.model.to_dict()
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_exports_for_any_number_of_clips(name):
+    """Traced alone, at a narrow width; what ERGL, CNN and PANN give is compared elsewhere."""
+    config = row(name).config
+    with config.unlocked():
+        config.model.encoder.width_divisor = 32
+        config.data.num_events = 5
+    front_end = get_front_end(config.data.front_end)
+    shape = (front_end.num_frames(10.0), front_end.n_mels)
+    events = 5 if SYSTEMS[config.model.name].events else 0
+    model = models.build(config.model, num_scenes=10, num_events=events)
+
+    def init(x):
+        return model.init(jax.random.key(0), x, train=False)
+
+    variables = jax.eval_shape(init, jax.ShapeDtypeStruct((1, *shape), np.float32))
+    (batch,) = jax_export.symbolic_shape("batch")
+    exported = jax_export.export(jax.jit(lambda v, x: model.apply(v, x, train=False).scene_logits))
+    clips = jax.ShapeDtypeStruct((batch, *shape), np.float32)
+    assert str(exported(variables, clips).out_avals[0].shape) == "(batch, 10)"
 
 
 class TestDocs:

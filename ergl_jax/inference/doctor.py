@@ -192,11 +192,14 @@ def _bundle(directory: Path) -> Iterator[Line]:
         yield _failure("bundle", error)
         return
     bundle = model.bundle
-    encoder = bundle.model["encoder"]
-    parameters = sum(x.size for x in jax.tree.leaves(bundle.variables["params"]))
+    encoder, params = bundle.model["encoder"], bundle.variables["params"]
+    width = f"width / {encoder['width_divisor']}"
+    if "encoder" in params:
+        width = f"{encoder['architecture']} / {encoder['width_divisor']}"
+    parameters = sum(x.size for x in jax.tree.leaves(params))
     yield Line(
         "model",
-        f"{bundle.model['name']}, {encoder['architecture']} / {encoder['width_divisor']}, "
+        f"{bundle.model['name']}, {width}, "
         f"{parameters} parameters, {bundle.model['compute_dtype']}",
     )
     yield Line("scenes", ", ".join(bundle.scenes))

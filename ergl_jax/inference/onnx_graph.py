@@ -21,8 +21,14 @@ OPSET, IR_VERSION = 18, 8  # of 2022: what runtimes have long read
 def build(bundle: Bundle) -> onnx.ModelProto:
     """log_mel (B, F, M) float32 -> scene_probabilities and event_probabilities, where it has them.
 
-    Raises InputError for a model that computes in bfloat16.
+    Raises InputError for another model than an ERGL, a CNN or a PANN, or one of bfloat16.
     """
+    parts = {"ergl": _ergl, "cnn": _cnn, "pann": _pann}
+    if bundle.model["name"] not in parts:
+        raise InputError(
+            f"model.name={bundle.model['name']!r}: ONNX is exported of {', '.join(parts)} alone; "
+            "export StableHLO"
+        )
     if bundle.model["compute_dtype"] != "float32":
         raise InputError(
             f"model.compute_dtype={bundle.model['compute_dtype']!r}: ONNX is exported of float32 "
@@ -31,7 +37,6 @@ def build(bundle: Bundle) -> onnx.ModelProto:
     graph = _Graph()
     params, stats = bundle.variables["params"], bundle.variables["batch_stats"]
     h = _encoder(graph, "log_mel", bundle, params["encoder"], stats["encoder"])
-    parts = {"ergl": _ergl, "cnn": _cnn, "pann": _pann}
     logits = parts[bundle.model["name"]](graph, h, bundle, params, stats)
     outputs = []
     if "scenes" in logits:
