@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ROWS = [name for name in tables.SYSTEMS if name[0] not in "nU" or not name[1:].isdecimal()]
 # What no row of a table is: the teacher.
 NO_ROW = {"pann"}
+# Rows that train as another does, but for a number.
+LIKE_ANOTHER = {"pann_finetuned", "rgasc_prob", "ergl_without_mel"}
 
 
 def row(name, source="tut2018"):
@@ -84,7 +86,7 @@ def teacher(tmp_path_factory):
     return directory
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", [name for name in ROWS if name not in LIKE_ANOTHER])
 def test_trains_a_step_and_its_bundle_says_the_same(name, tmp_path, teacher):
     config = tiny(name, tmp_path)
     if config.model.name == "pann_scene":
@@ -153,34 +155,3 @@ class TestDocs:
 def test_the_baseline_has_the_parameters_that_keras_counts():
     """116,118 with its running statistics: a mean and a variance of 40 and of 8 rows."""
     assert size(row("dcase2018").config, 10)[0] + 2 * (40 + 8) == 116_118
-
-
-def test_rgasc_begins_with_its_stages(tmp_path):
-    """At a rate of next to nothing, what it begins with is what it ends with."""
-    config = tiny("rgasc", tmp_path)
-    with config.unlocked():
-        config.optimizer.learning_rate = 1e-12
-        config.optimizer.weight_decay = 0.0
-        for stage, seed in zip(config.stages, (1, 2), strict=True):
-            stage["set"]["seed"] = seed  # else all three begin alike
-    loop.train(config, tmp_path / "run")
-    whole, scene, events = (
-        bundles.load(tmp_path / "run" / path / "bundle").variables["params"]
-        for path in (".", "stages/scene", "stages/events")
-    )
-    for name, theirs, other in (
-        ("shared", scene, events),
-        ("scene_tower", scene, events),
-        ("event_tower", events, scene),
-        ("events", events, scene),
-    ):
-        mine = np.asarray(_first(whole[name]))
-        np.testing.assert_allclose(mine, _first(theirs[name]), rtol=0, atol=1e-8)
-        assert np.abs(mine - _first(other[name])).max() > 1e-4
-
-
-def _first(tree):
-    """The first kernel of a tree of parameters."""
-    while isinstance(tree, dict):
-        tree = tree["kernel"] if "kernel" in tree else next(iter(tree.values()))
-    return tree
