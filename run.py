@@ -104,8 +104,9 @@ def main(argv: list[str]) -> None:
         if MODE.value != "train":
             raise InputError(f"--mode={MODE.value} is for a run: give its --config and --workdir")
         seeds, shard = config.seeds, config.shard
-        print(training_tables.run(rows, workdir, seeds=seeds, shard=shard))
-        print(f"Wrote {workdir}/table.md and {workdir}/table.csv")
+        text = training_tables.run(rows, workdir, seeds=seeds, shard=shard)
+        if hosts.leads():
+            print(f"{text}\nWrote {workdir}/table.md and {workdir}/table.csv")
         return
     if MODE.value == "train":
         results = loop.train(config, workdir)

@@ -21,11 +21,7 @@ def get_config(argument: str = "tut2018"):
     config.stages = tuple(
         {
             "name": f"member{number}",
-            "set": {
-                "model.variant": variant,
-                "train.fit": "steps",
-                "seed": 1000 + number,
-            },
+            "set": {"model.variant": variant, "train.fit": "steps"},
             "take": {f"member{number}": ""},
         }
         for number, variant in enumerate(MEMBERS)

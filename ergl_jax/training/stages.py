@@ -6,6 +6,8 @@ A `config.stages` lists them in order, each a dict of
   set: the fields in which its configuration differs, such as {"train.loss": "scene"};
   take: which of its model's submodules become which of the final model's, as {mine: theirs}; ""
     is its whole model.
+
+Each has a seed of its own, which follows from that of the run.
 """
 
 import json
@@ -22,7 +24,7 @@ from ergl_jax.inference.bundle import load as load_bundle
 from ergl_jax.training import workdirs
 from ergl_jax.training.steps import TrainState
 
-_KINDS = {"name": str, "set": {}, "take": {}}
+SEEDS = 1000  # from one stage's seed to the next one's
 
 
 def configs(config) -> Iterator[tuple[str, object]]:
@@ -36,6 +38,7 @@ def configs(config) -> Iterator[tuple[str, object]]:
         each = config.copy_and_resolve_references()
         with each.unlocked():
             each.stages = ()
+            each.seed = config.seed + SEEDS * (number + 1)
             for name, value in stage["set"].items():
                 try:
                     each.update_from_flattened_dict({name: value})

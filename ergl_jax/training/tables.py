@@ -20,7 +20,7 @@ from ergl_jax.audio import get_front_end
 from ergl_jax.errors import InputError, report
 from ergl_jax.files import make_directory, replacing
 from ergl_jax.models import macs
-from ergl_jax.training import loop, stages, workdirs
+from ergl_jax.training import hosts, loop, stages, workdirs
 
 COLUMNS = (
     "row",
@@ -77,13 +77,13 @@ def run(rows: Sequence[Row], workdir: Path, *, seeds: Sequence[int], shard: str)
         except InputError as error:
             report(InputError(f"row {row.name}, seed {seed}: {error}"))
             failures[row.name] = str(error)
-    make_directory(workdir, "workdir")
     lines = [_line(row, workdir, seeds, failures) for row in rows]
-    with replacing(workdir / "table.csv") as beside:
-        beside.write_text(_csv(lines), encoding="utf-8", newline="")
     text = _markdown(lines)
-    with replacing(workdir / "table.md") as beside:
-        beside.write_text(text, encoding="utf-8")
+    if hosts.leads():
+        make_directory(workdir, "workdir")
+        for name, content in (("table.csv", _csv(lines)), ("table.md", text)):
+            with replacing(workdir / name) as beside:
+                beside.write_text(content, encoding="utf-8", newline="")
     if failures:
         raise InputError(
             f"{', '.join(failures)}: not trained, see above; the same command tries again. The "
@@ -122,9 +122,6 @@ def _config(row: Row, seed: int):
     config = row.config.copy_and_resolve_references()
     with config.unlocked():
         config.seed = seed
-        for stage in config.stages:  # members of an ensemble differ in theirs
-            if "seed" in stage["set"]:
-                stage["set"]["seed"] += seed
     return config
 
 
