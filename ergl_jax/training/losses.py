@@ -174,8 +174,9 @@ RELATED = {
 
 
 def check(config) -> None:
-    """InputError where a `config.train.loss` asks for what its model has not."""
+    """InputError for a `config.train.loss` that is unknown, or asks for what its model has not."""
     loss, model = config.train.loss, config.model.name
+    _check_name(loss)
     if loss in ("events", "joint", *RELATED) and not models.system(model).events:
         raise InputError(f"train.loss={loss!r} needs events, which model.name={model!r} has not")
     if (loss == "conditional") != (model == "conditional"):
@@ -196,10 +197,14 @@ def make_loss(name: str, relations: Relations | None) -> Callable[..., Parts]:
     Raises:
       InputError: there is no loss of that name.
     """
+    _check_name(name)
     if name in LOSSES:
         return LOSSES[name]
-    if name not in RELATED:
-        raise InputError(f"train.loss={name!r} is not one of: {', '.join([*LOSSES, *RELATED])}")
     if relations is None:
         raise ValueError(f"the loss {name} needs the relations of the training split")
     return partial(RELATED[name], relations=relations)
+
+
+def _check_name(name: str) -> None:
+    if name not in LOSSES and name not in RELATED:
+        raise InputError(f"train.loss={name!r} is not one of: {', '.join([*LOSSES, *RELATED])}")

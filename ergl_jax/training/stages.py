@@ -42,8 +42,9 @@ def configs(config) -> Iterator[tuple[str, object]]:
             for name, value in stage["set"].items():
                 try:
                     each.update_from_flattened_dict({name: value})
-                except (KeyError, TypeError, ValueError) as error:
-                    raise InputError(f"{where}set.{name}={value!r}: no such field") from error
+                except (AttributeError, KeyError, TypeError, ValueError) as error:
+                    reason = "no such field, or not of its type"
+                    raise InputError(f"{where}set.{name}={value!r}: {reason}") from error
         fields.check(each.to_dict(), kinds, where)
         yield stage["name"], each
 

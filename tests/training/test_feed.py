@@ -79,3 +79,17 @@ def test_on_an_accelerator_half_of_its_memory_is_the_limit(split, monkeypatch):
 def test_another_word_is_refused(split):
     with pytest.raises(InputError, match="data.resident='yes' is not one of: auto, always, never"):
         feed.is_resident("yes", split)
+
+
+def test_band_statistics_are_those_of_all_frames(split):
+    mean, deviation = feed.band_statistics(split)
+    frames = feed.load(split, EVENTS)["log_mel"].reshape(-1, 64).astype(np.float64)
+    np.testing.assert_allclose(mean, frames.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(deviation, frames.std(axis=0), rtol=1e-5)
+
+
+def test_a_band_that_never_changes_is_not_divided_by_zero():
+    clips = [{"log_mel": np.stack([np.full(5, -80.1), np.arange(5)], axis=1)} for _ in range(3)]
+    mean, deviation = feed.band_statistics(clips)
+    np.testing.assert_allclose(mean, [-80.1, 2], rtol=1e-6)
+    np.testing.assert_allclose(deviation, [1, np.sqrt(2)], rtol=1e-6)

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from ergl_jax.datasets import builder, synthetic
+from ergl_jax.datasets import builder, sources, synthetic
 from ergl_jax.errors import InputError
 from ergl_jax.inference import bundle as bundles
 from ergl_jax.training import calibration, loop
+from ergl_jax.training.run import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -329,3 +330,49 @@ def test_a_folder_without_training_clips_is_refused(tiny, tmp_path, recordings):
 def test_there_is_nothing_to_evaluate_without_a_bundle(tiny, tmp_path):
     with pytest.raises(InputError, match="is not a bundle: it has no config.json"):
         loop.evaluate_bundle(tiny.config(), tmp_path)
+
+
+def test_validation_chooses_among_later_epochs_alone(tiny, tmp_path, monkeypatch):
+    scores = iter([0.9, 0.5, 0.6, 0.4])
+    monkeypatch.setattr(
+        Run, "_validate", lambda self: {"validation_class_mean_accuracy": next(scores)}
+    )
+    config = tiny.config(train__epochs=4, train__select_from=2)
+    results = loop.train(config, tmp_path / "run")
+    assert results["epoch"] == 3 and results["validation_class_mean_accuracy"] == 0.6
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"train__select_from": 3}, "train.select_from=3 is beyond the last epoch, train.epochs=2"),
+        ({"train__select_from": 0}, "train.select_from=0: use 1 or more"),
+        ({"train__loss": "mae"}, "train.loss='mae' is not one of: ergl, bce, nll"),
+        ({"train__loss": "bce", "model__name": "conditional"}, "'bce' does not go with .*'condi"),
+        ({"train__loss": "conditional"}, "train.loss='conditional' does not go with .*'ergl'"),
+        ({"train__loss": "joint", "model__name": "cnn"}, "'joint' needs events, which .*'cnn' has"),
+        ({"train__fit": "magic"}, "train.fit='magic' is not one of: steps, svm, ensemble"),
+        ({"train__fit": "svm"}, "train.fit='svm' is for model.name=mltf, model.variant=svm"),
+        (
+            {"model__name": "nnf", "model__variant": "ensemble"},
+            "model.variant='ensemble' is no model of steps: train.fit=ensemble",
+        ),
+        ({"model__name": "nnf"}, "model.variant='' is not one that 'nnf' has: mel, filtered"),
+        ({"model__name": "nonsense"}, "model.name='nonsense' is not one of: ergl, cnn, pann"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(tiny, tmp_path, fields, message):
+    with pytest.raises(InputError, match=message):
+        loop.train(tiny.config(**fields), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_bands_are_standardised_by_the_training_split(tiny, tmp_path):
+    """Measured once, kept through training and a resumption, and carried by the bundle."""
+    config = tiny.config(model__name="surrey", model__encoder__width_divisor=32)
+    loop.train(config, tmp_path / "run")
+    found = bundles.load(tmp_path / "run" / "bundle").variables["batch_stats"]["standardise"]
+    split = sources.open_dataset(config.data).split("train")
+    frames = split.arrays()["log_mel"].reshape(-1, 64).astype(np.float64)
+    np.testing.assert_allclose(found["mean"], frames.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(found["deviation"], frames.std(axis=0), rtol=1e-5)

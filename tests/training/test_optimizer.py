@@ -112,3 +112,29 @@ def test_a_warm_up_of_nearly_all_epochs_leaves_a_step():
 def test_wrong_settings_are_named(fields, field):
     with pytest.raises(InputError, match=field):
         optimizer.adamw(settings(**fields), steps_per_epoch=5, epochs=3)
+
+
+def test_what_is_frozen_stays_and_the_rest_is_as_without():
+    rng = np.random.default_rng(0)
+    params = {
+        name: {"kernel": rng.normal(size=(3, 2)), "bias": rng.normal(size=2)}
+        for name in ("encoder", "fc1", "scene")
+    }
+    config, length = settings(weight_decay=0.5), {"steps_per_epoch": 4, "epochs": 2}
+    plain = optimizer.adamw(config, **length)
+    part = optimizer.adamw(config, **length, frozen=("encoder", "fc1", "not there"))
+    found, expected = params, params
+    states = part.init(params), plain.init(params)
+    for _ in range(3):
+        grads = jax.tree.map(lambda x: rng.normal(size=x.shape), params)
+        updates, first = part.update(grads, states[0], found)
+        others, second = plain.update(grads, states[1], expected)
+        states = first, second
+        found, expected = (
+            optax.apply_updates(found, updates),
+            optax.apply_updates(expected, others),
+        )
+    for name in ("encoder", "fc1"):
+        jax.tree.map(np.testing.assert_array_equal, found[name], params[name])
+    jax.tree.map(np.testing.assert_array_equal, found["scene"], expected["scene"])
+    assert np.abs(found["scene"]["kernel"] - params["scene"]["kernel"]).min() > 0

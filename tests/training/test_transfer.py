@@ -7,9 +7,11 @@ import jax
 import numpy as np
 import pytest
 
+from ergl_jax import models
 from ergl_jax.audio import get_front_end
 from ergl_jax.errors import InputError
 from ergl_jax.inference import bundle as bundles
+from ergl_jax.labels import AUDIOSET
 from ergl_jax.training import loop, steps, transfer
 
 
@@ -112,3 +114,70 @@ def test_a_run_that_goes_on_needs_the_bundle_no_more(tiny, tmp_path, source):
     shutil.rmtree(source)
     again = loop.train(config, tmp_path / "run")
     assert again["source"] == first["source"] and "encoder begun with" in first["source"]
+
+
+class TestPANN:
+    """A whole PANN, which `pann_scene` begins with."""
+
+    FIELDS = {"model__name": "pann_scene", "model__variant": "embedding"}
+
+    @pytest.fixture
+    def teacher(self, tiny, tmp_path):
+        """A PANN with the tiny encoder; 527 events."""
+        config = tiny.config(model__name="pann").model
+        model = models.build(config, num_scenes=0, num_events=len(AUDIOSET))
+        variables = model.init(jax.random.key(7), np.zeros((1, 64, 64)), train=False)
+        bundle = dataclasses.replace(
+            bundles.load(tiny.workdir / "bundle"),
+            model=config.to_dict(),
+            variables=jax.device_get(variables),
+            scenes=(),
+            events=AUDIOSET,
+        )
+        bundle.save(tmp_path / "teacher")
+        return tmp_path / "teacher"
+
+    def train(self, tiny, tmp_path, teacher, **fields):
+        config = tiny.config(model__init_from=str(teacher), **self.FIELDS, **fields)
+        loop.train(config, tmp_path / "run")
+        run, origin = bundles.load(tmp_path / "run" / "bundle"), bundles.load(teacher)
+        return run.variables, origin.variables
+
+    def test_frozen_stays_as_it_is_to_the_last_bit(self, tiny, tmp_path, teacher):
+        """Statistics too; and the decay, which is felt without a gradient, leaves it alone."""
+        mine, theirs = self.train(
+            tiny,
+            tmp_path,
+            teacher,
+            model__frozen=True,
+            model__variant="tags",
+            optimizer__weight_decay=0.5,
+        )
+        assert mine["params"].keys() == {"encoder", "fc1", "fc_audioset", "scene"}
+        for name in ("encoder", "fc1", "fc_audioset"):
+            assert equal(mine["params"][name], theirs["params"][name])
+        assert equal(mine["batch_stats"]["encoder"], theirs["batch_stats"]["encoder"])
+
+    def test_fine_tuned_begins_there(self, tiny, tmp_path, teacher):
+        mine, theirs = self.train(tiny, tmp_path, teacher, optimizer__learning_rate=1e-12)
+        assert mine["params"].keys() == {"encoder", "fc1", "scene"}
+        for name in ("encoder", "fc1"):
+            jax.tree.map(
+                lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-8),
+                mine["params"][name],
+                theirs["params"][name],
+            )
+        assert not equal(mine["batch_stats"]["encoder"], theirs["batch_stats"]["encoder"])
+
+    def test_another_bundle_will_not_do(self, tiny, tmp_path, source):
+        config = tiny.config(model__init_from=str(source), **self.FIELDS)
+        with pytest.raises(InputError, match="source has no fc1: name the bundle of a PANN"):
+            loop.train(config, tmp_path / "run")
+        with pytest.raises(InputError, match="pann_scene is a pretrained PANN: set model.init_f"):
+            loop.train(tiny.config(**self.FIELDS), tmp_path / "run")
+
+    def test_a_system_without_encoder_starts_from_none(self, tiny, tmp_path, teacher):
+        config = tiny.config(model__init_from=str(teacher), model__name="surrey")
+        with pytest.raises(InputError, match="'surrey' has no encoder to start with it"):
+            loop.train(config, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
