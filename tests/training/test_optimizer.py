@@ -117,7 +117,7 @@ def test_wrong_settings_are_named(fields, field):
 def test_what_is_frozen_stays_and_the_rest_is_as_without():
     rng = np.random.default_rng(0)
     params = {
-        name: {"kernel": rng.normal(size=(3, 2)), "bias": rng.normal(size=2)}
+        name: {"kernel": np.float32(rng.normal(size=(3, 2))), "bias": np.zeros(2, np.float32)}
         for name in ("encoder", "fc1", "scene")
     }
     config, length = settings(weight_decay=0.5), {"steps_per_epoch": 4, "epochs": 2}
@@ -126,7 +126,7 @@ def test_what_is_frozen_stays_and_the_rest_is_as_without():
     found, expected = params, params
     states = part.init(params), plain.init(params)
     for _ in range(3):
-        grads = jax.tree.map(lambda x: rng.normal(size=x.shape), params)
+        grads = jax.tree.map(lambda x: np.float32(rng.normal(size=x.shape)), params)
         updates, first = part.update(grads, states[0], found)
         others, second = plain.update(grads, states[1], expected)
         states = first, second

@@ -138,7 +138,7 @@ class TestPANN:
         return tmp_path / "teacher"
 
     def train(self, tiny, tmp_path, teacher, **fields):
-        config = tiny.config(model__init_from=str(teacher), **self.FIELDS, **fields)
+        config = tiny.config(model__init_from=str(teacher), **self.FIELDS | fields)
         loop.train(config, tmp_path / "run")
         run, origin = bundles.load(tmp_path / "run" / "bundle"), bundles.load(teacher)
         return run.variables, origin.variables
