@@ -11,7 +11,7 @@ from configs import ergl
 
 def get_config(argument: str = "tut2018"):
     """ERGL's recipe, but Adam and 100 epochs."""
-    config, native = ergl.for_system(argument, "attention_crnn")
+    config, native = ergl.for_system(argument, "attention_crnn", divisor=4)
     if native:
         config.data.front_end = "kong"
         config.optimizer.weight_decay = 0.0

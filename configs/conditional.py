@@ -11,7 +11,7 @@ from configs import ergl
 
 def get_config(argument: str = "tut2018"):
     """The recipe of configs/mtl.py, whose network it begins with."""
-    config, native = ergl.for_system(argument, "conditional")
+    config, native = ergl.for_system(argument, "conditional", divisor=4)
     config.train.loss = "conditional"
     if native:
         config.data.front_end = "mtl"

@@ -11,7 +11,7 @@ from configs import ergl
 
 def get_config(argument: str = "tut2018"):
     """40 mel bands of 500 frames; Adam, 200 epochs of which one after the 50th is chosen."""
-    config, native = ergl.for_system(argument, "dcase2018")
+    config, native = ergl.for_system(argument, "dcase2018", divisor=1)
     if native:
         config.data.front_end = "dcase2018"
         config.optimizer.weight_decay = 0.0

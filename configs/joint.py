@@ -11,7 +11,7 @@ from configs import ergl
 
 def get_config(argument: str = "tut2018"):
     """All 527 events; Adam and 100 epochs."""
-    config, native = ergl.for_system(argument, "joint")
+    config, native = ergl.for_system(argument, "joint", divisor=2)
     config.train.loss = "joint"
     if native:
         config.data.front_end = "kong"

@@ -14,7 +14,7 @@ NETWORK = ("fc", *(f"{layer}_{i}" for layer in ("Conv", "BatchNormReLU") for i i
 
 def get_config(argument: str = "tut2018"):
     """Its own features with either recipe: segments are what the system is made of."""
-    config, native = ergl.for_system(argument, "mltf")
+    config, native = ergl.for_system(argument, "mltf", divisor=16)
     config.data.front_end = "mltf"
     if native:
         config.optimizer.weight_decay = 0.0

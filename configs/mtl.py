@@ -11,7 +11,7 @@ from configs import ergl
 
 def get_config(argument: str = "tut2018"):
     """All 527 events; Adam at 2e-4, 64 clips, 300 epochs."""
-    config, native = ergl.for_system(argument, "mtl")
+    config, native = ergl.for_system(argument, "mtl", divisor=4)
     config.train.loss = "bce"
     if native:
         config.data.front_end = "mtl"

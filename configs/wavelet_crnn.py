@@ -11,7 +11,7 @@ from configs import ergl
 
 def get_config(argument: str = "tut2018"):
     """Its own features with either recipe; Adam and 100 epochs with its own."""
-    config, native = ergl.for_system(argument, "wavelet_crnn")
+    config, native = ergl.for_system(argument, "wavelet_crnn", divisor=4)
     config.data.front_end = "scattering"
     if native:
         config.optimizer.weight_decay = 0.0
