@@ -1,4 +1,4 @@
-"""Features of many levels of time and a linear support vector machine (75.3 % on TUT 2018).
+"""Multi-layer temporal features and a linear support vector machine (75.3 % on TUT 2018).
 
     python run.py --config=configs/mltf.py
     python run.py --config=configs/mltf.py:synthetic
