@@ -1,6 +1,6 @@
 """A CRNN with self-attention: gated convolutions, a recurrent layer, attention, attention pooling.
 
-Wang and Li, "Self-attention mechanism based system for DCASE 2018 challenge task 1 and task 4", 2018.
+Wang and Li, "Self-attention mechanism based system for DCASE 2018 challenge task 1 and task 4".
 What is certain: the parts, which its authors' abstract names. Readings of ours: all sizes; that
 each gated convolution has BatchNorm before its gate; that pools halve frequency alone, so that
 there is one state a frame to attend over; the maximum over the frequencies that are left; dropout

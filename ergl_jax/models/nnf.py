@@ -1,7 +1,8 @@
 """NNF_CNNEns: CNNs on log-mel features and on their nearest-neighbour-filtered version, combined.
 
-Nguyen and Pernkopf, "Acoustic scene classification using a convolutional neural network ensemble and
-nearest neighbor filters", DCASE 2018. What is certain: the filter, and that CNNs on filtered and unfiltered features form an ensemble.
+Nguyen and Pernkopf, "Acoustic scene classification using a convolutional neural network ensemble
+and nearest neighbor filters", DCASE 2018. What is certain: the filter, and that CNNs on filtered
+and unfiltered features form an ensemble.
 Readings of ours: the CNN (four blocks of two 3x3 convolutions with BatchNorm and ReLU, a 2x2 max
 pool after each, the mean over the map, dropout, one dense layer), separate first blocks for the two
 inputs of "both", and the ensemble's six members with weights by greedy selection on validation.
