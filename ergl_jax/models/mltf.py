@@ -2,11 +2,12 @@
 
 Of "Acoustic scene classification using multi-layer temporal pooling based on convolutional neural
 network" (arXiv 1902.10063). Rank pooling describes a sequence by the weights of a linear model
-that tells time from what was seen so far. Certain, by its authors' published code: rank pooling forwards and backwards, in
-windows of three segments and then over the windows; 8192 numbers from 512; signed square root, L2
-norm, linear SVM. Readings of ours: the CNN's pools and its flattened map; that a clip's logits,
-while the CNN is trained, are the mean of its segments'; and where 512 * 16 comes from: at each
-level the positive and the negative part's square roots (twice), then both directions (twice).
+that tells time from what was seen so far. Certain, by its authors' published code: rank pooling
+forwards and backwards, in windows of three segments and then over the windows; 8192 numbers from
+512; signed square root, L2 norm, linear SVM. Readings of ours: the CNN's pools and its flattened
+map; that a clip's logits, while the CNN is trained, are the mean of its segments'; and where
+512 * 16 comes from: at each level the positive and the negative part's square roots (twice), then
+both directions (twice).
 
 Shapes: B clips, N segments of 50 frames, M mel bins, T steps of a sequence, D features.
 """
