@@ -5,6 +5,9 @@
 psi are Morlet wavelets, Q of them an octave (8 in the first order, 1 in the second), phi is a
 Gaussian of about T samples. Frequencies are in cycles a sample of the waveform. What is filtered
 is sampled no more often than it needs: by 2^j, for which `Wavelet.rate` tells j.
+
+Kymatio has the same, but its public modules (0.3.0) import what SciPy 1.17 has not; a test compares
+the two where it is installed.
 """
 
 import functools
