@@ -153,6 +153,12 @@ def _override(config, override: str) -> None:
         for part in field.split("."):
             old = old[part]
         value = text if isinstance(old, str) else ast.literal_eval(text)
-        config.update_from_flattened_dict({field: type(old)(value)})
+        if type(old) is float and type(value) is int:
+            value = float(value)
+        if type(value) is not type(old):
+            raise TypeError
+        config.update_from_flattened_dict({field: value})
     except (KeyError, TypeError, ValueError, SyntaxError) as error:
-        raise InputError(f"overrides: {override!r} sets no field of configs/ergl.py") from error
+        raise InputError(
+            f"overrides: {override!r} sets no field of configs/ergl.py, or none of that type"
+        ) from error

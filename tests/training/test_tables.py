@@ -145,6 +145,8 @@ def test_a_directory_of_other_settings_is_refused(trainings, tmp_path):
         ({"rows": ("nonsense",)}, "rows: 'nonsense' is not one of: pann_fixed"),
         ({"overrides": ("train.nonsense=1",)}, "'train.nonsense=1' sets no field"),
         ({"overrides": ("train.epochs=many",)}, "'train.epochs=many' sets no field"),
+        ({"overrides": ("train.epochs=2.5",)}, "'train.epochs=2.5' sets no field"),
+        ({"overrides": ("model.mel=0",)}, "'model.mel=0' sets no field"),
         ({"overrides": ("train=1",)}, "'train=1' sets no field"),
         ({"overrides": ("epochs",)}, "'epochs' sets no field"),
         ({"source": "nonsense"}, "choose one of tut2018"),
