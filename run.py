@@ -9,6 +9,7 @@ if __name__ == "__main__":
 
 import math
 import sys
+from pathlib import Path
 
 import jax
 from absl import app, flags, logging
@@ -101,13 +102,22 @@ def main(argv: list[str]) -> None:
     print(f"{MODE.value} in {workdir} on {jax.device_count()} {jax.default_backend()} device(s)")
     print(", ".join(f"{name} {number}" for name, number in versions().items()), flush=True)
     if rows:
-        if MODE.value != "train":
-            raise InputError(f"--mode={MODE.value} is for a run: give its --config and --workdir")
-        seeds, shard = config.seeds, config.shard
-        text = training_tables.run(rows, workdir, seeds=seeds, shard=shard)
-        if hosts.leads():
-            print(f"{text}\nWrote {workdir}/table.md and {workdir}/table.csv")
-        return
+        train_table(config, rows, workdir)
+    else:
+        run(config, workdir)
+
+
+def train_table(config: ConfigDict, rows: list[training_tables.Row], workdir: Path) -> None:
+    """Trains the rows of configs/tables.py that are still to do, and prints the table."""
+    if MODE.value != "train":
+        raise InputError(f"--mode={MODE.value} is for a run: give its --config and --workdir")
+    text = training_tables.run(rows, workdir, seeds=config.seeds, shard=config.shard)
+    if hosts.leads():
+        print(f"{text}\nWrote {workdir}/table.md and {workdir}/table.csv")
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Trains or evaluates one configuration, and prints its scores."""
     if MODE.value == "train":
         results = loop.train(config, workdir)
         scores, wrote = results["test"], f"{workdir}/results.json and {workdir}/bundle"

@@ -123,7 +123,7 @@ def get_config(table: str = "3") -> ml_collections.ConfigDict:
 def rows(config: ml_collections.ConfigDict) -> list[Row]:
     """The rows that a configuration asks for; InputError for one that isn't known."""
     argument = ",".join(filter(None, (config.source, config.recipe)))
-    return [_row(name, argument, config) for name in config.rows or TABLES[config.table]]
+    return [_row(str(name), argument, config) for name in config.rows or TABLES[config.table]]
 
 
 def _row(name: str, argument: str, config) -> Row:

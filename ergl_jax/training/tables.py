@@ -64,8 +64,9 @@ def run(rows: Sequence[Row], workdir: Path, *, seeds: Sequence[int], shard: str)
       shard: "i/k", i from 0: every k-th run from the i-th on.
     """
     mine, of = _shard(shard)
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise InputError(f"seeds={tuple(seeds)}: name some, each once")
+    whole = all(type(seed) is int and seed >= 0 for seed in seeds)
+    if not seeds or not whole or len(set(seeds)) < len(seeds):
+        raise InputError(f"seeds={tuple(seeds)}: name some whole numbers from 0 on, each once")
     runs = list(itertools.product(rows, seeds))
     failures = {}
     for row, seed in runs[mine::of]:
