@@ -19,6 +19,7 @@ from configs import ergl
 from ergl_jax import downloads
 from ergl_jax.cli import main as ergl_main
 from ergl_jax.datasets import builder, sources, tut2018
+from ergl_jax.datasets.scene_files import read_scenes
 from ergl_jax.errors import InputError
 from ergl_jax.inference import export, port
 from ergl_jax.training import loop
@@ -275,11 +276,17 @@ PICKLERS = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "sh
 
 def unsafe(source):
     """What a source does that could run code of a file, or of a shell; names of it."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
+    found, tree = [], ast.parse(source)
+    safe = {"yaml.SafeLoader"} | {
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        and [ast.unparse(base) for base in node.bases] == ["yaml.SafeLoader"]
+    }
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
-            found += {name.split(".")[0] for name in names} & (PICKLERS | {"yaml"})
+            found += {name.split(".")[0] for name in names} & PICKLERS
         if not isinstance(node, ast.Call):
             continue
         name = ast.unparse(node.func)
@@ -292,6 +299,9 @@ def unsafe(source):
             found.append("allow_pickle")
         if name in ("np.load", "numpy.load") and flags.get("allow_pickle") != "False":
             found.append("np.load")
+        if name.startswith("yaml.") and "load" in name and name != "yaml.safe_load":
+            if flags.get("Loader") not in safe:
+                found.append("yaml")
         if name == "torch.load" and flags.get("weights_only") != "True":
             found.append("torch.load")
     return found
@@ -303,7 +313,10 @@ def unsafe(source):
         "import pickle",
         "from pickle import loads",
         "def f():\n  import joblib",
-        "import yaml",
+        "yaml.load(text)",
+        "yaml.load(text, Loader=yaml.Loader)",
+        "class L(yaml.FullLoader): pass\nyaml.load(text, Loader=L)",
+        "yaml.unsafe_load_all(text)",
         "eval('1')",
         "exec(x)",
         "np.load(path)",
@@ -323,6 +336,12 @@ def test_the_reader_of_code_sees(source):
 @pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_code_reads_pickles_evaluates_text_or_asks_a_shell(path):
     assert unsafe(path.read_text(encoding="utf-8")) == []
+
+
+def test_a_scene_file_makes_no_object(marker, tmp_path, inert):
+    path = tmp_path / "scenes.yaml"
+    path.write_text(f"events: !!python/object/apply:os.mkdir [{marker}]\nscenes: {{}}\n")
+    assert "not YAML: could not determine a constructor" in inert(read_scenes, path)
 
 
 # Imports.

@@ -160,9 +160,9 @@ def counted(monkeypatch):
     """The names of recordings that are decoded from here on."""
     seen, decode = [], pseudo_labels.read_audio
 
-    def count(path, rate):
+    def count(path, *arguments):
         seen.append(path.name)
-        return decode(path, rate)
+        return decode(path, *arguments)
 
     monkeypatch.setattr(pseudo_labels, "read_audio", count)
     return seen
