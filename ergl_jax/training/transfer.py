@@ -27,6 +27,11 @@ def start_pretrained(state: TrainState, config, front_end: FrontEnd) -> tuple[Tr
         asked for; a model that can't start from one.
     """
     path = user_path(config.init_from)
+    parts = [name for name in models.system(config.name).pretrained if name in state.params]
+    if not parts:
+        raise InputError(
+            f"model.init_from={path}: model.name={config.name!r} has no encoder to start with it"
+        )
     bundle = load(path)
     encoder = bundle.model["encoder"]
     for field in ("architecture", "width_divisor"):
@@ -39,11 +44,6 @@ def start_pretrained(state: TrainState, config, front_end: FrontEnd) -> tuple[Tr
         raise InputError(
             f"model.init_from={path} has front end {bundle.front_end.name!r}, not "
             f"{front_end.name!r}: set --config.data.front_end={bundle.front_end.name}"
-        )
-    parts = [name for name in models.system(config.name).pretrained if name in state.params]
-    if not parts:
-        raise InputError(
-            f"model.init_from={path}: model.name={config.name!r} has no encoder to start with it"
         )
     theirs = bundle.variables["params"]
     for name in parts:

@@ -35,11 +35,17 @@ def _differences(theirs: dict, mine: dict, prefix: str = "") -> list[str]:
     different = []
     for name in theirs.keys() | mine.keys():
         old, new = theirs.get(name), mine.get(name)
+        if _is_stages(old) and _is_stages(new) and len(old) == len(new):
+            old, new = dict(enumerate(old)), dict(enumerate(new))
         if isinstance(old, dict) and isinstance(new, dict):
             different += _differences(old, new, f"{prefix}{name}.")
         elif old != new:
             different.append(f"{prefix}{name} was {old!r}, is {new!r}")
     return different
+
+
+def _is_stages(value) -> bool:
+    return isinstance(value, list) and all(isinstance(each, dict) for each in value)
 
 
 def sweep(workdir: Path) -> None:

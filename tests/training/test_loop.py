@@ -15,7 +15,7 @@ import soundfile
 from ergl_jax.datasets import builder, sources, synthetic
 from ergl_jax.errors import InputError
 from ergl_jax.inference import bundle as bundles
-from ergl_jax.training import calibration, loop
+from ergl_jax.training import calibration, feed, loop
 from ergl_jax.training.run import Run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -367,9 +367,13 @@ def test_what_does_not_go_together_is_refused(tiny, tmp_path, fields, message):
     assert not (tmp_path / "run").exists()
 
 
-def test_bands_are_standardised_by_the_training_split(tiny, tmp_path):
+def test_bands_are_standardised_by_the_training_split(tiny, tmp_path, monkeypatch):
     """Measured once, kept through training and a resumption, and carried by the bundle."""
     config = tiny.config(model__name="surrey", model__encoder__width_divisor=32)
+    loop.train(config, tmp_path / "run")
+    for last in (tmp_path / "run" / "checkpoints").glob("*/2"):  # as if it had been killed before
+        shutil.rmtree(last)
+    monkeypatch.setattr(feed, "band_statistics", None)
     loop.train(config, tmp_path / "run")
     found = bundles.load(tmp_path / "run" / "bundle").variables["batch_stats"]["standardise"]
     split = sources.open_dataset(config.data).split("train")

@@ -174,6 +174,27 @@ class TestMachine:
             loop.train(config, workdir)
 
     @pytest.mark.parametrize(
+        ("where", "told"),
+        [
+            ("", "stages.0.set.train.fit was 'steps', is None; stages.0.set.train.loss was None"),
+            ("stages/network", "train.loss was 'ergl', is 'scene'"),
+        ],
+    )
+    def test_of_another_stage_is_refused(self, machine, tmp_path, where, told):
+        """Also where the stage alone has been begun."""
+        config, workdir = machine
+        shutil.copytree(workdir / where, tmp_path / "run" / where)
+        with config.copy_and_resolve_references().unlocked() as other:
+            other.stages = ({**config.stages[0], "set": {"model.variant": "cnn"}},)
+            other.stages[0]["set"] |= {"train.loss": "scene"}
+            if where:
+                other.stages[0]["set"] |= {"train.fit": "steps"}
+        files = sorted(tmp_path.rglob("*"))
+        with pytest.raises(InputError, match=f"{where} belongs to .* settings: {told}"):
+            loop.train(other, tmp_path / "run")
+        assert sorted(tmp_path.rglob("*")) == files
+
+    @pytest.mark.parametrize(
         ("take", "told"),
         [
             ({"svm": "scene"}, "its scene does not fit as 'svm'"),

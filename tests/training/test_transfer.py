@@ -176,8 +176,21 @@ class TestPANN:
         with pytest.raises(InputError, match="pann_scene is a pretrained PANN: set model.init_f"):
             loop.train(tiny.config(**self.FIELDS), tmp_path / "run")
 
+    def test_a_pann_of_other_events_will_not_do(self, tiny, teacher):
+        config = tiny.config(model__init_from=str(teacher), **self.FIELDS).model
+        params = dict(bundles.load(teacher).variables["params"])
+        params["fc_audioset"] = {"kernel": np.zeros((16, 10)), "bias": np.zeros(10)}
+        state = steps.TrainState(np.int32(0), params, {}, ())
+        with pytest.raises(InputError, match="its fc_audioset is of another size"):
+            transfer.start_pretrained(state, config, get_front_end("panns_16k"))
+
     def test_a_system_without_encoder_starts_from_none(self, tiny, tmp_path, teacher):
-        config = tiny.config(model__init_from=str(teacher), model__name="surrey")
+        """And is told so, not that another encoder would be right."""
+        config = tiny.config(
+            model__init_from=str(teacher),
+            model__name="surrey",
+            model__encoder__architecture="cnn14",
+        )
         with pytest.raises(InputError, match="'surrey' has no encoder to start with it"):
             loop.train(config, tmp_path / "run")
         assert not (tmp_path / "run").exists()
