@@ -12,11 +12,12 @@ from configs import ergl
 
 
 def get_config(argument: str = "tut2018"):
-    """PANN, fine-tuned, on its own features; rate, batch size and epochs are a reading."""
-    config, native = ergl.for_system(argument, "pann_scene")
+    """Its own features and width with either recipe; rate, batch size and epochs are a reading."""
+    config, native = ergl.for_system(argument, "pann_scene", divisor=1)
+    config.data.front_end = "panns_16k"
+    config.model.encoder.architecture = "cnn14"
     config.model.variant = "embedding"
     if native:
-        config.data.front_end = "panns_16k"
         config.optimizer.learning_rate = 1e-4
         config.optimizer.weight_decay = 0.0
         config.train.batch_size = 32

@@ -7,8 +7,8 @@
 1: numbers of events; 2: numbers of graph convolutions; 3: systems of scenes alone; 4: systems of
 scenes and events; mel: the ablation without multi-dimensional edges; main: those that ERGL is
 most often set beside. `--workdir` then holds a directory for each run, and table.md and table.csv
-with the published accuracy beside the measured one. The PANN's rows need a bundle of it:
---config.overrides="('model.init_from=BUNDLE',)" reaches all rows that can start from one.
+with the published accuracy beside the measured one. The PANN's rows need a bundle of it, which
+--config.overrides="('model.init_from=BUNDLE',)" gives to them alone: others start from chance.
 """
 
 import ast
@@ -122,8 +122,17 @@ def get_config(table: str = "3") -> ml_collections.ConfigDict:
 
 def rows(config: ml_collections.ConfigDict) -> list[Row]:
     """The rows that a configuration asks for; InputError for one that isn't known."""
+    if config.table not in TABLES:
+        raise InputError(f"table={config.table!r} is not one of: {', '.join(TABLES)}")
+    names = [str(name) for name in config.rows or TABLES[config.table]]
+    if len(set(names)) < len(names):
+        raise InputError(f"rows={tuple(names)}: name each once")
     argument = ",".join(filter(None, (config.source, config.recipe)))
-    return [_row(str(name), argument, config) for name in config.rows or TABLES[config.table]]
+    try:
+        ergl.for_system(argument, "ergl")  # rows of ERGL itself look at no recipe
+        return [_row(name, argument, config) for name in names]
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def _row(name: str, argument: str, config) -> Row:
@@ -134,20 +143,20 @@ def _row(name: str, argument: str, config) -> Row:
         file, fields, published, remarks = ergl, {field: int(name[1:])}, "", ""
     else:
         raise InputError(f"rows: {name!r} is not one of: {', '.join(SYSTEMS)}")
-    try:
-        made = file.get_config(config.source if file is ergl else argument)
-    except ValueError as error:
-        raise InputError(str(error)) from error
+    made = file.get_config(config.source if file is ergl else argument)
     with made.unlocked():
         for override in config.overrides:
-            _override(made, override)
+            _override(made, str(override))
+        if file is not pann:  # the others start from chance, as in the paper
+            made.model.init_from = ""
         made.update_from_flattened_dict(fields)
     return Row(name, made, published, remarks)
 
 
 def _override(config, override: str) -> None:
-    field, _, text = str(override).partition("=")
-    parent, _, last = field.rpartition(".")
+    field, _, text = override.partition("=")
+    if field == "seed":
+        raise InputError(f"overrides: {override!r}: a table's are its seeds")
     try:
         old = config.to_dict()
         for part in field.split("."):

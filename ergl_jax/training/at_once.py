@@ -1,62 +1,73 @@
 """Training that takes no steps: `train.fit` "svm" or "ensemble"."""
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.special import softmax
 
 from ergl_jax.datasets.builder import SceneDataset
 from ergl_jax.errors import InputError
-from ergl_jax.inference.bundle import Bundle
 from ergl_jax.training import evaluate, fits, steps
 
-FITS = ("steps", "svm", "ensemble")
+MODELS = {"svm": ("mltf", "svm"), "ensemble": ("nnf", "ensemble")}  # the name and variant of each
+FITS = ("steps", *MODELS)
 
 
 def check(config) -> None:
     """InputError for a `config.train.fit` that is not known, or that its model can't have."""
-    fit, model = config.train.fit, config.model
+    fit, model = config.train.fit, (config.model.name, config.model.variant)
     if fit not in FITS:
         raise InputError(f"train.fit={fit!r} is not one of: {', '.join(FITS)}")
-    needs = {"svm": ("mltf", "svm"), "ensemble": ("nnf", "ensemble")}
-    if fit in needs and (model.name, model.variant) != needs[fit]:
-        name, variant = needs[fit]
+    if fit in MODELS and model != MODELS[fit]:
+        name, variant = MODELS[fit]
         raise InputError(f"train.fit={fit!r} is for model.name={name}, model.variant={variant}")
-    if fit == "steps" and (model.name, model.variant) in needs.values():
-        fit = next(fit for fit, model_ in needs.items() if model_[0] == model.name)
-        raise InputError(f"model.variant={model.variant!r} is no model of steps: train.fit={fit}")
+    for name, its in MODELS.items():
+        if fit == "steps" and model == its:
+            raise InputError(f"model.variant={model[1]!r} is no model of steps: train.fit={name}")
 
 
-def fit(name: str, variables: dict, predict, dataset: SceneDataset, members: list[Bundle]) -> dict:
-    """Variables with what `name` of FITS finds, by the training split and, if any, validation.
+def fit(name: str, variables: dict, predict: Callable, dataset: SceneDataset) -> dict:
+    """The model's variables with what is found by the training split and, if any, validation.
 
     Args:
-      name: "svm" fits the layer `svm` to embeddings; "ensemble" the members' weights.
+      name: "svm" for the layer `svm`, "ensemble" for the members' `weights`.
       variables: {"params", "batch_stats"} of numpy arrays.
       predict: the model's, by `steps.make_predict`.
-      members: the stages' bundles, which are the ensemble's members.
+      dataset: of the run.
     """
-    validation = "validation" in dataset.sizes
 
-    def predictions(run, variables: dict, split: str) -> evaluate.Predictions:
+    def predictions(variables: dict, split: str) -> evaluate.Predictions:
         return evaluate.predict(
-            run, steps.replicate(variables), dataset.split(split), evaluate.batch_size()
+            predict, steps.replicate(variables), dataset.split(split), evaluate.batch_size()
         )
 
-    params, batch_stats = dict(variables["params"]), dict(variables["batch_stats"])
-    if name == "svm":
-        train, held = predictions(predict, variables, "train"), None
-        if validation:
-            held = predictions(predict, variables, "validation")
-            held = held.embedding, held.scene
-        found = fits.fit_svm(
-            train.embedding, train.scene, num_scenes=len(dataset.scenes), validation=held
-        )
-        params["svm"] = {"kernel": found.kernel, "bias": found.bias}
-    elif validation:
-        found = [
-            predictions(steps.make_predict(each.build()), dict(each.variables), "validation")
-            for each in members
-        ]
-        probabilities = np.stack([softmax(each.scene_logits, axis=1) for each in found])
-        weights = fits.select_ensemble(probabilities, found[0].scene)
-        batch_stats["weights"] = weights.astype(np.float32)
-    return {"params": params, "batch_stats": batch_stats}
+    of_model = {"svm": _fit_svm, "ensemble": _fit_ensemble}[name]
+    return of_model(variables, predictions, dataset)
+
+
+def _fit_svm(variables: dict, predictions: Callable, dataset: SceneDataset) -> dict:
+    """To the embeddings of training clips; what validation chooses is C."""
+    train, held = predictions(variables, "train"), None
+    if "validation" in dataset.sizes:
+        found = predictions(variables, "validation")
+        held = found.embedding, found.scene
+    svm = fits.fit_svm(
+        train.embedding, train.scene, num_scenes=len(dataset.scenes), validation=held
+    )
+    layer = {"kernel": svm.kernel, "bias": svm.bias}
+    return variables | {"params": variables["params"] | {"svm": layer}}
+
+
+def _fit_ensemble(variables: dict, predictions: Callable, dataset: SceneDataset) -> dict:
+    """By what each member says of validation clips; without them all weigh alike, as before."""
+    if "validation" not in dataset.sizes:
+        return variables
+
+    def weighed(weights: np.ndarray) -> dict:
+        stats = variables["batch_stats"] | {"weights": weights.astype(np.float32)}
+        return variables | {"batch_stats": stats}
+
+    alone = np.eye(len(variables["batch_stats"]["weights"]))  # all the weight on one member
+    each = [predictions(weighed(one), "validation") for one in alone]
+    probabilities = np.stack([softmax(found.scene_logits, axis=1) for found in each])
+    return weighed(fits.select_ensemble(probabilities, each[0].scene))

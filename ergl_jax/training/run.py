@@ -144,13 +144,13 @@ class Run:
             {"params": state.params, "batch_stats": state.batch_stats},
             self.predict,
             self.dataset,
-            stages.bundles(self.config, self.workdir),
         )
         self.state = steps.replicate(state.replace(**variables))
         values = self._validate()
+        # First: a line of a late epoch without a checkpoint looks like one that was lost.
+        self._save(epoch, values, time.perf_counter() - start)
         if self.writer:
             self.writer.write(epoch, values)
-        self._save(epoch, values, time.perf_counter() - start)
 
     def _fit_in_steps(self) -> None:
         config = self.config.train

@@ -11,7 +11,8 @@ Each has a seed of its own, which follows from that of the run.
 """
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -29,12 +30,18 @@ SEEDS = 1000  # from one stage's seed to the next one's
 
 def configs(config) -> Iterator[tuple[str, object]]:
     """The name and the configuration of each stage; InputError for one that can't be."""
-    kinds = fields.kinds(config.to_dict())
+    kinds, names = fields.kinds(config.to_dict()), set()
     for number, stage in enumerate(config.stages):
         fields.check(stage, {"name": str}, f"stages[{number}]: ", others=True)
         where = f"stages[{number}] ({stage['name']}): "
         for field in ("set", "take"):
             fields.check(stage.get(field), {}, where, f"{field}.", others=True)
+        fields.check(stage["take"], dict.fromkeys(stage["take"], str), where, "take.")
+        if unknown := [field for field in stage if field not in ("name", "set", "take")]:
+            raise InputError(f"{where}{unknown[0]} is no field of a stage")
+        if not re.fullmatch(r"\w[\w.-]*", stage["name"]) or stage["name"] in names:
+            raise InputError(f"{where}name a directory of its own, by letters and digits")
+        names.add(stage["name"])
         each = config.copy_and_resolve_references()
         with each.unlocked():
             each.stages = ()
@@ -73,20 +80,23 @@ def seconds(config, workdir: Path) -> float:
 
 def start(state: TrainState, config, workdir: Path) -> TrainState:
     """A first state with what the stages hand on."""
-    params, batch_stats = dict(state.params), dict(state.batch_stats)
+    variables = {"params": dict(state.params), "batch_stats": dict(state.batch_stats)}
     for stage, bundle in zip(config.stages, bundles(config, workdir), strict=True):
         for mine, theirs in stage["take"].items():
-            for kind, tree in (("params", params), ("batch_stats", batch_stats)):
-                found = bundle.variables.get(kind, {})
-                found = found.get(theirs) if theirs else found
-                if _shapes(found) != _shapes(tree.get(mine)):
-                    raise InputError(
-                        f"stage {stage['name']!r}: its {theirs or 'model'} does not fit as "
-                        f"{mine!r} of model.name={config.model.name!r}"
-                    )
-                if found is not None:
-                    tree[mine] = found
-    return state.replace(params=params, batch_stats=batch_stats)
+            found = _part(bundle.variables, theirs) if theirs else bundle.variables
+            if not found or _shapes(found) != _shapes(_part(variables, mine)):
+                raise InputError(
+                    f"stage {stage['name']!r}: its {theirs or 'model'} does not fit as "
+                    f"{mine!r} of model.name={config.model.name!r}"
+                )
+            for kind, tree in found.items():
+                variables[kind][mine] = tree
+    return state.replace(**variables)
+
+
+def _part(variables: Mapping, name: str) -> dict:
+    """The params and batch_stats of a submodule, where it has them."""
+    return {kind: tree[name] for kind, tree in variables.items() if name in tree}
 
 
 def _shapes(tree) -> str:

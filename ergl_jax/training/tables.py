@@ -17,7 +17,7 @@ import numpy as np
 
 from ergl_jax import models
 from ergl_jax.audio import get_front_end
-from ergl_jax.errors import InputError, report
+from ergl_jax.errors import InputError, InputErrorOnAScreen, report
 from ergl_jax.files import make_directory, replacing
 from ergl_jax.models import macs
 from ergl_jax.training import hosts, loop, stages, workdirs
@@ -55,7 +55,8 @@ def run(rows: Sequence[Row], workdir: Path, *, seeds: Sequence[int], shard: str)
     """Trains what is missing of a shard of the runs; writes and returns the table of all.
 
     A run that can't be is told on stderr and named in the table, and the others go on; then an
-    InputError at the end says so.
+    InputError at the end says so. One whose directory holds other settings, or a corpus that is not
+    there, is an InputError at once.
 
     Args:
       rows: of the table.
@@ -68,6 +69,8 @@ def run(rows: Sequence[Row], workdir: Path, *, seeds: Sequence[int], shard: str)
     if not seeds or not whole or len(set(seeds)) < len(seeds):
         raise InputError(f"seeds={tuple(seeds)}: name some whole numbers from 0 on, each once")
     runs = list(itertools.product(rows, seeds))
+    for row, seed in runs:  # all of them, before the first trains
+        workdirs.check(_config(row, seed), _directory(workdir, row, seed))
     failures = {}
     for row, seed in runs[mine::of]:
         config, directory = _config(row, seed), _directory(workdir, row, seed)
@@ -75,6 +78,8 @@ def run(rows: Sequence[Row], workdir: Path, *, seeds: Sequence[int], shard: str)
             if not stages.is_done(config, directory):
                 print(f"Row {row.name}, seed {seed}: {directory}", flush=True)
                 loop.train(config, directory)
+        except InputErrorOnAScreen:  # the corpus is not there, for no row
+            raise
         except InputError as error:
             report(InputError(f"row {row.name}, seed {seed}: {error}"))
             failures[row.name] = str(error)
@@ -136,7 +141,6 @@ def _line(row: Row, workdir: Path, seeds: Sequence[int], failures: dict) -> dict
     for seed in seeds:
         path = _directory(workdir, row, seed) / "results.json"
         if path.exists():
-            workdirs.check(_config(row, seed), path.parent)
             found.append(json.loads(path.read_text(encoding="utf-8")))
     values = dict.fromkeys(COLUMNS, "")
     values |= {"row": row.name, "published %": row.published}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import jax
 import numpy as np
@@ -13,7 +14,9 @@ from ergl_jax.datasets import sources
 from ergl_jax.errors import InputError
 from ergl_jax.inference import bundle as bundles
 from ergl_jax.inference.model import Model
-from ergl_jax.training import evaluate, fits, loop, stages, steps
+from ergl_jax.models.nnf import NNFCNN, NNFEnsemble
+from ergl_jax.training import at_once, evaluate, fits, loop, stages, steps
+from ergl_jax.training.checkpoints import Checkpoints
 
 
 def small(file, directory, **overrides):
@@ -68,12 +71,23 @@ class TestConfigs:
             ({"name": "a", "set": {"train.nonsense": 1}, "take": {}}, "train.nonsense is no field"),
             ({"name": "a", "set": {"train.epochs": "x"}, "take": {}}, "set.train.epochs='x'"),
             ({"name": "a", "set": {"train.loss": "x"}, "take": {}}, "train.loss='x' is not one"),
+            ({"name": "a", "set": {3: 4}, "take": {}}, r"\(a\): set.3=4: no such field"),
+            ({"name": "a", "set": {"model": 1}, "take": {}}, "set.model=1: no such field"),
+            ({"name": "a", "set": {}, "take": {"scene": 1}}, r"\(a\): take.scene=1 is no text"),
+            ({"name": "a", "set": {}, "take": {}, "gives": {}}, r"\(a\): gives is no field"),
+            ({"name": "..", "set": {}, "take": {}}, "name a directory of its own"),
+            ({"name": "a/b", "set": {}, "take": {}}, "name a directory of its own"),
         ],
     )
     def test_a_wrong_one_is_told_before_anything_is_trained(self, stage, message, tmp_path):
         with pytest.raises(InputError, match=message):
             loop.train(with_stages(stage), tmp_path / "run")
         assert not (tmp_path / "run").exists()
+
+    def test_two_of_one_name_are_told(self):
+        stage = {"name": "a", "set": {}, "take": {}}
+        with pytest.raises(InputError, match=r"stages\[1\] \(a\): name a directory of its own"):
+            list(stages.configs(with_stages(stage, stage)))
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +148,24 @@ class TestMachine:
         loop.train(config, workdir)
         assert os.stat(stage).st_mtime_ns == before and (workdir / "results.json").exists()
 
+    def test_that_could_not_be_kept_is_fitted_again(self, machine, monkeypatch, tmp_path):
+        """The same command goes on after a full disk, as its line says."""
+        shutil.copytree(machine[1] / "stages", tmp_path / "stages")
+        config = machine[0].copy_and_resolve_references()
+        config.train.epochs = 2  # the machine counts as the last
+        (stage,) = config.stages
+        config.stages = ({**stage, "set": stage["set"] | {"train.epochs": 1}},)
+
+        def full(*_):
+            raise InputError("make space")
+
+        with monkeypatch.context() as patch, pytest.raises(InputError, match="make space"):
+            patch.setattr(Checkpoints, "save", full)
+            loop.train(config, tmp_path)
+        found = loop.train(config, tmp_path)
+        assert found["epoch"] == 2
+        assert found["test"] == json.loads((machine[1] / "results.json").read_text())["test"]
+
     def test_of_other_settings_is_refused(self, machine):
         config, workdir = machine
         config = config.copy_and_resolve_references()
@@ -141,13 +173,23 @@ class TestMachine:
         with pytest.raises(InputError, match="optimizer.learning_rate was 0.002, is 1.0"):
             loop.train(config, workdir)
 
-    def test_a_part_that_does_not_fit_is_told(self, machine, tmp_path):
+    @pytest.mark.parametrize(
+        ("take", "told"),
+        [
+            ({"svm": "scene"}, "its scene does not fit as 'svm'"),
+            ({"nowhere": "fc"}, "its fc does not fit as 'nowhere'"),
+            ({"fc": "nowhere"}, "its nowhere does not fit as 'fc'"),
+            ({"nowhere": "neither"}, "its neither does not fit as 'nowhere'"),
+            ({"fc": ""}, "its model does not fit as 'fc'"),
+        ],
+    )
+    def test_a_part_that_does_not_fit_is_told(self, machine, take, told):
         config, workdir = machine
         with config.copy_and_resolve_references().unlocked() as other:
-            other.stages = ({**other.stages[0], "take": {"svm": "scene"}},)
+            other.stages = ({**other.stages[0], "take": take},)
         bundle = bundles.load(workdir / "bundle")
         state = steps.TrainState(0, bundle.variables["params"], bundle.variables["batch_stats"], ())
-        with pytest.raises(InputError, match="stage 'network': its scene does not fit as 'svm'"):
+        with pytest.raises(InputError, match=f"stage 'network': {told} of model.name='mltf'"):
             stages.start(state, other, workdir)
 
 
@@ -166,3 +208,42 @@ def test_an_ensemble_is_the_weighted_mean_of_its_stages(tmp_path):
     clip = np.random.default_rng(0).normal(size=32000).astype(np.float32) / 10
     named = Model(bundle).classify(clip, sample_rate=16000).scenes
     assert sum(named.values()) == pytest.approx(1, abs=1e-5) and set(named) == set(bundle.scenes)
+
+
+@pytest.fixture(scope="module")
+def ensemble(tiny):
+    """Two members from chance that disagree: dataset, model, variables."""
+    dataset = sources.open_dataset(tiny.config().data)
+    model = NNFEnsemble(len(dataset.scenes), members=("mel", "filtered"), width_divisor=32)
+    shape = (1, *dataset.split("train")[0]["log_mel"].shape)
+    variables = jax.device_get(
+        jax.jit(lambda x: model.init(jax.random.key(1), x, train=False))(
+            np.zeros(shape, np.float32)
+        )
+    )
+    for index in (0, 1):
+        scene = variables["params"][f"member{index}"]["scene"]
+        scene["kernel"] = 50 * scene["kernel"]
+    return dataset, model, variables
+
+
+class TestEnsemble:
+    def test_is_weighed_by_what_its_members_say_of_validation(self, ensemble):
+        dataset, model, variables = ensemble
+        split = dataset.split("validation")
+        each = []
+        for index, seen in enumerate(model.members):
+            member = NNFCNN(model.num_scenes, input=seen, width_divisor=32)
+            own = {kind: tree[f"member{index}"] for kind, tree in variables.items()}
+            found = evaluate.predict(steps.make_predict(member), steps.replicate(own), split, 8)
+            each.append(softmax(found.scene_logits, axis=1))
+        expected = fits.select_ensemble(np.stack(each), found.scene)
+        assert np.abs(expected - 0.5).min() > 0  # no test of what it began with
+        found = at_once.fit("ensemble", variables, steps.make_predict(model), dataset)
+        weights = found["batch_stats"].pop("weights")
+        np.testing.assert_array_equal(weights, expected.astype(np.float32))
+        assert weights.dtype == np.float32
+        before = {name: x for name, x in variables["batch_stats"].items() if name != "weights"}
+        jax.tree.map(np.testing.assert_array_equal, found["batch_stats"], before)
+        jax.tree.map(np.testing.assert_array_equal, found["params"], variables["params"])
+        np.testing.assert_array_equal(variables["batch_stats"]["weights"], [0.5, 0.5])

@@ -3,13 +3,23 @@
 import csv
 import itertools
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from configs import tables as configs
-from ergl_jax.errors import InputError
-from ergl_jax.training import loop, tables
+from ergl_jax import models
+from ergl_jax.audio import get_front_end
+from ergl_jax.errors import InputError, InputErrorOnAScreen
+from ergl_jax.models import macs
+from ergl_jax.training import loop, stages, tables
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def asked(table="mel", **fields):
@@ -23,12 +33,12 @@ class Trainings:
     """In `loop.train`'s place: notes what it was called with, and leaves results."""
 
     def __init__(self):
-        self.calls, self.refused = [], {}
+        self.calls, self.refused, self.error = [], {}, InputError
 
     def __call__(self, config, workdir):
         name = workdir.parent.name
         if name in self.refused:
-            raise InputError(self.refused[name])
+            raise self.error(self.refused[name])
         self.calls.append((name, config.seed))
         workdir.mkdir(parents=True)
         (workdir / "config.json").write_text(config.to_json())
@@ -128,10 +138,44 @@ def test_a_row_that_fails_is_named_and_the_others_go_on(trainings, tmp_path, cap
     assert "no clips \\| at all" in (tmp_path / "table.md").read_text(encoding="utf-8")
 
 
-def test_a_directory_of_other_settings_is_refused(trainings, tmp_path):
-    run(tmp_path, seeds=(0,))
-    with pytest.raises(InputError, match="train.epochs was 16, is 3"):
+def test_a_directory_of_other_settings_is_refused_before_anything_is_trained(trainings, tmp_path):
+    run(tmp_path, seeds=(0,), rows=("ergl",))
+    before = (tmp_path / "table.csv").read_text()
+    with pytest.raises(InputError, match="ergl/seed0 belongs .* train.epochs was 16, is 3"):
         run(tmp_path, seeds=(0,), overrides=("train.epochs=3",))
+    assert trainings.calls == [("ergl", 0)] and (tmp_path / "table.csv").read_text() == before
+
+
+def test_a_corpus_that_is_not_there_is_told_once(trainings, tmp_path):
+    """On its screen; no row could be trained."""
+    trainings.refused = {"ergl_without_mel": "get it\nthere"}
+    trainings.error = InputErrorOnAScreen
+    with pytest.raises(InputErrorOnAScreen, match="get it\nthere"):
+        run(tmp_path / "runs")
+    assert not trainings.calls and not (tmp_path / "runs").exists()
+
+
+def test_stages_of_other_seeds_share_no_seed():
+    """Else the ensembles of two rows would have members in common."""
+    (row,) = configs.rows(asked("3", rows=("nnf_cnnens",)))
+    before, seeds = row.config.to_json(), []
+    for seed in range(5):
+        config = tables._config(row, seed)
+        seeds += [config.seed, *(each.seed for _, each in stages.configs(config))]
+    assert len(set(seeds)) == len(seeds) == 5 * 7
+    assert row.config.to_json() == before and tables._config(row, 0).to_json() == before
+
+
+def test_size_needs_no_data():
+    """Against the arrays themselves."""
+    (row,) = configs.rows(asked("3", rows=("surrey",)))
+    parameters, gmac = tables.size(row.config, 10)
+    front_end = get_front_end(row.config.data.front_end)
+    clip = np.zeros((1, front_end.num_frames(5.0), front_end.n_mels), np.float32)
+    model = models.build(row.config.model, num_scenes=10, num_events=0)
+    variables = jax.jit(lambda x: model.init(jax.random.key(0), x, train=False))(clip)
+    assert parameters == sum(x.size for x in jax.tree.leaves(variables["params"]))
+    assert gmac == macs.count(model, variables, clip.shape[1:]) / 1e9 > 0
 
 
 @pytest.mark.parametrize(
@@ -145,6 +189,10 @@ def test_a_directory_of_other_settings_is_refused(trainings, tmp_path):
         ({"seeds": (-1,)}, r"seeds=\(-1,\)"),
         ({"seeds": ("a",)}, r"seeds=\('a',\)"),
         ({"rows": (25,)}, "rows: '25' is not one of"),
+        ({"rows": ("n7", "n7")}, r"rows=\('n7', 'n7'\): name each once"),
+        ({"rows": ("n7x",)}, "rows: 'n7x' is not one of"),
+        ({"overrides": ("seed=1",)}, "overrides: 'seed=1': a table's are its seeds"),
+        ({"overrides": (1,)}, "overrides: '1' sets no field"),
         ({"rows": ("nonsense",)}, "rows: 'nonsense' is not one of: pann_fixed"),
         ({"overrides": ("train.nonsense=1",)}, "'train.nonsense=1' sets no field"),
         ({"overrides": ("train.epochs=many",)}, "'train.epochs=many' sets no field"),
@@ -153,6 +201,9 @@ def test_a_directory_of_other_settings_is_refused(trainings, tmp_path):
         ({"overrides": ("train=1",)}, "'train=1' sets no field"),
         ({"overrides": ("epochs",)}, "'epochs' sets no field"),
         ({"source": "nonsense"}, "choose one of tut2018"),
+        ({"source": "tut2018,ergl"}, "choose one of tut2018"),
+        ({"recipe": "nonsense"}, "the recipes are native and ergl"),
+        ({"recipe": "native"}, "for .* ergl alone"),
         ({"recipe": "nonsense", "rows": ("mtl",)}, "the recipes are native and ergl"),
         ({"recipe": "native", "rows": ("mtl",)}, "for .* ergl alone"),
     ],
@@ -161,6 +212,67 @@ def test_a_mistake_is_told_and_leaves_nothing(trainings, tmp_path, options, mess
     with pytest.raises(InputError, match=message):
         run(tmp_path / "runs", **options)
     assert not trainings.calls and not (tmp_path / "runs").exists()
+
+
+class TestCommand:
+    """run.py, with nothing stood in."""
+
+    OVERRIDES = (
+        "data.clip_seconds=2.0",
+        "data.num_events=3",
+        "data.train_clips_per_scene=1",
+        "data.test_clips_per_scene=1",
+        "model.encoder.architecture=cnn6",
+        "model.encoder.width_divisor=32",
+        "model.channels=4",
+        "model.gcn.layers=1",
+        "train.batch_size=10",
+        "train.epochs=1",
+        "optimizer.warmup_epochs=0.0",
+        "augment.roll=False",
+        "augment.time_masks=0",
+        "augment.mel_masks=0",
+    )
+
+    def call(self, directory, *more):
+        overrides = (*self.OVERRIDES, f"data.data_dir={directory}/data")
+        return subprocess.run(
+            [
+                sys.executable,
+                "run.py",
+                "--config=configs/tables.py:main",
+                "--config.source=synthetic",
+                "--config.rows=('pann_fixed','cnn')",
+                f"--config.overrides={overrides!r}",
+                f"--workdir={directory}/runs",
+                *more,
+            ],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+
+    def test_trains_what_can_be_and_tells_of_the_rest(self, tmp_path):
+        """A PANN's row has nothing to begin with."""
+        result = self.call(tmp_path)
+        assert result.returncode == 2 and "Traceback" not in result.stderr
+        lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+        assert "row pann_fixed, seed 0: model.name=pann_scene is a pretrained PANN" in lines[0]
+        assert lines[1].startswith("error: pann_fixed: not trained, see above")
+        found, results = table(tmp_path / "runs"), tmp_path / "runs" / "cnn" / "seed0/results.json"
+        results = json.loads(results.read_text())
+        assert found["pann_fixed"]["seeds"] == "0 of 1" and found["cnn"]["seeds"] == "1 of 1"
+        accuracy = 100 * results["test"]["class_mean_accuracy"]
+        assert found["cnn"]["accuracy %"] == f"{accuracy:.2f}"
+        assert found["cnn"]["parameters"] == str(results["parameters"])
+        assert found["cnn"]["GMAC a clip"] == f"{results['gmac_per_clip']:.3g}"
+
+    def test_evaluates_no_table(self, tmp_path):
+        result = self.call(tmp_path, "--mode=evaluate")
+        assert result.returncode == 2 and not list(tmp_path.iterdir())
+        (line,) = result.stderr.splitlines()
+        assert line.startswith("error: --mode=evaluate is for a run")
 
 
 class TestRows:
@@ -201,6 +313,30 @@ class TestRows:
     def test_keep_what_makes_them_what_they_are(self):
         config = self.config("ergl_without_mel", overrides=("model.mel=True",))
         assert config.model.mel is False
+
+    def test_begin_with_a_pann_where_they_are_one(self):
+        overrides = ("model.init_from=/pann",)
+        begun = {
+            row.name: row.config.model.init_from
+            for row in configs.rows(asked("3", source="tut2018", overrides=overrides))
+        }
+        assert begun.pop("pann_fixed") == begun.pop("pann_finetuned") == "/pann"
+        assert set(begun.values()) == {""}
+
+    @pytest.mark.parametrize("source", ["tut2018", "synthetic", "soundscapes"])
+    @pytest.mark.parametrize("recipe", ["", "ergl"])
+    def test_of_a_pann_are_as_it_is(self, source, recipe):
+        config = self.config("pann_finetuned", source=source, recipe=recipe)
+        assert config.data.front_end == "panns_16k"
+        encoder = config.model.encoder
+        assert (encoder.architecture, encoder.width_divisor) == ("cnn14", 1)
+
+    def test_a_table_must_be_known(self):
+        config = asked()
+        with config.unlocked():
+            config.table = "5"
+        with pytest.raises(InputError, match="table='5' is not one of: 1, 2, 3, 4, mel, main"):
+            configs.rows(config)
 
     def test_native_and_ergl_recipes_differ(self):
         native, ours = (
