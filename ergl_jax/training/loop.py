@@ -13,7 +13,17 @@ from ergl_jax.datasets.events import read_list
 from ergl_jax.errors import InputError
 from ergl_jax.inference.bundle import check_target
 from ergl_jax.inference.bundle import load as load_bundle
-from ergl_jax.training import at_once, evaluate, feed, hosts, losses, stages, steps, workdirs
+from ergl_jax.training import (
+    at_once,
+    evaluate,
+    feed,
+    hosts,
+    losses,
+    optimizer,
+    stages,
+    steps,
+    workdirs,
+)
 from ergl_jax.training.records import write_json
 from ergl_jax.training.run import Run
 
@@ -103,6 +113,7 @@ def _check(config) -> None:
     at_once.check(config)
     losses.check(config)
     _check_threshold(config)
+    optimizer.check(config.optimizer, epochs=config.train.epochs)
     read_list(config.data.events)
     feed.check_resident(config.data.resident)
 

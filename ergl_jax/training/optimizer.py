@@ -9,28 +9,33 @@ from ergl_jax.errors import InputError
 SCHEDULES = ("constant", "cosine")
 
 
-def learning_rate(config, *, steps_per_epoch: int, epochs: int) -> optax.Schedule:
-    """A `config.optimizer`'s rate at each step: linear warm-up, then constant or cosine to zero."""
+def check(config, *, epochs: int) -> None:
+    """InputError for a `config.optimizer` that no run of so many epochs can have."""
     if not config.learning_rate > 0:
         raise InputError(
             f"optimizer.learning_rate={config.learning_rate} is not above zero: try 1e-3"
         )
     if not 0 <= config.warmup_epochs < max(epochs, 1):
         raise InputError(
-            f"optimizer.warmup_epochs={config.warmup_epochs} is not within 0 and "
-            f"train.epochs={epochs}"
+            f"optimizer.warmup_epochs={config.warmup_epochs} is not from 0 to less than "
+            f"train.epochs={epochs}: set a smaller one, such as 0"
         )
     if not config.weight_decay >= 0:
         raise InputError(f"optimizer.weight_decay={config.weight_decay} is below zero: try 1e-2")
-    warmup = int(config.warmup_epochs * steps_per_epoch)  # down, so that a step is left
-    if config.schedule == "constant":
-        main = optax.constant_schedule(config.learning_rate)
-    elif config.schedule == "cosine":
-        main = optax.cosine_decay_schedule(config.learning_rate, epochs * steps_per_epoch - warmup)
-    else:
+    if config.schedule not in SCHEDULES:
         raise InputError(
             f"optimizer.schedule={config.schedule!r} is not one of: {', '.join(SCHEDULES)}"
         )
+
+
+def learning_rate(config, *, steps_per_epoch: int, epochs: int) -> optax.Schedule:
+    """A `config.optimizer`'s rate at each step: linear warm-up, then constant or cosine to zero."""
+    check(config, epochs=epochs)
+    warmup = int(config.warmup_epochs * steps_per_epoch)  # down, so that a step is left
+    if config.schedule == "constant":
+        main = optax.constant_schedule(config.learning_rate)
+    else:
+        main = optax.cosine_decay_schedule(config.learning_rate, epochs * steps_per_epoch - warmup)
     if not warmup:
         return main
     ramp = optax.linear_schedule(0.0, config.learning_rate, warmup)

@@ -50,6 +50,8 @@ class Run:
         self.config, self.dataset, self.workdir = config, dataset, workdir
         self.split = dataset.split("train")
         self.validation = "validation" in dataset.sizes
+        # A model that learns events alone has no accuracy to be chosen by: its last epoch counts.
+        self.chooses = self.validation and config.train.loss != "events"
         system = models.system(config.model.name)
         labels = self._labels() if system.events else None
         self.events = np.zeros(0, int) if labels is None else labels.chosen
@@ -259,7 +261,8 @@ class Run:
         accuracy = values.get("validation_class_mean_accuracy")  # None: not validated
         # The later of equals: it has trained longer, at a lower rate if that falls.
         better = (
-            accuracy is not None
+            self.chooses
+            and accuracy is not None
             and epoch >= self.config.train.select_from
             and accuracy >= self.progress.best_accuracy
         )
@@ -276,7 +279,7 @@ class Run:
     def finish(self) -> dict:
         """Tests the best state (the last one without validation) and writes bundle and results."""
         config, dataset = self.config, self.dataset
-        best = self.checkpoints.restore("best", self.like) if self.validation else None
+        best = self.checkpoints.restore("best", self.like) if self.chooses else None
         # The last epoch without validation, or where its user moved a damaged best away.
         state, progress = best or self.checkpoints.restore("latest", self.like)
         variables = {"params": state.params, "batch_stats": state.batch_stats}

@@ -54,8 +54,8 @@ class Row:
 def run(rows: Sequence[Row], workdir: Path, *, seeds: Sequence[int], shard: str) -> str:
     """Trains what is missing of a shard of the runs; writes and returns the table of all.
 
-    A run that can't be is told on stderr and named in the table, and the others go on; then an
-    InputError at the end says so. One whose directory holds other settings, or a corpus that is not
+    A run that can't be is told on stderr and named in the table, and the others go on (but where
+    several processes share each run); then an InputError at the end says so. One whose directory holds other settings, or a corpus that is not
     there, is an InputError at once.
 
     Args:
@@ -81,6 +81,8 @@ def run(rows: Sequence[Row], workdir: Path, *, seeds: Sequence[int], shard: str)
         except InputErrorOnAScreen:  # the corpus is not there, for no row
             raise
         except InputError as error:
+            if jax.process_count() > 1:  # the others may be in the middle of the run
+                raise
             report(InputError(f"row {row.name}, seed {seed}: {error}"))
             failures[row.name] = str(error)
     lines = [_line(row, workdir, seeds, failures) for row in rows]

@@ -23,7 +23,7 @@ WITHOUT_EVENTS = (DCASE2018, SurreyCNN, ABCNN)
 FEATURES = {DCASE2018: (500, 40), MTL: (500, 64), Conditional: (500, 64), Joint: (500, 64)}
 KONG = (320, 64)
 SHORTEST = {DCASE2018: (5, 20), SurreyCNN: (16, 16), ABCNN: (16, 16), RGASC: (32, 32)}
-NARROW = {DCASE2018: 4, RGASC: 32}  # the others divide by 8
+NARROW = {DCASE2018: 4, RGASC: 32}  # the others are divided by 8
 KEY = jax.random.key(0, impl="rbg")
 each_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.__name__)
 
@@ -105,12 +105,12 @@ def mtl_parts(d, n):
 
 
 def expected_size(system, d, n=25):
-    """The parameters at the published features, every width divided by d."""
+    """The parameters at the published features, widths divided by d, all but the baseline's 100."""
     cnn14 = [c // d for c in (64, 128, 256, 512, 1024, 2048)]
     if system is DCASE2018:
         first = conv(1, 32 // d, 7, bias=True) + norm(40)
         second = conv(32 // d, 64 // d, 7, bias=True) + norm(8)  # 40 rows, pooled by five
-        return first + second + dense(2 * 64 // d, 100 // d) + dense(100 // d, 10)
+        return first + second + dense(2 * 64 // d, 100) + dense(100, 10)
     if system is SurreyCNN:
         return vgg(cnn14[:4], 3, 2) + dense(512 // d, 10)
     if system is ABCNN:

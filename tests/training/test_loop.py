@@ -342,10 +342,23 @@ def test_validation_chooses_among_later_epochs_alone(tiny, tmp_path, monkeypatch
     assert results["epoch"] == 3 and results["validation_class_mean_accuracy"] == 0.6
 
 
+def test_a_model_of_events_alone_is_not_chosen_by_its_scenes(tiny, tmp_path, monkeypatch):
+    scores = iter([0.9, 0.5])
+    monkeypatch.setattr(
+        Run, "_validate", lambda self: {"validation_class_mean_accuracy": next(scores)}
+    )
+    results = loop.train(tiny.config(train__loss="events"), tmp_path / "run")
+    assert results["epoch"] == 2 and results["validation_class_mean_accuracy"] is None
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"train__select_from": 3}, "train.select_from=3 is beyond the last epoch, train.epochs=2"),
+        (
+            {"optimizer__warmup_epochs": 2.0},
+            "warmup_epochs=2.0 is not from 0 to less than .*=2: set",
+        ),
         ({"train__select_from": 0}, "train.select_from=0: use 1 or more"),
         ({"train__loss": "mae"}, "train.loss='mae' is not one of: ergl, bce, nll"),
         ({"train__loss": "bce", "model__name": "conditional"}, "'bce' does not go with .*'condi"),

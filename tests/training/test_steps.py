@@ -22,6 +22,7 @@ from ergl_jax.errors import InputError
 from ergl_jax.models import Output
 from ergl_jax.training import optimizer, steps
 from ergl_jax.training.augment import make_augment
+from ergl_jax.training.losses import make_loss, relations
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS, BATCH, CLIPS = 20, 16, 40
@@ -69,10 +70,13 @@ def schedule(count=STEPS, batch=BATCH):
     return np.random.default_rng(1).integers(0, CLIPS, (count, batch)).astype(np.int32)
 
 
-def trainer(model, optimiser, *, seed=0, num_scenes=10, **augment):
+def trainer(model, optimiser, *, seed=0, num_scenes=10, loss=None, **augment):
     config = test_config.get_config().augment
     config.update(augment)
-    return steps.Trainer(model, optimiser, make_augment(config), num_scenes=num_scenes, seed=seed)
+    options = {} if loss is None else {"loss": loss}
+    return steps.Trainer(
+        model, optimiser, make_augment(config), num_scenes=num_scenes, seed=seed, **options
+    )
 
 
 def ergl_curve():
@@ -288,6 +292,26 @@ def test_each_step_has_chance_of_its_own(toy):
     certain = Toy(dropout=0.0)
     _, losses = run(trainer(certain, still), state, data, indices)
     np.testing.assert_allclose(losses, losses[0], rtol=1e-6)
+
+
+def test_the_loss_that_is_named_is_made_smaller(toy):
+    _, _, data = toy
+    model, sgd = Toy(dropout=0.0), optax.sgd(1e-2)
+    state = jax.device_get(steps.init_state(model, sgd, seed=0, shape=(16, 6)))
+    of_split = relations(data["scene"], data["events"], 10, threshold=0.5)
+    first = {}
+    for name in ("ergl", "bce", "rgasc_prob"):
+        each = trainer(model, sgd, loss=make_loss(name, of_split))
+        _, found = each.epoch(
+            steps.replicate(state), steps.replicate(data), np.tile(schedule(1, 8), (5, 1))
+        )
+        first[name] = {key: x[0] for key, x in found.items()}
+        assert found["loss"][-1] < found["loss"][0]
+    assert first["ergl"]["scene_loss"] == first["bce"]["scene_loss"]
+    assert first["ergl"]["event_loss"] < first["bce"]["event_loss"]
+    assert first["rgasc_prob"]["event_loss"] == first["bce"]["event_loss"]
+    parts = [first["rgasc_prob"][f"{part}_loss"] for part in ("scene", "event", "relation")]
+    np.testing.assert_allclose(first["rgasc_prob"]["loss"], sum(parts), rtol=1e-6)
 
 
 def test_a_state_that_went_in_is_gone(toy):
