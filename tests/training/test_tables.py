@@ -43,7 +43,7 @@ class Trainings:
         workdir.mkdir(parents=True)
         (workdir / "config.json").write_text(config.to_json())
         results = {
-            "test": {"class_mean_accuracy": self.accuracy(name, config.seed)},
+            "test": self.accuracy and {"class_mean_accuracy": self.accuracy(name, config.seed)},
             "parameters": 1000 + len(name),
             "gmac_per_clip": 0.012345,
             "training_seconds": 60.0 * (1 + config.seed),
@@ -97,6 +97,13 @@ def test_every_row_has_each_seed_and_a_line(trainings, tmp_path):
 def test_one_seed_has_no_deviation(trainings, tmp_path):
     run(tmp_path, seeds=(3,))
     assert table(tmp_path)["ergl"]["accuracy %"] == "13.00"
+
+
+def test_without_test_clips_there_is_no_accuracy(trainings, tmp_path):
+    trainings.accuracy = None
+    run(tmp_path, seeds=(0, 1))
+    found = table(tmp_path)["ergl"]
+    assert found["accuracy %"] == "" and found["seeds"] == "2 of 2"
 
 
 def test_a_second_call_trains_what_is_missing(trainings, tmp_path):
