@@ -55,8 +55,8 @@ def run(rows: Sequence[Row], workdir: Path, *, seeds: Sequence[int], shard: str)
     """Trains what is missing of a shard of the runs; writes and returns the table of all.
 
     A run that can't be is told on stderr and named in the table, and the others go on (but where
-    several processes share each run); then an InputError at the end says so. One whose directory holds other settings, or a corpus that is not
-    there, is an InputError at once.
+    several processes share each run); then an InputError at the end says so. One whose directory
+    holds other settings, or a corpus that is not there, is an InputError at once.
 
     Args:
       rows: of the table.
