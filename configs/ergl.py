@@ -92,7 +92,8 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     # A bundle whose encoder this one starts from, such as data_prep/port_panns.py makes: of the
     # same architecture, width and front end. "" starts from chance, as in the paper.
     model.init_from = ""
-    # Dropout before the shared layer of the event embeddings and before the scene layer.
+    # Dropout before the shared layer of the event embeddings and before the scene layer; systems
+    # with layers of their own have dropout of their own.
     model.dropout = 0.5
     # C, the channels of nodes and edges.
     model.channels = 64

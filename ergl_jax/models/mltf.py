@@ -43,8 +43,8 @@ def rank_pool(x: jax.Array) -> jax.Array:
     highest = jax.lax.Precision.HIGHEST
     products = jnp.einsum("...td,...sd->...ts", means, means, precision=highest)
     ridge = RIDGE * jnp.trace(products, axis1=-2, axis2=-1) / len(time)
-    # The smallest normal number beside it: with zeros alone there would be nothing to solve.
-    ridge = jnp.maximum(ridge, jnp.finfo(x.dtype).tiny)[..., None, None]
+    # With zeros alone there would be nothing to solve, and with much less T / ridge is infinite.
+    ridge = jnp.maximum(ridge, 1e-30)[..., None, None]
     dual = jnp.linalg.solve(
         products + ridge * jnp.eye(len(time)), jnp.broadcast_to(time[:, None], (*x.shape[:-1], 1))
     )

@@ -105,6 +105,11 @@ def _check(config) -> None:
             f"train.select_from={config.train.select_from} is beyond the last epoch, "
             f"train.epochs={config.train.epochs}"
         )
+    if config.model.frozen and config.model.name != "pann_scene":
+        raise InputError(
+            f"model.frozen=True holds a pretrained PANN fixed, and model.name={config.model.name!r} "
+            "is none: leave it out, or set model.name=pann_scene"
+        )
     if config.model.name == "pann_scene" and not config.model.init_from:
         raise InputError(
             "model.name=pann_scene is a pretrained PANN: set model.init_from to a bundle of one, "

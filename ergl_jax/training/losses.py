@@ -179,7 +179,8 @@ def check(config) -> None:
     _check_name(loss)
     if loss in ("events", "joint", *RELATED) and not models.system(model).events:
         raise InputError(f"train.loss={loss!r} needs events, which model.name={model!r} has not")
-    if (loss == "conditional") != (model == "conditional"):
+    of_one = {"conditional": "conditional", "nll": "abcnn"}
+    if of_one.get(loss, model) != model or (model == "conditional" and loss != "conditional"):
         raise InputError(f"train.loss={loss!r} does not go with model.name={model!r}")
 
 

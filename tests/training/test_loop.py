@@ -364,6 +364,11 @@ def test_a_model_of_events_alone_is_not_chosen_by_its_scenes(tiny, tmp_path, mon
         ({"train__loss": "bce", "model__name": "conditional"}, "'bce' does not go with .*'condi"),
         ({"train__loss": "conditional"}, "train.loss='conditional' does not go with .*'ergl'"),
         ({"train__loss": "joint", "model__name": "cnn"}, "'joint' needs events, which .*'cnn' has"),
+        ({"train__loss": "nll"}, "train.loss='nll' does not go with model.name='ergl'"),
+        (
+            {"model__frozen": True},
+            "model.frozen=True holds a pretrained PANN fixed, and .*'ergl' is",
+        ),
         ({"train__fit": "magic"}, "train.fit='magic' is not one of: steps, svm, ensemble"),
         ({"train__fit": "svm"}, "train.fit='svm' is for model.name=mltf, model.variant=svm"),
         (
