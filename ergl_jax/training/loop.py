@@ -107,8 +107,8 @@ def _check(config) -> None:
         )
     if config.model.frozen and config.model.name != "pann_scene":
         raise InputError(
-            f"model.frozen=True holds a pretrained PANN fixed, and model.name={config.model.name!r} "
-            "is none: leave it out, or set model.name=pann_scene"
+            f"model.frozen=True holds a pretrained PANN fixed, and model.name={config.model.name!r}"
+            " is none: leave it out, or set model.name=pann_scene"
         )
     if config.model.name == "pann_scene" and not config.model.init_from:
         raise InputError(
