@@ -61,6 +61,10 @@ def parse_flags(argv: list[str]) -> list[str]:
         # Quoted once or twice on its way, line breaks and all.
         name = str(error).replace("\\n", ", ").replace("\\", "").replace("'", "").strip('"')
         reason = f"no such field of the configuration, which configs/ergl.py lists: {name}"
+        if any("tables.py" in argument for argument in argv):
+            reason = (
+                f"no such field of configs/tables.py: {name}; --config.overrides sets those of rows"
+            )
         if "get_config" in name:
             reason = f"{' '.join(argv[1:])}: the file has no get_config()"
     except (flags.Error, OSError) as error:

@@ -173,6 +173,7 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     if source == "soundscapes":
         data.source = "folder"
         data.manifest = "data/soundscapes/manifest.csv"
+        data.licence = "Per recording: see the manifest and annotations.csv beside it"
         data.front_end = "kong"
         data.clip_seconds = 10.0
         data.num_events = 10

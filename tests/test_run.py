@@ -18,6 +18,7 @@ COMMANDS = {
     "no such source": ["--config=configs/ergl.py:nonsense"],
     "no such field": ["--config=configs/ergl.py", "--config.data.nonsense=1"],
     "misspelt field": ["--config=configs/ergl.py", "--config.train.epoch=3"],
+    "field of a row": ["--config=configs/tables.py:mel", "--config.train.epochs=3"],
     "stray": ["--config=configs/ergl.py", "stray"],
     "no data": ["--config=configs/ergl.py", "--config.data.root=OUT", "--workdir=OUT/run"],
 }
@@ -47,6 +48,7 @@ def done(tmp_path_factory):
         ("no config", ["--config"]),
         ("no such source", ["configs/ergl.py:nonsense", "tut2018, synthetic, folder"]),
         ("no such field", ["nonsense", "configs/ergl.py"]),
+        ("field of a row", ["configs/tables.py: train", "--config.overrides sets those of rows"]),
         ("misspelt field", ['lists: epoch, Did you mean "epochs"']),
     ],
 )
