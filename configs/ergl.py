@@ -27,7 +27,7 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     config.seed = 0
 
     config.data = data = ml_collections.ConfigDict()
-    # "tut2018", "synthetic" or "folder".
+    # "tut2018", "synthetic" or "folder", which soundscapes are.
     data.source = source
     # tut2018: the directory that holds manifest.csv and the recordings; "" is <data_dir>/tut2018.
     data.root = ""
@@ -190,8 +190,8 @@ def for_system(
         epochs of whoever published the system) or "ergl" (those of ERGL for that source). The
         small corpora have "ergl" alone, so that all systems train alike there.
       name: of the system.
-      divisor: of its channels on the small corpora, where every system has some 70,000 to 190,000
-        parameters; ERGL has 191,418.
+      divisor: of its channels on the small corpora, such that it has 70,000 to 195,000 parameters
+        on soundscapes; ERGL has 191,418 there.
 
     Returns:
       The configuration of `get_config(source)` with the system's name, unlocked.

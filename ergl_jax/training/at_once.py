@@ -21,6 +21,8 @@ def check(config) -> None:
     if fit in MODELS and model != MODELS[fit]:
         name, variant = MODELS[fit]
         raise InputError(f"train.fit={fit!r} is for model.name={name}, model.variant={variant}")
+    if fit in MODELS and not config.stages:
+        raise InputError(f"train.fit={fit!r} has nothing to be fitted to: it needs its stages")
     for name, its in MODELS.items():
         if fit == "steps" and model == its:
             raise InputError(f"model.variant={model[1]!r} is no model of steps: train.fit={name}")

@@ -372,6 +372,10 @@ def test_a_model_of_events_alone_is_not_chosen_by_its_scenes(tiny, tmp_path, mon
         ({"train__fit": "magic"}, "train.fit='magic' is not one of: steps, svm, ensemble"),
         ({"train__fit": "svm"}, "train.fit='svm' is for model.name=mltf, model.variant=svm"),
         (
+            {"train__fit": "svm", "model__name": "mltf", "model__variant": "svm"},
+            "train.fit='svm' has nothing to be fitted to: it needs its stages",
+        ),
+        (
             {"model__name": "nnf", "model__variant": "ensemble"},
             "model.variant='ensemble' is no model of steps: train.fit=ensemble",
         ),
