@@ -35,7 +35,7 @@ class Output:
     scene_logits: jax.Array | None  # (B, scenes), float32; None of a PANN alone
     event_logits: jax.Array | None = None  # (B, n), float32
     graph: Graph | None = None  # of ERGL
-    embedding: jax.Array | None = None  # of a PANN: (B, D)
+    embedding: jax.Array | None = None  # of a PANN, and of what is fitted at once: (B, D)
     # Of a conditional model: the events as they would be in each scene, (B, scenes, n), float32.
     event_logits_by_scene: jax.Array | None = None
 

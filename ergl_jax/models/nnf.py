@@ -120,7 +120,10 @@ class NNFEnsemble(nn.Module):
 
     @nn.compact
     def __call__(self, log_mel: jax.Array, *, train: bool) -> Output:
-        """log_mel (B, F, M) -> Output with scene logits alone, the logarithms of the mean."""
+        """log_mel (B, F, M) -> Output with scene logits, the logarithms of the mean.
+
+        Its embedding is what went into the mean: (B, members * S), the members' probabilities.
+        """
         log_probabilities = []
         for index, seen in enumerate(self.members):
             member = NNFCNN(
@@ -137,4 +140,6 @@ class NNFEnsemble(nn.Module):
         count = len(self.members)
         weights = self.variable("batch_stats", "weights", lambda: jnp.full(count, 1 / count))
         together = jnp.stack(log_probabilities)  # (members, B, S)
-        return Output(nn.logsumexp(together, axis=0, b=weights.value[:, None, None]))
+        each = jnp.concatenate([jnp.exp(x) for x in log_probabilities], axis=-1)
+        mean = nn.logsumexp(together, axis=0, b=weights.value[:, None, None])
+        return Output(mean, embedding=each)

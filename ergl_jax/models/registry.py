@@ -62,7 +62,7 @@ def build(config, *, num_scenes: int, num_events: int, axis_name: str | None = N
         raise InputError(
             f"model.compute_dtype={config.compute_dtype!r} is not one of: {', '.join(DTYPES)}"
         )
-    at_least_one("model.encoder.width_divisor", config.encoder.width_divisor)
+    _at_least_one("model.encoder.width_divisor", config.encoder.width_divisor)
     _rate("model.encoder.dropout", config.encoder.dropout)
     _rate("model.dropout", config.dropout)
     shared = Shared(num_scenes, num_events, axis_name, DTYPES[config.compute_dtype])
@@ -88,8 +88,8 @@ def _encoder(config, shared: Shared) -> Encoder:
 
 def _ergl(config, shared: Shared) -> ERGL:
     check_num_events(shared.num_events)
-    at_least_one("model.channels", config.channels)
-    at_least_one("model.gcn.layers", config.gcn.layers)
+    _at_least_one("model.channels", config.channels)
+    _at_least_one("model.gcn.layers", config.gcn.layers)
     return ERGL(
         num_scenes=shared.num_scenes,
         num_events=shared.num_events,
@@ -171,7 +171,7 @@ def _variant(config, *known: str) -> str:
     return config.variant
 
 
-def at_least_one(field: str, value: int) -> None:
+def _at_least_one(field: str, value: int) -> None:
     """InputError unless value >= 1."""
     if value < 1:
         raise InputError(f"{field}={value} must be at least 1")

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import numpy as np
-from scipy.special import softmax
 
 from ergl_jax.datasets.builder import SceneDataset
 from ergl_jax.errors import InputError
@@ -65,11 +64,8 @@ def _fit_ensemble(variables: dict, predictions: Callable, dataset: SceneDataset)
     if "validation" not in dataset.sizes:
         return variables
 
-    def weighed(weights: np.ndarray) -> dict:
-        stats = variables["batch_stats"] | {"weights": weights.astype(np.float32)}
-        return variables | {"batch_stats": stats}
-
-    alone = np.eye(len(variables["batch_stats"]["weights"]))  # all the weight on one member
-    each = [predictions(weighed(one), "validation") for one in alone]
-    probabilities = np.stack([softmax(found.scene_logits, axis=1) for found in each])
-    return weighed(fits.select_ensemble(probabilities, each[0].scene))
+    found, stats = predictions(variables, "validation"), variables["batch_stats"]
+    clips, members = len(found.scene), len(stats["weights"])
+    probabilities = found.embedding.reshape(clips, members, -1).swapaxes(0, 1)
+    weights = fits.select_ensemble(probabilities, found.scene).astype(np.float32)
+    return variables | {"batch_stats": stats | {"weights": weights}}
