@@ -292,8 +292,7 @@ def log_mel(waveform: jax.Array, front_end: FrontEnd) -> jax.Array:
 def _segments(waveform: jax.Array, front_end: FrontEnd) -> jax.Array:
     """(B, L) -> (B S, segment), the segments of each waveform in order."""
     padded = jnp.pad(waveform, ((0, 0), (0, front_end.span - front_end.hop)))
-    count = 1 + (padded.shape[1] - front_end.segment) // front_end.segment_hop
-    starts = front_end.segment_hop * np.arange(count)
+    starts = front_end.segment_hop * np.arange(front_end._segments(waveform.shape[1]))
     parts = [padded[:, start : start + front_end.segment] for start in starts]
     return jnp.stack(parts, axis=1).reshape(-1, front_end.segment)
 
