@@ -180,6 +180,11 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     return config.lock()
 
 
+def recipes(source: str) -> tuple[str, ...]:
+    """The recipes of a source (see `for_system`), its own first."""
+    return ("ergl",) if source in SMALL else ("native", "ergl")
+
+
 def for_system(
     argument: str, name: str, divisor: int = 8
 ) -> tuple[ml_collections.ConfigDict, bool]:
@@ -197,10 +202,11 @@ def for_system(
       The configuration of `get_config(source)` with the system's name, unlocked.
     """
     source, _, recipe = argument.partition(",")
-    recipe = recipe or ("ergl" if source in SMALL else "native")
-    if recipe not in ("native", "ergl") or (recipe == "native" and source in SMALL):
-        raise ValueError(f"{argument}: the recipes are native and ergl, for {SMALL} ergl alone")
     config = get_config(source).unlock()
+    known = recipes(source)
+    recipe = recipe or known[0]
+    if recipe not in known:
+        raise ValueError(f"{argument}: the recipes of {source} are {', '.join(known)}")
     config.model.name = name
     if source in SMALL:
         config.model.encoder.width_divisor = divisor

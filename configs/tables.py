@@ -127,12 +127,15 @@ def rows(config: ml_collections.ConfigDict) -> list[Row]:
     names = [str(name) for name in config.rows or TABLES[config.table]]
     if len(set(names)) < len(names):
         raise InputError(f"rows={tuple(names)}: name each once")
+    if config.source not in ergl.SOURCES:
+        raise InputError(f"source={config.source!r} is not one of: {', '.join(ergl.SOURCES)}")
+    recipes = ergl.recipes(config.source)
+    if config.recipe not in ("", *recipes):
+        raise InputError(
+            f"recipe={config.recipe!r}: those of source={config.source} are {', '.join(recipes)}"
+        )
     argument = ",".join(filter(None, (config.source, config.recipe)))
-    try:
-        ergl.for_system(argument, "ergl")  # rows of ERGL itself look at no recipe
-        return [_row(name, argument, config) for name in names]
-    except ValueError as error:
-        raise InputError(str(error)) from error
+    return [_row(name, argument, config) for name in names]
 
 
 def _row(name: str, argument: str, config) -> Row:

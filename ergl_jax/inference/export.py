@@ -70,6 +70,8 @@ def write(bundle: Bundle, out: Path, form: str = "stablehlo") -> Written:
     """
     if form not in TOLERANCES:
         raise InputError(f"format {form!r} is not one of: {', '.join(TOLERANCES)}")
+    if form == "onnx":
+        _check_onnx(bundle)
     path = target(out, form)
     content = _onnx(bundle) if form == "onnx" else _stablehlo(bundle)
     description = describe(bundle, form) | {"sha256": hashlib.sha256(content).hexdigest()}
@@ -219,8 +221,18 @@ def _read_stablehlo(content: bytes) -> Callable[[np.ndarray], Probabilities]:
     return jax_export.deserialize(bytearray(content)).call
 
 
-def _onnx(bundle: Bundle) -> bytes:
+def _check_onnx(bundle: Bundle) -> None:
+    """InputError for a model that has no graph in ONNX, or where the packages are missing."""
+    for field, known in {"name": ("ergl", "cnn", "pann"), "compute_dtype": ("float32",)}.items():
+        if bundle.model[field] not in known:
+            raise InputError(
+                f"model.{field}={bundle.model[field]!r}: ONNX is exported of {', '.join(known)} "
+                "alone; export StableHLO"
+            )
     _needs_onnx()
+
+
+def _onnx(bundle: Bundle) -> bytes:
     from ergl_jax.inference import onnx_graph
 
     return onnx_graph.build(bundle).SerializeToString()

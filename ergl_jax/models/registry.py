@@ -46,11 +46,13 @@ class System(NamedTuple):
       build: (config.model, Shared) -> its module.
       events: whether it learns events beside the scene.
       pretrained: its submodules that `model.init_from` may give weights to.
+      variants: what `model.variant` may be.
     """
 
     build: Callable
     events: bool = False
     pretrained: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ("",)
 
 
 def build(config, *, num_scenes: int, num_events: int, axis_name: str | None = None) -> nn.Module:
@@ -66,7 +68,12 @@ def build(config, *, num_scenes: int, num_events: int, axis_name: str | None = N
     _rate("model.encoder.dropout", config.encoder.dropout)
     _rate("model.dropout", config.dropout)
     shared = Shared(num_scenes, num_events, axis_name, DTYPES[config.compute_dtype])
-    return system(config.name).build(config, shared)
+    found = system(config.name)
+    variant = config.get("variant", "")  # a bundle of before there were any has none
+    if variant not in found.variants:
+        known = ", ".join(filter(None, found.variants)) or "none: leave it empty"
+        raise InputError(f"model.variant={variant!r} is not one that {config.name!r} has: {known}")
+    return found.build(config, shared)
 
 
 def system(name: str) -> System:
@@ -122,7 +129,7 @@ def _pann_scene(config, shared: Shared) -> PANNScene:
     return PANNScene(
         num_scenes=shared.num_scenes,
         encoder=_encoder(config, shared),
-        head_on=_variant(config, "embedding", "tags"),
+        head_on=config.variant,
         frozen=config.frozen,
         dropout=config.dropout,
     )
@@ -143,15 +150,13 @@ def _of_its_own(module: type, *, events: bool = False) -> System:
 
 
 def _nnf(config, shared: Shared) -> nn.Module:
-    variant = _variant(config, "mel", "filtered", "both", "ensemble")
-    if variant == "ensemble":
+    if config.variant == "ensemble":
         return NNFEnsemble(shared.num_scenes, **_common(config, shared))
-    return NNFCNN(shared.num_scenes, input=variant, **_common(config, shared))
+    return NNFCNN(shared.num_scenes, input=config.variant, **_common(config, shared))
 
 
 def _mltf(config, shared: Shared) -> MLTF:
-    head = _variant(config, "cnn", "svm")
-    return MLTF(shared.num_scenes, head=head, **_common(config, shared))
+    return MLTF(shared.num_scenes, head=config.variant, **_common(config, shared))
 
 
 def _common(config, shared: Shared) -> dict:
@@ -160,15 +165,6 @@ def _common(config, shared: Shared) -> dict:
         "axis_name": shared.axis_name,
         "dtype": shared.dtype,
     }
-
-
-def _variant(config, *known: str) -> str:
-    if config.variant not in known:
-        raise InputError(
-            f"model.variant={config.variant!r} is not one that {config.name!r} has: "
-            f"{', '.join(known)}"
-        )
-    return config.variant
 
 
 def _at_least_one(field: str, value: int) -> None:
@@ -186,13 +182,17 @@ SYSTEMS = {
     "ergl": System(_ergl, events=True, pretrained=("encoder",)),
     "cnn": System(_cnn, pretrained=("encoder",)),
     "pann": System(_pann, events=True),
-    "pann_scene": System(_pann_scene, pretrained=("encoder", "fc1", "fc_audioset")),
+    "pann_scene": System(
+        _pann_scene,
+        pretrained=("encoder", "fc1", "fc_audioset"),
+        variants=("embedding", "tags"),
+    ),
     "dcase2018": _of_its_own(DCASE2018),
     "surrey": _of_its_own(SurreyCNN),
-    "nnf": System(_nnf),
+    "nnf": System(_nnf, variants=("mel", "filtered", "both", "ensemble")),
     "attention_crnn": _of_its_own(AttentionCRNN),
     "abcnn": _of_its_own(ABCNN),
-    "mltf": System(_mltf),
+    "mltf": System(_mltf, variants=("cnn", "svm")),
     "wavelet_crnn": _of_its_own(WaveletCRNN),
     "joint": _of_its_own(Joint, events=True),
     "mtl": _of_its_own(MTL, events=True),

@@ -85,13 +85,8 @@ def run(rows: Sequence[Row], workdir: Path, *, seeds: Sequence[int], shard: str)
                 raise
             report(InputError(f"row {row.name}, seed {seed}: {error}"))
             failures[row.name] = str(error)
-    lines = [_line(row, workdir, seeds, failures) for row in rows]
-    text = _markdown(lines)
-    if hosts.leads():
-        make_directory(workdir, "workdir")
-        for name, content in (("table.csv", _csv(lines)), ("table.md", text)):
-            with replacing(workdir / name) as beside:
-                beside.write_text(content, encoding="utf-8", newline="")
+        _write(rows, workdir, seeds, failures)  # a table takes hours: what there is, at once
+    text = _write(rows, workdir, seeds, failures)
     if failures:
         raise InputError(
             f"{', '.join(failures)}: not trained, see above; the same command tries again. The "
@@ -114,6 +109,18 @@ def size(config, num_scenes: int) -> tuple[int, float]:
     variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), clip)
     parameters = sum(x.size for x in jax.tree.leaves(variables["params"]))
     return parameters, macs.count(model, variables, shape) / 1e9
+
+
+def _write(rows: Sequence[Row], workdir: Path, seeds: Sequence[int], failures: dict) -> str:
+    """Writes table.md and table.csv by the results that are there; the former's text."""
+    lines = [_line(row, workdir, seeds, failures) for row in rows]
+    text = _markdown(lines)
+    if hosts.leads():
+        make_directory(workdir, "workdir")
+        for name, content in (("table.csv", _csv(lines)), ("table.md", text)):
+            with replacing(workdir / name) as beside:
+                beside.write_text(content, encoding="utf-8", newline="")
+    return text
 
 
 def _shard(shard: str) -> tuple[int, int]:

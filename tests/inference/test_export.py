@@ -181,11 +181,17 @@ def test_bfloat16_is_exported_to_stablehlo(some_bundle, tmp_path):
     assert_equals(call(x), oracle(bundle, x), 1e-5)
 
 
-@pytest.mark.usefixtures("onnx")
-def test_bfloat16_is_not_exported_to_onnx(some_bundle, tmp_path):
-    with pytest.raises(InputError, match="compute_dtype='bfloat16': ONNX .* export StableHLO"):
-        export.write(some_bundle(compute_dtype="bfloat16"), tmp_path, "onnx")
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize(
+    "fields", [{"compute_dtype": "bfloat16"}, {"name": "dcase2018"}], ids=["bfloat16", "dcase2018"]
+)
+def test_what_onnx_lacks_is_told_and_leaves_nothing(some_bundle, tmp_path, fields):
+    """With or without the packages."""
+    ((field, value),) = fields.items()
+    bundle = some_bundle()
+    bundle = dataclasses.replace(bundle, model=bundle.model | fields)
+    with pytest.raises(InputError, match=f"model.{field}='{value}': ONNX .* export StableHLO"):
+        export.write(bundle, tmp_path / "out", "onnx")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_graph_is_one_that_onnx_accepts(some_bundle, tmp_path, onnx):

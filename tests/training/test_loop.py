@@ -379,6 +379,7 @@ def test_a_model_of_events_alone_is_not_chosen_by_its_scenes(tiny, tmp_path, mon
             {"model__name": "nnf", "model__variant": "ensemble"},
             "model.variant='ensemble' is no model of steps: train.fit=ensemble",
         ),
+        ({"model__variant": "svm"}, "model.variant='svm' is not one that 'ergl' has: none: leave"),
         ({"model__name": "nnf"}, "model.variant='' is not one that 'nnf' has: mel, filtered"),
         ({"model__name": "nonsense"}, "model.name='nonsense' is not one of: ergl, cnn, pann"),
     ],

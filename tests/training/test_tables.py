@@ -153,6 +153,22 @@ def test_a_directory_of_other_settings_is_refused_before_anything_is_trained(tra
     assert trainings.calls == [("ergl", 0)] and (tmp_path / "table.csv").read_text() == before
 
 
+def test_the_table_of_what_is_done_is_written_after_each_run(trainings, tmp_path, monkeypatch):
+    """Whatever ends the process in the next one."""
+    calls, train = [], loop.train
+
+    def stopped(config, workdir):
+        calls.append(config.seed)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return train(config, workdir)
+
+    monkeypatch.setattr(loop, "train", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, rows=("ergl",), seeds=(0, 1))
+    assert table(tmp_path)["ergl"]["seeds"] == "1 of 2"
+
+
 def test_a_corpus_that_is_not_there_is_told_once(trainings, tmp_path):
     """On its screen; no row could be trained."""
     trainings.refused = {"ergl_without_mel": "get it\nthere"}
@@ -207,12 +223,14 @@ def test_size_needs_no_data():
         ({"overrides": ("model.mel=0",)}, "'model.mel=0' sets no field"),
         ({"overrides": ("train=1",)}, "'train=1' sets no field"),
         ({"overrides": ("epochs",)}, "'epochs' sets no field"),
-        ({"source": "nonsense"}, "choose one of tut2018"),
-        ({"source": "tut2018,ergl"}, "choose one of tut2018"),
-        ({"recipe": "nonsense"}, "the recipes are native and ergl"),
-        ({"recipe": "native"}, "for .* ergl alone"),
-        ({"recipe": "nonsense", "rows": ("mtl",)}, "the recipes are native and ergl"),
-        ({"recipe": "native", "rows": ("mtl",)}, "for .* ergl alone"),
+        ({"source": "nonsense"}, "source='nonsense' is not one of: tut2018"),
+        ({"source": "tut2018,ergl"}, "source='tut2018,ergl' is not one of: tut2018"),
+        ({"recipe": "nonsense"}, "recipe='nonsense': those of source=synthetic are ergl"),
+        ({"recipe": "native"}, "recipe='native': those of source=synthetic are ergl"),
+        (
+            {"recipe": "nonsense", "source": "tut2018"},
+            "recipe='nonsense': those of source=tut2018 are native, ergl",
+        ),
     ],
 )
 def test_a_mistake_is_told_and_leaves_nothing(trainings, tmp_path, options, message):
