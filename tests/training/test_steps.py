@@ -5,6 +5,7 @@ their number is fixed once JAX has started.
 """
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -243,6 +244,27 @@ def test_a_scanned_epoch_makes_no_transfer_of_its_own(toy):
         state, metrics = mechanics.epoch(state, data, indices, scan=True)
     assert metrics["loss"].shape == (6,)
     assert steps.unreplicate(state).step == 12
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_an_epoch_of_bfloat16_lowers_for_other_devices(platform):
+    """One loop whose convolutions all are of bfloat16, in and out, and whose state is float32."""
+    config = test_config.get_config().model
+    config.compute_dtype = "bfloat16"
+    model = models.build(config, num_scenes=10, num_events=4, axis_name=steps.AXIS)
+    optimiser, data = optax.adamw(1e-3), examples(32, 64)
+    epoch = trainer(model, optimiser)._scan
+    state = jax.eval_shape(lambda: steps.init_state(model, optimiser, seed=0, shape=(32, 64)))
+    mapped = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), (state, data, schedule())
+    )
+    program = jax.jit(lambda *rest: epoch.func(*epoch.args, *rest)).trace(*mapped)
+    text = program.lower(lowering_platforms=(platform,)).as_text()
+    signatures = re.findall(r"stablehlo\.convolution.* : (\(.*\) -> tensor<.*?>)", text)
+    types = {kind for one in signatures for kind in re.findall(r"x([a-z]+\d+)>", one)}
+    assert len(signatures) > 10 and types == {"bf16"} and "stablehlo.while" in text
+    after, _ = jax.eval_shape(lambda *rest: epoch.func(*epoch.args, *rest), *mapped)
+    assert {x.dtype.name for x in jax.tree.leaves(after)} == {"float32", "int32"}
 
 
 def test_batches_from_the_host_equal_resident_ones(toy):
