@@ -100,7 +100,7 @@ def _check_settings(out: Path, settings: dict) -> None:
     path = out / SETTINGS
     try:
         before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else settings
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} can't be read: choose another --out") from error
     for name, value in settings.items():
         if not isinstance(before, dict) or before.get(name) != value:

@@ -68,7 +68,7 @@ def opened(workdir):
         dataset = sources.open_dataset(ConfigDict(config["data"]))
     except InputError:
         raise
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{workdir} is no run's work directory: {error!r}") from error
     try:
         check_fits(explainer.model.bundle, dataset)

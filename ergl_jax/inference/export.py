@@ -101,7 +101,7 @@ def load(path: Path) -> tuple[Callable[[np.ndarray], Probabilities], dict[str, A
     try:
         description = json.loads(text)
         read, digest = _READERS[description["format"]], description["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{beside(path)} describes no export: {error!r}; export again") from error
     if hashlib.sha256(content).hexdigest() != digest:
         raise InputError(f"{path} is damaged, or not what {beside(path).name} describes")

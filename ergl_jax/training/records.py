@@ -11,6 +11,8 @@ import jaxlib
 import optax
 
 import ergl_jax
+from ergl_jax import fields
+from ergl_jax.errors import InputError
 from ergl_jax.files import replacing
 
 
@@ -25,6 +27,22 @@ def versions() -> dict[str, str]:
         "optax": optax.__version__,
         "orbax": importlib.metadata.version("orbax-checkpoint"),
     }
+
+
+def read_results(workdir: Path) -> dict:
+    """What a finished run left; InputError where that is damaged."""
+    path = workdir / "results.json"
+    again = "delete it, and the same command makes it again"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} can't be read ({error}): {again}") from error
+    numbers = {"parameters": int, "gmac_per_clip": float, "training_seconds": float}
+    fields.check(found, numbers, f"{path} is damaged, {again}: ", others=True)
+    if found.get("test") is not None:
+        accuracy = {"test": {"class_mean_accuracy": float}}
+        fields.check(found, accuracy, f"{path} is damaged, {again}: ", others=True)
+    return found
 
 
 def write_json(path: Path, value: dict) -> None:

@@ -83,10 +83,11 @@ class Run:
         if self.checkpoints and (restored := self.checkpoints.restore("latest", self.like)):
             state, self.progress = restored
             print(f"Going on after epoch {self.progress.epoch} of {workdir}", flush=True)
-        elif (told := writers.epochs_written(workdir)) > 1:  # one was saved before line 2
+        elif self._had_a_checkpoint():
             raise InputError(
-                f"{workdir / 'metrics.jsonl'} tells of {told} epochs, and {directory} has no "
-                "checkpoint to go on from: put it back, or start anew beside this run with --fresh"
+                f"{workdir / 'metrics.jsonl'} tells of {writers.epochs_written(workdir)} epochs, "
+                f"and {directory} has no checkpoint to go on from: put it back, or start anew "
+                "beside this run with --fresh"
             )
         else:
             state = self._begin(state)
@@ -99,6 +100,14 @@ class Run:
         hosts.check_shared(workdir / "config.json")
         self.checkpoints = self.checkpoints or Checkpoints(directory)
         self.state = steps.replicate(state)
+
+    def _had_a_checkpoint(self) -> bool:
+        """Whether the work directory tells of training that was once saved."""
+        if self.config.train.fit != "steps":  # what is found at once is found again
+            return False
+        # An epoch was saved before the next one's line, and the last before the results.
+        done = (self.workdir / "results.json").exists()
+        return done or writers.epochs_written(self.workdir) > 1
 
     def _labels(self) -> "_Labels":
         """Of the training split: which events were chosen, and how they go with scenes."""
@@ -147,10 +156,9 @@ class Run:
         )
         self.state = steps.replicate(state.replace(**variables))
         values = self._validate()
-        # First: a line of a late epoch without a checkpoint looks like one that was lost.
-        self._save(epoch, values, time.perf_counter() - start)
         if self.writer:
             self.writer.write(epoch, values)
+        self._save(epoch, values, time.perf_counter() - start)
 
     def _fit_in_steps(self) -> None:
         config = self.config.train

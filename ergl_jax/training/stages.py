@@ -23,6 +23,7 @@ from ergl_jax.errors import InputError
 from ergl_jax.inference.bundle import Bundle
 from ergl_jax.inference.bundle import load as load_bundle
 from ergl_jax.training import workdirs
+from ergl_jax.training.records import read_results
 from ergl_jax.training.steps import TrainState
 
 SEEDS = 1000  # from one stage's seed to the next one's
@@ -74,8 +75,8 @@ def bundles(config, workdir: Path) -> list[Bundle]:
 
 def seconds(config, workdir: Path) -> float:
     """How long the stages trained, in all."""
-    results = (directory(workdir, stage["name"]) / "results.json" for stage in config.stages)
-    return sum(json.loads(path.read_text("utf-8"))["training_seconds"] for path in results)
+    runs = (directory(workdir, stage["name"]) for stage in config.stages)
+    return sum(read_results(run)["training_seconds"] for run in runs)
 
 
 def start(state: TrainState, config, workdir: Path) -> TrainState:

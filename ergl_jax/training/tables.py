@@ -8,7 +8,6 @@ import csv
 import dataclasses
 import io
 import itertools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from ergl_jax.errors import InputError, InputErrorOnAScreen, report
 from ergl_jax.files import make_directory, replacing
 from ergl_jax.models import macs
 from ergl_jax.training import hosts, loop, stages, workdirs
+from ergl_jax.training.records import read_results
 
 COLUMNS = (
     "row",
@@ -69,6 +69,8 @@ def run(rows: Sequence[Row], workdir: Path, *, seeds: Sequence[int], shard: str)
     if not seeds or not whole or len(set(seeds)) < len(seeds):
         raise InputError(f"seeds={tuple(seeds)}: name some whole numbers from 0 on, each once")
     runs = list(itertools.product(rows, seeds))
+    if of == 1:  # another shard may be in the middle of writing the table
+        workdirs.sweep(workdir)
     for row, seed in runs:  # all of them, before the first trains
         workdirs.check(_config(row, seed), _directory(workdir, row, seed))
     failures = {}
@@ -148,9 +150,9 @@ def _line(row: Row, workdir: Path, seeds: Sequence[int], failures: dict) -> dict
     """A row of the table, by the results that are there."""
     found = []
     for seed in seeds:
-        path = _directory(workdir, row, seed) / "results.json"
-        if path.exists():
-            found.append(json.loads(path.read_text(encoding="utf-8")))
+        directory = _directory(workdir, row, seed)
+        if (directory / "results.json").exists():
+            found.append(read_results(directory))
     values = dict.fromkeys(COLUMNS, "")
     values |= {"row": row.name, "published %": row.published}
     values["remarks"] = "; ".join(filter(None, (row.remarks, failures.get(row.name, ""))))
@@ -160,7 +162,7 @@ def _line(row: Row, workdir: Path, seeds: Sequence[int], failures: dict) -> dict
         values["GMAC a clip"] = f"{found[0]['gmac_per_clip']:.3g}"
         minutes = np.mean([each["training_seconds"] for each in found]) / 60
         values["training minutes"] = f"{minutes:.1f}"
-        tested = [each["test"]["class_mean_accuracy"] for each in found if each["test"]]
+        tested = [each["test"]["class_mean_accuracy"] for each in found if each.get("test")]
         if tested:
             values["accuracy %"] = _mean(100 * np.array(tested))
     return values

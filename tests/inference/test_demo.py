@@ -1,8 +1,8 @@
 """The page in the browser: a recording goes up, scene and pictures come down."""
 
 import contextlib
+import dataclasses
 import json
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +15,7 @@ import soundfile
 
 import ergl_jax
 from ergl_jax.errors import InputError
+from ergl_jax.inference import bundle as bundles
 from ergl_jax.inference import demo
 
 TEXTS = "[...document.querySelectorAll('textarea')].map(each => each.value).join('\\n')"
@@ -104,19 +105,20 @@ LOADED = """[...document.querySelectorAll(
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_hostile_names_of_a_bundle_and_a_file_are_text(tiny, clip, tmp_path, whole):
-    bundle = shutil.copytree(tiny.workdir / "bundle", tmp_path / "bundle")
-    config = json.loads((bundle / "config.json").read_text())
-    for field in ("scenes", "events"):
-        config[field] = [*NAMES, *config[field]][: len(config[field])]
-    config |= {"dataset": NAMES[1], "licence": NAMES[3]}
-    (bundle / "config.json").write_text(json.dumps(config))
+    bundle = bundles.load(tiny.workdir / "bundle")
+    names = {
+        field: (*NAMES, *known)[: len(known)]
+        for field, known in (("scenes", bundle.scenes), ("events", bundle.events))
+    }
+    bundle = dataclasses.replace(bundle, **names, dataset=NAMES[1], licence=NAMES[3])
+    bundle.save(tmp_path / "bundle")
     named = clip.with_name(f"<img src=x onerror={TAKEN}>.wav")
     named.write_bytes(clip.read_bytes() if whole else b"no sound at all")
-    with shown(bundle) as (browser, address):
+    with shown(tmp_path / "bundle") as (browser, address):
         classify(browser, named)
         until(browser, PICTURES if whole else 'document.body.innerText.includes("can\'t be")')
         text = browser.evaluate(f"document.body.innerText + {TEXTS}")
-        assert all(name in text for name in (*config["scenes"][:6], NAMES[1]))
+        assert all(name in text for name in (*bundle.scenes[:6], NAMES[1]))
         assert browser.evaluate("document.title") == "ergl_jax"
         assert browser.evaluate(LOADED) == [] and outside(browser, address) == []
 

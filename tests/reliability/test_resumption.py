@@ -79,10 +79,12 @@ def test_killed_at_ten_random_moments(start, command, whole, tmp_path):
         time.sleep(moment % 1 * seconds)
         kill(run, f"at {moment:.2f} epochs")
         if number == 3:  # in the middle of a write: some of it is there, and not yet its name
-            while not being_written(workdir):
+            while True:
                 run = start(*arguments)
                 until(lambda: being_written(workdir), run)
                 kill(run, "in the write of a checkpoint")
+                if being_written(workdir):  # it may have got its name before it was killed
+                    break
     run = start(*arguments)
     until((workdir / "bundle").exists, run)
     time.sleep(rng.uniform(0, 0.5))
@@ -115,6 +117,44 @@ STAGES = {
     "as predictions are written": r"^os.rename \S*predictions.csv\S*writing",
     "as results are written": r"^os.rename \S*results.json\S*writing",
 }
+
+
+OF_A_TABLE = {
+    "as a stage is saved": r"^os.rename \S*stages/network/\S*latest/1\.\S*tmp\S* \S*/latest/1$",
+    "as a stage's bundle is written": r"^open \S*stages/network/bundle.writing/config.json",
+    "as a stage's results are written": r"^os.rename \S*stages/network/results.json\S*writing",
+    "before the line of what is fitted at once": r"^open \S*seed0/metrics\.jsonl a",
+    "between that line and its checkpoint": r"^os.mkdir \S*seed0/checkpoints/latest/1\..*tmp",
+    "in that checkpoint, all but its name": r"^os.rename \S*seed0/\S*latest/1\.\S*tmp\S* \S*/1$",
+    "as the results of a row are written": r"^os.rename \S*seed0/results.json\S*writing",
+    "as the table is written": r"^os.rename \S*table.md\S*writing",
+}
+
+
+def test_a_table_of_stages_and_fits_killed_at_each(start, tiny, tmp_path):
+    """Its row is MLTF's: a network by steps, then a support vector machine at once."""
+    fields = [
+        *(f"data.data_dir={tiny.data_dir}", "data.clip_seconds=2.0", "data.num_events=3"),
+        *("data.train_clips_per_scene=2", "data.test_clips_per_scene=1", "train.epochs=1"),
+        *("train.batch_size=4", "model.encoder.width_divisor=32", "data.validation_fraction=0.3"),
+        "optimizer.warmup_epochs=0.0",
+    ]
+    arguments = (
+        *("--config=configs/tables.py:3", "--config.source=synthetic"),
+        *("--config.rows=('mltf',)", f"--config.overrides={tuple(fields)}"),
+    )
+    run = start(*arguments, f"--workdir={tmp_path}/whole")
+    assert run.wait() == 0, run.output()
+    for name, pattern in OF_A_TABLE.items():
+        run = start(*arguments, f"--workdir={tmp_path}/run", hook=SUICIDE.format(pattern=pattern))
+        assert run.wait() == -9, f"not killed {name}: {run.output()}"
+    run = start(*arguments, f"--workdir={tmp_path}/run")
+    assert run.wait() == 0, run.output()
+    assert "Traceback" not in run.output()
+    for part in ("mltf/seed0", "mltf/seed0/stages/network"):
+        assert_same(tmp_path / "run" / part, tmp_path / "whole" / part)
+    names = [sorted(path.name for path in (tmp_path / each).iterdir()) for each in ("run", "whole")]
+    assert names[0] == names[1] == ["mltf", "table.csv", "table.md"]
 
 
 def test_killed_at_each_stage_of_a_run(start, command, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -97,14 +98,17 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
         np.testing.assert_allclose(found[name], array, rtol=1e-3, atol=1e-4)
 
 
-def test_a_run_without_a_checkpoint_that_can_be_read_stops(whole, tiny, tmp_path, capfd):
+def test_a_run_without_a_checkpoint_that_can_be_read_stops(start, command, whole, tmp_path):
     workdir = shutil.copytree(whole, tmp_path / "run")
     for each in (workdir / "checkpoints" / "latest").iterdir():
         cut(largest(each / "state"))
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
-    with pytest.raises(InputError, match=r"no checkpoint in \S*/latest can be read: .*--fresh"):
-        loop.train(tiny.config(**CNN, train__epochs=EPOCHS), workdir)
-    assert "is damaged and passed over" in capfd.readouterr().err
+    run = start(*command, f"--workdir={workdir}")
+    assert run.wait() == 2, run.output()
+    *passed_over, line = told(run)
+    assert re.match(r"error: no checkpoint in \S*/latest can be read: .*--fresh", line)
+    assert len(passed_over) == 2  # latest keeps two
+    assert all("is damaged and passed over" in each for each in passed_over)
     after = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
     assert before == after
 
@@ -115,6 +119,10 @@ def test_a_run_whose_checkpoints_are_gone_does_not_start_again(whole, tiny, tmp_
     with pytest.raises(InputError, match=f"tells of {EPOCHS} epochs, and .* has no checkpoint"):
         loop.train(tiny.config(**CNN, train__epochs=EPOCHS), workdir)
     assert lines(workdir) == lines(whole)
+    first = (workdir / "metrics.jsonl").read_text().splitlines(keepends=True)[0]
+    (workdir / "metrics.jsonl").write_text(first)
+    with pytest.raises(InputError, match="tells of 1 epochs, and .* has no checkpoint"):
+        loop.train(tiny.config(**CNN, train__epochs=EPOCHS), workdir)
 
 
 def test_a_damaged_best_gives_way_to_the_one_before_then_to_none(whole, tiny, tmp_path, capfd):
@@ -228,6 +236,39 @@ def test_what_is_not_finite_stops_with_the_clips_at_fault(tiny, tmp_path, poison
     clips = message.split("by the clips ")[1].split(". The last")[0].split(", ")
     assert poisoned[0] in clips and len(clips) == config.train.batch_size
     assert not list((tmp_path / "run").glob("checkpoints/*/*"))
+
+
+def test_numbers_that_stop_being_finite_leave_the_last_good_checkpoint(
+    start, command, whole, tmp_path
+):
+    """From the second epoch on; once they are mended the run goes on from there."""
+    workdir = tmp_path / "run"
+    flags = (*command, "--config.data.resident=never", f"--workdir={workdir}")
+    hook = f"""
+import os
+from ergl_jax.datasets.builder import SceneSplit
+read = SceneSplit.__getitem__
+def poison(self, index):
+    found = read(self, index)
+    if os.path.isdir({str(workdir / "checkpoints/latest/1")!r}):
+        found["log_mel"] = found["log_mel"] * float("nan")
+    return found
+SceneSplit.__getitem__ = poison
+"""
+    run = start(*flags, hook=hook)
+    assert run.wait() == 2, run.output()
+    (line,) = told(run)
+    assert re.match(r"error: the loss is not finite at step 1 of epoch 2 \(scene_loss=nan", line)
+    kept = checkpoints(workdir)
+    assert set(kept) == {"latest/1", "best/1"}
+    for arrays, progress in kept.values():
+        assert progress["epoch"] == 1
+        assert all(np.isfinite(x).all() for x in arrays.values() if x.dtype.kind == "f")
+    run = start(*flags)
+    assert run.wait() == 0 and "Going on after epoch 1" in run.output()
+    undisturbed = start(*flags[:-1], f"--workdir={tmp_path}/whole")
+    assert undisturbed.wait() == 0, undisturbed.output()
+    assert_same(workdir, tmp_path / "whole")
 
 
 @pytest.mark.parametrize("resident", ["always", "never"])
