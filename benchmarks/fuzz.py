@@ -5,6 +5,7 @@
     python -m benchmarks.fuzz labels -max_total_time=180
     python -m benchmarks.fuzz bundle -max_total_time=180
     python -m benchmarks.fuzz workdir -max_total_time=180
+    python -m benchmarks.fuzz checkpoint -max_total_time=180
 
 Each input must be read or earn an InputError; any other exception ends the run, with the input in
 a file `crash-*`. What follows the target's name goes to libFuzzer: a directory of inputs to begin
@@ -13,6 +14,8 @@ the executions, `cov` the branches of our code that they reached. Atheris is no 
 
 manifest: a CSV. labels: an .npz of one. bundle: config.json, and after a zero byte the
 weights. workdir: the config.json and metrics.jsonl of a run that is to be gone on with.
+checkpoint: which of Orbax's files and what becomes of it, by the first two bytes: other content, or
+places to change, or to cut it at; whatever can be restored is what was saved.
 """
 
 import contextlib
@@ -31,6 +34,8 @@ with atheris.instrument_imports(include=["ergl_jax"]):
     from ergl_jax.datasets import manifest
     from ergl_jax.inference import bundle
     from ergl_jax.training import workdirs, writers
+    from ergl_jax.training.checkpoints import Checkpoints, Progress
+    from ergl_jax.training.steps import TrainState
 
 import jax
 
@@ -77,14 +82,43 @@ def read_workdir(data: bytes) -> None:
     shutil.rmtree(FOLDER / "tensorboard")
 
 
+def read_checkpoint(data: bytes) -> None:
+    which, how, *edits = data if len(data) > 2 else b"\0\0\0"
+    path = sorted(CHECKPOINT)[which % len(CHECKPOINT)]
+    content = bytearray(edits if how % 3 == 0 else CHECKPOINT[path])
+    for high, low, value in zip(edits[::3], edits[1::3], edits[2::3], strict=False):
+        place = (256 * high + low) % max(len(content), 1)
+        if how % 3 == 1:
+            content[place : place + 1] = bytes([value])
+        elif how % 3 == 2:
+            del content[place:]
+    path.write_bytes(content)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # where it says what it passes over
+            state, progress = CHECKPOINTS.restore("latest", STATE)
+        assert progress == Progress(1)
+        jax.tree.map(np.testing.assert_array_equal, state, STATE)
+    finally:
+        path.write_bytes(CHECKPOINT[path])
+
+
 TARGETS = {
     "manifest": read_manifest,
     "labels": read_labels,
     "bundle": read_bundle,
     "workdir": read_workdir,
+    "checkpoint": read_checkpoint,
 }
 CONFIG = test.get_config()
 WEIGHTS = b""
+STATE = TrainState(
+    step=np.array(7, np.int32),
+    params={"dense": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}},
+    batch_stats={"mean": np.ones(3, np.float32)},
+    opt_state=(),
+)
+CHECKPOINTS = None
+CHECKPOINT: dict[Path, bytes] = {}  # its files, whole
 
 
 def seeds() -> dict[str, list[bytes]]:
@@ -101,6 +135,7 @@ def seeds() -> dict[str, list[bytes]]:
         "labels": [labels.getvalue()],
         "bundle": [config, config + b"\0" + WEIGHTS],
         "workdir": [CONFIG.to_json().encode() + b"\0" + line],
+        "checkpoint": _save_checkpoint(),
     }
 
 
@@ -124,6 +159,21 @@ def _save_bundle() -> bytes:
     found.save(FOLDER / "bundle")
     WEIGHTS = (FOLDER / "bundle" / bundle.WEIGHTS).read_bytes()
     return (FOLDER / "bundle" / bundle.CONFIG).read_bytes()
+
+
+def _save_checkpoint() -> list[bytes]:
+    """Writes one; returns what leaves each of its files, changes a byte of it, or cuts it."""
+    global CHECKPOINTS
+    CHECKPOINTS = Checkpoints(FOLDER / "checkpoints")
+    CHECKPOINTS.save("latest", STATE, Progress(1))
+    for path in (FOLDER / "checkpoints" / "latest").rglob("*"):
+        if path.is_file():
+            CHECKPOINT[path] = path.read_bytes()
+    return [
+        bytes([number, how]) + (b"\0\x10\x55" if how else CHECKPOINT[path])
+        for number, path in enumerate(sorted(CHECKPOINT))
+        for how in range(3)
+    ]
 
 
 def main() -> None:

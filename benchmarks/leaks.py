@@ -7,7 +7,7 @@ each epoch validated and saved; 300 classifications of a file; a dataset opened,
 200 times. After each epoch or call, once garbage is collected: the process's memory (VmRSS), which
 the allocator's habits move by tens of MiB; the bytes that it has lent out (mallinfo2) and Python's
 count of objects, which they do not; the bytes of all live JAX arrays, what devices say they hold,
-threads and open files. Slopes leave out the first tenth; their standard error comes from the means
+threads and open files. Slopes leave out the first two; their standard error comes from the means
 of blocks, as what follows on one another is alike. Prints a Markdown table.
 """
 
@@ -169,7 +169,7 @@ def _repeated(call: Callable[[], object], calls: int) -> list[Sample]:
 
 def row(name: str, samples: list[Sample]) -> list[str]:
     """A line of the table."""
-    skip = len(samples) // 10
+    skip = 2  # compiled programs, caches
     cells = [name, str(len(samples))]
     for field, unit in COLUMNS.values():
         values = [getattr(each, field) / unit for each in samples]
