@@ -169,6 +169,27 @@ def test_the_table_of_what_is_done_is_written_after_each_run(trainings, tmp_path
     assert table(tmp_path)["ergl"]["seeds"] == "1 of 2"
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "can't be read .*: delete it, and the same command makes it again"),
+        ("[" * 100_000, "can't be read"),
+        ("[]", "is damaged, delete it, .*: what it holds is no object"),
+        ('{"parameters": 1, "gmac_per_clip": 1}', "is damaged, .*: training_seconds is missing"),
+        (
+            '{"parameters": 1, "gmac_per_clip": 1, "training_seconds": 1, "test": {}}',
+            "is damaged, .*: test.class_mean_accuracy is missing",
+        ),
+    ],
+    ids=["cut", "nested", "a list", "without a field", "without its score"],
+)
+def test_damaged_results_are_named(trainings, tmp_path, text, message):
+    run(tmp_path, rows=("ergl",), seeds=(0,))
+    (tmp_path / "ergl" / "seed0" / "results.json").write_text(text)
+    with pytest.raises(InputError, match=f"ergl/seed0/results.json {message}"):
+        run(tmp_path, rows=("ergl",), seeds=(0,))
+
+
 def test_a_corpus_that_is_not_there_is_told_once(trainings, tmp_path):
     """On its screen; no row could be trained."""
     trainings.refused = {"ergl_without_mel": "get it\nthere"}
