@@ -169,7 +169,7 @@ def _repeated(call: Callable[[], object], calls: int) -> list[Sample]:
 
 def row(name: str, samples: list[Sample]) -> list[str]:
     """A line of the table."""
-    skip = 2  # compiled programs, caches
+    skip = 2  # until then programs are compiled and caches filled
     cells = [name, str(len(samples))]
     for field, unit in COLUMNS.values():
         values = [getattr(each, field) / unit for each in samples]

@@ -181,7 +181,7 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
 
 
 def recipes(source: str) -> tuple[str, ...]:
-    """The recipes of a source (see `for_system`), its own first."""
+    """The recipes of a source (see `for_system`), the default first."""
     return ("ergl",) if source in SMALL else ("native", "ergl")
 
 

@@ -8,7 +8,8 @@
 scenes and events; mel: the ablation without multi-dimensional edges; main: those that ERGL is
 most often set beside. `--workdir` then holds a directory for each run, and table.md and table.csv
 with the published accuracy beside the measured one. The PANN's rows need a bundle of it, which
---config.overrides="('model.init_from=BUNDLE',)" gives to them alone: others start from chance.
+--config.overrides="('model.init_from=BUNDLE',)" gives to them alone, as it does model.variant:
+others start from chance.
 """
 
 import ast
@@ -147,11 +148,12 @@ def _row(name: str, argument: str, config) -> Row:
     else:
         raise InputError(f"rows: {name!r} is not one of: {', '.join(SYSTEMS)}")
     made = file.get_config(config.source if file is ergl else argument)
+    variant = made.model.variant
     with made.unlocked():
         for override in config.overrides:
             _override(made, str(override))
         if file is not pann:  # the others start from chance, as in the paper
-            made.model.init_from = ""
+            made.model.init_from, made.model.variant = "", variant
         made.update_from_flattened_dict(fields)
     return Row(name, made, published, remarks)
 

@@ -96,7 +96,6 @@ def read_manifest(
     splits = _splits(path, header, rows, test_folds, validation_folds)
     groups = [row.cells.get("group") or row.cells["file"] for row in rows]
     _check_groups(rows, groups, splits)
-    _check_scenes(rows, splits)
     events, probabilities = _read_events(path, header, rows, events_file)
     scenes = sorted({row.cells["scene"] for row in rows})
     clips = [
@@ -214,19 +213,6 @@ def _check_groups(rows, groups, splits) -> None:
             raise InputError(
                 f"{row.where}: group {group!r} is in {split} here and in {other} at {where}; "
                 "a group belongs to one split"
-            )
-
-
-def _check_scenes(rows, splits) -> None:
-    """InputError for a scene that training would not hear; a manifest may be of tests alone."""
-    trained = {
-        row.cells["scene"] for row, split in zip(rows, splits, strict=True) if split == "train"
-    }
-    for row, split in zip(rows, splits, strict=True):
-        if trained and row.cells["scene"] not in trained:
-            raise InputError(
-                f"{row.where}: scene {row.cells['scene']!r} is in {split} and in no row of train: "
-                "spell it as there, or take out its rows"
             )
 
 

@@ -46,13 +46,13 @@ class System(NamedTuple):
       build: (config.model, Shared) -> its module.
       events: whether it learns events beside the scene.
       pretrained: its submodules that `model.init_from` may give weights to.
-      variants: what `model.variant` may be.
+      variants: what `model.variant` may be; none: the system has one form.
     """
 
     build: Callable
     events: bool = False
     pretrained: tuple[str, ...] = ()
-    variants: tuple[str, ...] = ("",)
+    variants: tuple[str, ...] = ()
 
 
 def build(config, *, num_scenes: int, num_events: int, axis_name: str | None = None) -> nn.Module:
@@ -69,11 +69,19 @@ def build(config, *, num_scenes: int, num_events: int, axis_name: str | None = N
     _rate("model.dropout", config.dropout)
     shared = Shared(num_scenes, num_events, axis_name, DTYPES[config.compute_dtype])
     found = system(config.name)
-    variant = config.get("variant", "")  # a bundle of before there were any has none
-    if variant not in found.variants:
-        known = ", ".join(filter(None, found.variants)) or "none: leave it empty"
-        raise InputError(f"model.variant={variant!r} is not one that {config.name!r} has: {known}")
+    if found.variants:  # others pass over it: a bundle of theirs may have none, or another's
+        check_variant(config)
     return found.build(config, shared)
+
+
+def check_variant(config) -> None:
+    """InputError where a `config.model` has a variant that its system has not."""
+    known = system(config.name).variants
+    if config.variant not in (known or ("",)):
+        raise InputError(
+            f"model.variant={config.variant!r} is not one that {config.name!r} has: "
+            f"{', '.join(known) or 'none, leave it empty'}"
+        )
 
 
 def system(name: str) -> System:

@@ -7,6 +7,7 @@ same work directory goes on where it stopped.
 
 from pathlib import Path
 
+from ergl_jax import models
 from ergl_jax.datasets import sources
 from ergl_jax.datasets.builder import SceneDataset
 from ergl_jax.datasets.events import read_list
@@ -50,6 +51,12 @@ def train(config, workdir: Path) -> dict:
     dataset = _open_dataset(config, f"train in {workdir}")
     if "train" not in dataset.sizes:
         raise InputError(f"dataset {dataset.name!r} has no training clips: mark rows as train")
+    for scene, count in zip(dataset.scenes, dataset.class_sizes["train"], strict=True):
+        if not count:
+            raise InputError(
+                f"dataset {dataset.name!r}: scene {scene!r} has no training clip that could be "
+                "prepared: spell it in all rows as in those of train, or take them out"
+            )
     run = Run(config, dataset, workdir)
     try:
         run.fit()
@@ -116,6 +123,7 @@ def _check(config) -> None:
             "which data_prep/port_panns.py makes"
         )
     at_once.check(config)
+    models.check_variant(config.model)
     losses.check(config)
     _check_threshold(config)
     optimizer.check(config.optimizer, epochs=config.train.epochs)

@@ -85,9 +85,8 @@ class Run:
             print(f"Going on after epoch {self.progress.epoch} of {workdir}", flush=True)
         elif self._had_a_checkpoint():
             raise InputError(
-                f"{workdir / 'metrics.jsonl'} tells of {writers.epochs_written(workdir)} epochs, "
-                f"and {directory} has no checkpoint to go on from: put it back, or start anew "
-                "beside this run with --fresh"
+                f"{workdir} tells of training, and {directory} has no checkpoint to go on from: "
+                "put it back, or start anew beside this run with --fresh"
             )
         else:
             state = self._begin(state)
@@ -102,7 +101,7 @@ class Run:
         self.state = steps.replicate(state)
 
     def _had_a_checkpoint(self) -> bool:
-        """Whether the work directory tells of training that was once saved."""
+        """Whether the work directory tells of epochs that were once saved."""
         if self.config.train.fit != "steps":  # what is found at once is found again
             return False
         # An epoch was saved before the next one's line, and the last before the results.

@@ -63,9 +63,12 @@ def directory(workdir: Path, name: str) -> Path:
 
 
 def is_done(config, workdir: Path) -> bool:
-    """Whether a stage's run is at its end. InputError where `workdir` is another's."""
+    """Whether a run is at its end. InputError for another's `workdir`, or damaged results."""
     workdirs.check(config, workdir)
-    return (workdir / "results.json").exists()
+    if not (workdir / "results.json").exists():
+        return False
+    read_results(workdir)
+    return True
 
 
 def bundles(config, workdir: Path) -> list[Bundle]:

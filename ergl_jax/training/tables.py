@@ -69,17 +69,18 @@ def run(rows: Sequence[Row], workdir: Path, *, seeds: Sequence[int], shard: str)
     if not seeds or not whole or len(set(seeds)) < len(seeds):
         raise InputError(f"seeds={tuple(seeds)}: name some whole numbers from 0 on, each once")
     runs = list(itertools.product(rows, seeds))
-    if of == 1:  # another shard may be in the middle of writing the table
+    # All of them, before the first trains.
+    done = [stages.is_done(_config(row, s), _directory(workdir, row, s)) for row, s in runs]
+    if of == 1 and hosts.leads():  # another shard may be in the middle of writing the table
         workdirs.sweep(workdir)
-    for row, seed in runs:  # all of them, before the first trains
-        workdirs.check(_config(row, seed), _directory(workdir, row, seed))
     failures = {}
-    for row, seed in runs[mine::of]:
-        config, directory = _config(row, seed), _directory(workdir, row, seed)
+    for (row, seed), is_done in list(zip(runs, done, strict=True))[mine::of]:
+        if is_done:
+            continue
+        directory = _directory(workdir, row, seed)
+        print(f"Row {row.name}, seed {seed}: {directory}", flush=True)
         try:
-            if not stages.is_done(config, directory):
-                print(f"Row {row.name}, seed {seed}: {directory}", flush=True)
-                loop.train(config, directory)
+            loop.train(_config(row, seed), directory)
         except InputErrorOnAScreen:  # the corpus is not there, for no row
             raise
         except InputError as error:

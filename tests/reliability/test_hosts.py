@@ -126,8 +126,8 @@ def stopped(starting, trained, tmp_path_factory):
     argv = [f"--workdir={workdir}", "--config.train.epochs=100000", STREAMED]
     both = starting.pair(*argv)
     await_epoch(workdir, 2, both[0])
-    done = epochs(workdir)[-1]
     both[1].send(signal.SIGTERM)
+    done = epochs(workdir)[-1]  # after: whatever held this process up before is no epoch of theirs
     return argv, workdir, both, done
 
 
@@ -163,7 +163,7 @@ def killed(starting, stopped):
 def test_one_process_with_one_device_goes_on(trained, killed, starting, tmp_path):
     """As if the two had been killed before they could save their last epoch.
 
-    It does so while the survivor of `killed` waits for its partner.
+    It does so while the survivors of `killed` wait for their partners.
     """
     _, two, _ = trained
     workdir = tmp_path / "run"

@@ -116,12 +116,12 @@ def test_a_run_without_a_checkpoint_that_can_be_read_stops(start, command, whole
 def test_a_run_whose_checkpoints_are_gone_does_not_start_again(whole, tiny, tmp_path):
     workdir = shutil.copytree(whole, tmp_path / "run")
     shutil.rmtree(workdir / "checkpoints")
-    with pytest.raises(InputError, match=f"tells of {EPOCHS} epochs, and .* has no checkpoint"):
+    with pytest.raises(InputError, match="run tells of training, and .* has no checkpoint"):
         loop.train(tiny.config(**CNN, train__epochs=EPOCHS), workdir)
     assert lines(workdir) == lines(whole)
     first = (workdir / "metrics.jsonl").read_text().splitlines(keepends=True)[0]
     (workdir / "metrics.jsonl").write_text(first)
-    with pytest.raises(InputError, match="tells of 1 epochs, and .* has no checkpoint"):
+    with pytest.raises(InputError, match="run tells of training, and .* has no checkpoint"):
         loop.train(tiny.config(**CNN, train__epochs=EPOCHS), workdir)
 
 
@@ -238,9 +238,7 @@ def test_what_is_not_finite_stops_with_the_clips_at_fault(tiny, tmp_path, poison
     assert not list((tmp_path / "run").glob("checkpoints/*/*"))
 
 
-def test_numbers_that_stop_being_finite_leave_the_last_good_checkpoint(
-    start, command, whole, tmp_path
-):
+def test_numbers_that_stop_being_finite_leave_the_last_good_checkpoint(start, command, tmp_path):
     """From the second epoch on; once they are mended the run goes on from there."""
     workdir = tmp_path / "run"
     flags = (*command, "--config.data.resident=never", f"--workdir={workdir}")

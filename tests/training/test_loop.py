@@ -317,13 +317,21 @@ def test_a_folder_without_events(tiny, tmp_path, recordings):
     assert results["epoch"] == 2 and bundles.load(tmp_path / "run" / "bundle").events == ()
 
 
-def test_a_folder_without_training_clips_is_refused(tiny, tmp_path, recordings):
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        (["test"] * 3, "'untrained' has no training clips"),
+        (["train"] * 2 + ["test"], "'untrained': scene 's2' has no training clip"),
+    ],
+    ids=["at all", "of a scene"],
+)
+def test_a_folder_without_training_clips_is_refused(tiny, tmp_path, recordings, splits, message):
     config = tiny.config(
         data__source="folder",
-        data__manifest=recordings("untrained", ["test"] * 3),
+        data__manifest=recordings("untrained", splits),
         data__data_dir=str(tmp_path / "data"),
     )
-    with pytest.raises(InputError, match="'untrained' has no training clips"):
+    with pytest.raises(InputError, match=message):
         loop.train(config, tmp_path / "run")
 
 
@@ -379,7 +387,7 @@ def test_a_model_of_events_alone_is_not_chosen_by_its_scenes(tiny, tmp_path, mon
             {"model__name": "nnf", "model__variant": "ensemble"},
             "model.variant='ensemble' is no model of steps: train.fit=ensemble",
         ),
-        ({"model__variant": "svm"}, "model.variant='svm' is not one that 'ergl' has: none: leave"),
+        ({"model__variant": "svm"}, "model.variant='svm' is not one that 'ergl' has: none, leave"),
         ({"model__name": "nnf"}, "model.variant='' is not one that 'nnf' has: mel, filtered"),
         ({"model__name": "nonsense"}, "model.name='nonsense' is not one of: ergl, cnn, pann"),
     ],

@@ -145,6 +145,13 @@ def test_a_row_that_fails_is_named_and_the_others_go_on(trainings, tmp_path, cap
     assert "no clips \\| at all" in (tmp_path / "table.md").read_text(encoding="utf-8")
 
 
+def test_a_panns_fields_reach_its_rows_alone():
+    overrides = ("model.init_from=PANN", "model.variant=tags")
+    rows = configs.rows(asked("3", rows=("pann_fixed", "surrey", "mltf"), overrides=overrides))
+    found = [(row.config.model.init_from, row.config.model.variant) for row in rows]
+    assert found == [("PANN", "tags"), ("", ""), ("", "svm")]
+
+
 def test_a_directory_of_other_settings_is_refused_before_anything_is_trained(trainings, tmp_path):
     run(tmp_path, seeds=(0,), rows=("ergl",))
     before = (tmp_path / "table.csv").read_text()

@@ -27,11 +27,6 @@ MANIFESTS = {
     "unknown split": (GOOD + "d.wav,bus,dev\n", [], ["line 5", "split is 'dev'"]),
     "a clip twice": (GOOD + "./a.wav,bus,train\n", [], ["line 5", "'./a.wav'", "line 2"]),
     "a group in both splits": (GROUPS, [], ["line 3", "group 'lisbon'", "test", "train"]),
-    "a scene without training": (
-        GOOD + "d.wav,boat,test\n",
-        [],
-        ["line 5", "scene 'boat' is in te"],
-    ),
     "an empty split": (GOOD + "d.wav,bus,\n", [], ["line 5", "split is ''"]),
     "a field too few": (GOOD + "d.wav,bus\n", [], ["line 5", "2 fields"]),
     "a field too many": (GOOD + "d.wav,bus,test,7\n", [], ["line 5", "4 fields"]),
