@@ -196,7 +196,8 @@ def for_system(
         small corpora have "ergl" alone, so that all systems train alike there.
       name: of the system.
       divisor: of its channels on the small corpora, such that it has 70,000 to 195,000 parameters
-        on soundscapes; ERGL has 191,418 there.
+        on soundscapes, where ERGL has 191,418. RGASC has 629,000, most of them in its last blocks:
+        as narrow as the others its first have two channels and hear little.
 
     Returns:
       The configuration of `get_config(source)` with the system's name, unlocked.

@@ -13,7 +13,7 @@ from configs import ergl
 
 def get_config(argument: str = "tut2018"):
     """All 527 events; Adam, 64 clips, 100 epochs for each of the three runs."""
-    config, native = ergl.for_system(argument, "rgasc", divisor=32)
+    config, native = ergl.for_system(argument, "rgasc", divisor=16)
     config.train.loss = "rgasc_log"
     if native:
         config.data.front_end = "kong"
