@@ -196,7 +196,7 @@ def for_system(
         small corpora have "ergl" alone, so that all systems train alike there.
       name: of the system.
       divisor: of its channels on the small corpora, such that it has 70,000 to 195,000 parameters
-        on soundscapes, where ERGL has 191,418. RGASC has 629,000, most of them in its last blocks:
+        on soundscapes, where ERGL has 191,418. RGASC has 626,000, most of them in its last blocks:
         as narrow as the others its first have two channels and hear little.
 
     Returns:
