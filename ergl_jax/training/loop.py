@@ -53,9 +53,10 @@ def train(config, workdir: Path) -> dict:
         raise InputError(f"dataset {dataset.name!r} has no training clips: mark rows as train")
     for scene, count in zip(dataset.scenes, dataset.class_sizes["train"], strict=True):
         if not count:
+            where = config.data.manifest or f"dataset {dataset.name!r}"
             raise InputError(
-                f"dataset {dataset.name!r}: scene {scene!r} has no training clip that could be "
-                "prepared: spell it in all rows as in those of train, or take them out"
+                f"{where}: scene {scene!r} has no training clip that could be prepared: spell it "
+                "in all rows as in those of train, or take them out"
             )
     run = Run(config, dataset, workdir)
     try:
@@ -112,6 +113,8 @@ def _check(config) -> None:
             f"train.select_from={config.train.select_from} is beyond the last epoch, "
             f"train.epochs={config.train.epochs}"
         )
+    at_once.check(config)
+    models.check_variant(config.model)
     if config.model.frozen and config.model.name != "pann_scene":
         raise InputError(
             f"model.frozen=True holds a pretrained PANN fixed, and model.name={config.model.name!r}"
@@ -122,8 +125,6 @@ def _check(config) -> None:
             "model.name=pann_scene is a pretrained PANN: set model.init_from to a bundle of one, "
             "which data_prep/port_panns.py makes"
         )
-    at_once.check(config)
-    models.check_variant(config.model)
     losses.check(config)
     _check_threshold(config)
     optimizer.check(config.optimizer, epochs=config.train.epochs)

@@ -321,7 +321,7 @@ def test_a_folder_without_events(tiny, tmp_path, recordings):
     ("splits", "message"),
     [
         (["test"] * 3, "'untrained' has no training clips"),
-        (["train"] * 2 + ["test"], "'untrained': scene 's2' has no training clip"),
+        (["train"] * 2 + ["test"], "untrained.csv: scene 's2' has no training clip"),
     ],
     ids=["at all", "of a scene"],
 )
