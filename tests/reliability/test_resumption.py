@@ -134,10 +134,10 @@ OF_A_TABLE = {
 }
 
 
-def test_a_table_of_stages_and_fits_killed_at_each(start, tiny, tmp_path):
+def test_a_table_of_stages_and_fits_killed_at_each(start, tmp_path):
     """Its row is MLTF's: a network by steps, then a support vector machine at once."""
     fields = [
-        *(f"data.data_dir={tiny.data_dir}", "data.clip_seconds=2.0", "data.num_events=3"),
+        *(f"data.data_dir={tmp_path}/data", "data.clip_seconds=2.0", "data.num_events=3"),
         *("data.train_clips_per_scene=2", "data.test_clips_per_scene=1", "train.epochs=1"),
         *("train.batch_size=4", "model.encoder.width_divisor=32", "data.validation_fraction=0.3"),
         "optimizer.warmup_epochs=0.0",
