@@ -53,7 +53,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     """Flags as absl reads them, but a mistake in one is a line and no traceback."""
     try:
         arguments = flags.FLAGS(argv)
-        # A config file that isn't there shows itself only when it is used.
+        getattr(CONFIG.value, "lock", None)  # an OSError for a file that can't be read
         if not isinstance(CONFIG.value, ConfigDict):
             raise TypeError("get_config() of the file returns no ConfigDict")
         return arguments

@@ -64,8 +64,8 @@ def test_a_mistake_is_one_line_and_status_two(done, name, words):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--config=configs/nope.py"], ["configs/nope.py"]),
-        (["--config=configs/nope.py", "--config.seed=1"], ["configs/nope.py"]),
+        (["--config=configs/nope.py"], ["No such file", "configs/nope.py"]),
+        (["--config=configs/nope.py", "--config.seed=1"], ["No such file", "configs/nope.py"]),
         (["--config=configs/esc10.py:nonsense"], ["get_config"]),
         (["--config=configs/ergl.py", "--config.nonsense.x=1"], ["nonsense", "configs/ergl.py"]),
         (["--config=configs/ergl.py", "--nonsense=1"], ["nonsense"]),

@@ -99,7 +99,7 @@ def test_a_wrong_setting(train, name):
 
 
 FILES = {
-    "none.py": (None, ["none.py"]),
+    "none.py": (None, ["none.py", "No such file"]),
     "syntax.py": ("def get_config(:", ["syntax.py"]),
     "import.py": ("import nonsense_of_no_name", ["nonsense_of_no_name"]),
     "nothing.py": ("", ["get_config"]),
