@@ -96,7 +96,8 @@ def _cpu_gradients(x, kernel, dy):
         dx = _side_by_side(dy, jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
     if small:
         return dx, _by_patches(x, dy, kernel.shape[0])
-    return dx, jax.vjp(lambda k: _plain(x, k), kernel)[1](dy)[0]
+    forward = _side_by_side if outputs < _WIDE else _plain
+    return dx, jax.vjp(lambda k: forward(x, k), kernel)[1](dy)[0]
 
 
 def _scattered(dy: jax.Array, kernel: jax.Array) -> jax.Array:

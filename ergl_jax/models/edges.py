@@ -6,6 +6,7 @@ receives from event j.
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -15,29 +16,50 @@ from jax.export import is_symbolic_dim
 from ergl_jax.models.layers import he_uniform
 
 MOST_LOGITS = 2**29  # of an attention at a time, 2 GiB: 25 events at a batch of 512 are below
+CACHED_LOGITS = 2**22  # 16 MiB: more than that leave a CPU's cache between two passes over them
 
 
-def in_blocks(f: Callable, x: jax.Array | tuple, logits: int) -> jax.Array:
-    """f(x), of arrays (B, N, ...), in blocks along N that each make MOST_LOGITS logits or fewer.
+def attend(f: Callable, query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    """f(query, key, value) of each clip: arrays (B, N, ...) -> (B, N, ...).
 
-    `logits` is how many all of x makes. Where that is too many, blocks are computed one after the
-    other, and again in the backward pass, which otherwise would keep the logits of all.
+    f sees one clip, (N, ...), and any part of its queries. Where there are more logits, one for
+    each pair of a clip's tokens, than MOST_LOGITS, blocks of queries are computed one after the
+    other; on CPU, where there are more than CACHED_LOGITS, one clip after the other. The backward
+    pass then computes them again rather than keep all.
     """
+    batch, *tokens = key.shape[:-1]
+    logits = math.prod(tokens) ** 2  # of a clip
+
+    def in_blocks(clips: int, *x: jax.Array) -> jax.Array:
+        return _in_blocks(lambda query: f(query, *x[1:]), x[0], clips * logits)
+
+    def together(*x: jax.Array) -> jax.Array:
+        return jax.vmap(partial(in_blocks, batch))(*x)
+
+    def in_turn(*x: jax.Array) -> jax.Array:
+        # A loop keeps the compiler from computing a clip once for both passes.
+        clip = jax.checkpoint(partial(in_blocks, 1), prevent_cse=False)
+        return jax.lax.map(lambda one: clip(*one), x)
+
     # Of a batch of any size, as `ergl export` writes, nothing can be counted.
+    if is_symbolic_dim(batch) or batch * logits <= CACHED_LOGITS:
+        return together(query, key, value)
+    return jax.lax.platform_dependent(query, key, value, cpu=in_turn, default=together)
+
+
+def _in_blocks(f: Callable, x: jax.Array, logits: int) -> jax.Array:
+    """f(x), (N, ...) -> (N, ...), in blocks along N that each make MOST_LOGITS logits or fewer.
+
+    `logits` is how many all of x makes.
+    """
     if is_symbolic_dim(logits) or logits <= MOST_LOGITS:
         return f(x)
-    length = jax.tree.leaves(x)[0].shape[1]
+    length = x.shape[0]
     size = max(1, length // -(-logits // MOST_LOGITS))
     blocks = -(-length // size)
-
-    def split(x: jax.Array) -> jax.Array:
-        x = jnp.pad(x, ((0, 0), (0, blocks * size - length)) + ((0, 0),) * (x.ndim - 2))
-        return jnp.moveaxis(x.reshape(x.shape[0], blocks, size, *x.shape[2:]), 1, 0)
-
-    # A loop keeps the compiler from computing a block once for both passes.
-    y = jax.lax.map(jax.checkpoint(f, prevent_cse=False), jax.tree.map(split, x))
-    y = jnp.moveaxis(y, 0, 1)
-    return y.reshape(y.shape[0], blocks * size, *y.shape[3:])[:, :length]
+    x = jnp.pad(x, ((0, blocks * size - length),) + ((0, 0),) * (x.ndim - 1))
+    y = jax.lax.map(jax.checkpoint(f, prevent_cse=False), x.reshape(blocks, size, *x.shape[1:]))
+    return y.reshape(blocks * size, *y.shape[2:])[:length]
 
 
 class _Projections(nn.Module):
@@ -73,12 +95,10 @@ class NodeContext(nn.Module):
         batch, events, tokens, channels = v.shape
         query, key, value = _Projections(self.dtype)(v.reshape(batch, events * tokens, channels))
 
-        def attend(query: jax.Array) -> jax.Array:
-            attention = _softmax(jnp.einsum("bqc,bkc->bqk", query, key))
-            return jnp.einsum("bqk,bkc->bqc", attention.astype(self.dtype), value)
+        def of_clip(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+            return _softmax(query @ key.T).astype(self.dtype) @ value
 
-        s = in_blocks(attend, query, batch * (events * tokens) ** 2)
-        return s.reshape(v.shape)
+        return attend(of_clip, query, key, value).reshape(v.shape)
 
 
 class NodePairs(nn.Module):
@@ -94,17 +114,15 @@ class NodePairs(nn.Module):
     @nn.compact
     def __call__(self, s: jax.Array) -> jax.Array:
         """(B, n, T, C) -> (B, n, n, C)."""
-        batch, events, tokens, _ = s.shape
         query, key, value = _Projections(self.dtype)(s)
 
-        def receive(x: tuple[jax.Array, jax.Array]) -> jax.Array:
-            key, value = x
+        def of_clip(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
             # j asks, i answers. In the order in which the product comes: no transposition.
-            logits = jnp.einsum("bjqc,bikc->bjqik", query, key)
-            attention = _softmax(logits).mean(axis=2)  # (B, n, i, T), j before i
-            return jnp.einsum("bjik,bikc->bijc", attention.astype(self.dtype), value)
+            logits = jnp.einsum("jqc,ikc->jqik", query, key)
+            attention = _softmax(logits).mean(axis=1)  # (n, i, T), j before i
+            return jnp.einsum("jik,ikc->jic", attention.astype(self.dtype), value)
 
-        return in_blocks(receive, (key, value), batch * (events * tokens) ** 2)
+        return attend(of_clip, query, key, value).swapaxes(1, 2)
 
 
 class EdgeLearning(nn.Module):

@@ -130,16 +130,22 @@ def test_clips_do_not_meet():
     assert np.abs(both[1] - changed[1]).max() > 0.1
 
 
-@pytest.mark.parametrize("most", [1, 100, 150, 287])
-def test_blocks_change_nothing(most, monkeypatch):
-    """From a receiver or a token at a time to two blocks, of which one is short; 288 are all."""
+@pytest.mark.parametrize(
+    ("most", "cached"), [(1, 288), (100, 288), (150, 288), (287, 288), (288, 287), (50, 0)]
+)
+def test_blocks_and_turns_change_nothing(most, cached, monkeypatch):
+    """From an event or a token at a time to two blocks, of which one is short; 288 are all.
+
+    Then clip by clip, as on CPU, and both.
+    """
     v = draw(0, CLIPS, EVENTS, TOKENS, CHANNELS)
     params = {"ncm": {"_Projections_0": projections(1)}, "nnm": {"_Projections_0": projections(4)}}
     params = jax.tree.map(lambda x: x / 2, params)  # sharp attention would magnify rounding
     weights = draw(9, CLIPS, EVENTS, EVENTS, CHANNELS)
 
-    def found(most):
+    def found(most, cached):
         monkeypatch.setattr(edges_module, "MOST_LOGITS", most)
+        monkeypatch.setattr(edges_module, "CACHED_LOGITS", cached)
 
         def loss(params, v):
             edges = EdgeLearning().apply({"params": params}, v)
@@ -150,8 +156,8 @@ def test_blocks_change_nothing(most, monkeypatch):
         return str(program).count("remat"), edges, gradients
 
     assert CLIPS * (EVENTS * TOKENS) ** 2 == 288
-    none, *whole = found(288)
-    some, *blocked = found(most)
+    none, *whole = found(288, 288)
+    some, *blocked = found(most, cached)
     assert (none, some > 0) == (0, True)
 
     def close(one, other):
@@ -172,9 +178,16 @@ def test_blocks_are_permuted_with_the_events(monkeypatch):
     np.testing.assert_allclose(moved, edges[:, order][:, :, order], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("events", "gigabytes"), [(100, 8), (400, 60)])
-def test_a_batch_of_64_fits_a_card_by_plan(events, gigabytes):
-    """The head's gradient; the CPU's plan, from which a GPU's may differ. Whole: 15 and 234 GB."""
+@pytest.mark.parametrize(
+    ("events", "cached", "gigabytes"),
+    [(100, 2**40, 8), (400, 2**40, 60), (100, 2**22, 4)],
+)
+def test_a_batch_of_64_fits_by_plan(events, cached, gigabytes, monkeypatch):
+    """The head's gradient, in blocks as on a card, then clip by clip as on CPU.
+
+    By the CPU's plan, from which a GPU's may differ. Whole: 15 and 234 GB.
+    """
+    monkeypatch.setattr(edges_module, "CACHED_LOGITS", cached)
     head = GraphHead(GraphReadout(num_scenes=10))
     v = jax.ShapeDtypeStruct((64, events, 31, 64), jnp.float32)
     variables = jax.eval_shape(
