@@ -18,6 +18,7 @@ from ergl_jax.models.layers import he_uniform
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _WIDE = 32  # output channels from which that product is fast; four times as many of one input
+_FEW = 4  # clips below which a kernel's gradient is slow
 
 
 class Conv(nn.Module):
@@ -96,8 +97,37 @@ def _cpu_gradients(x, kernel, dy):
         dx = _side_by_side(dy, jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
     if small:
         return dx, _by_patches(x, dy, kernel.shape[0])
+    if batch < _FEW:
+        return dx, _in_pieces(x, kernel, dy)
     forward = _side_by_side if outputs < _WIDE else _plain
     return dx, jax.vjp(lambda k: forward(x, k), kernel)[1](dy)[0]
+
+
+def _in_pieces(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> jax.Array:
+    """The kernel's gradient from clips cut in time, 2 * _FEW pieces or more of them.
+
+    XLA sums over the clips innermost, where so few make short products.
+    """
+    batch, frames = x.shape[:2]
+    reach = kernel.shape[0] // 2
+    pieces = min(frames, -(-2 * _FEW // batch))
+    length = -(-frames // pieces)
+    missing = pieces * length - frames
+    x = jnp.pad(x, ((0, 0), (reach, reach + missing), (0, 0), (0, 0)))
+    # Each piece with the neighbouring frames that its outputs see.
+    x = jnp.stack([x[:, i * length :][:, : length + 2 * reach] for i in range(pieces)], axis=1)
+    dy = jnp.pad(dy, ((0, 0), (0, missing), (0, 0), (0, 0)))
+
+    def forward(kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(
+            x.reshape(-1, *x.shape[2:]),
+            kernel,
+            (1, 1),
+            ((0, 0), (reach, reach)),
+            dimension_numbers=_LAYOUT,
+        )
+
+    return jax.vjp(forward, kernel)[1](dy.reshape(batch * pieces, length, *dy.shape[2:]))[0]
 
 
 def _scattered(dy: jax.Array, kernel: jax.Array) -> jax.Array:

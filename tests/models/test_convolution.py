@@ -21,6 +21,12 @@ SHAPES = {  # x, side, channels out
     "wide": ((2, 9, 8, 64), 3, 128),
     "wide, 5 x 5": ((1, 9, 16, 64), 5, 128),
     "more channels than outputs": ((1, 5, 2, 32), 3, 48),
+    "four clips, first layer": ((4, 9, 16, 1), 3, 4),
+    "four clips, two bins at once": ((4, 7, 6, 16), 3, 16),
+    "four clips, 5 x 5": ((4, 9, 12, 8), 5, 8),
+    "four clips, wide": ((4, 9, 8, 16), 3, 32),
+    "fewer frames than pieces": ((1, 3, 64, 8), 3, 8),
+    "pieces of unequal length": ((3, 10, 8, 8), 3, 32),
     "one output": ((1, 1, 1, 64), 3, 128),
 }
 
@@ -52,7 +58,7 @@ def test_equals_the_plain_convolution_and_its_gradients(name):
 
 def test_every_way_of_computing_it_is_compared_above(monkeypatch):
     taken = set()
-    for name in ("_scattered", "_by_patches"):
+    for name in ("_scattered", "_by_patches", "_in_pieces"):
         ours = getattr(convolution, name)
         monkeypatch.setattr(
             convolution, name, lambda *a, name=name, ours=ours: taken.add(name) or ours(*a)
@@ -64,7 +70,7 @@ def test_every_way_of_computing_it_is_compared_above(monkeypatch):
         text = jax.jit(convolve).trace(x, kernel).lower(lowering_platforms=("cpu",)).as_text()
         strides |= set(re.findall(r"stride = \[1, (\d)\]", text))
         program.lower()
-    assert taken == {"_scattered", "_by_patches"}
+    assert taken == {"_scattered", "_by_patches", "_in_pieces"}
     assert strides == {"1", "2", "4", "8"}
 
 
