@@ -33,8 +33,9 @@ WHAT = (
 HEAD = """# Speed
 
 Written by `python -m benchmarks --render` from benchmarks/results; what the figures show is told in
-[RESULTS.md](RESULTS.md#speed). A ratio is taken in each round, in which all are called in turn: its
-median is given, and the lowest and highest. Every command is run with the environment below it.
+[RESULTS.md](RESULTS.md#speed). A ratio is taken in each round, in which all have their turn and are
+called twice, the second time timed: its median is given, and the lowest and highest. Every command
+is run with the environment below it.
 """
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "librosa", "torch")
 

@@ -90,15 +90,15 @@ def told_by(script: str, *arguments: str, environment: dict[str, str]):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-PAUSE = 0.1  # seconds before each timed call: OpenMP's threads go on spinning after PyTorch's
+PAUSE = 0.1  # seconds before each pair of calls: OpenMP's threads go on spinning after PyTorch's
 
 
 def in_turn(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each call in each of `rounds`, all called once a round, one after another.
+    """Seconds of each call in each of `rounds`, in which one has its turn after another.
 
-    What else the machine does then falls on all alike. Each is called twice a round and the second
-    call is timed, as in a training run, where a step follows a step: the first also fetches back
-    the memory that others took meanwhile. A call returns when its work is done, not when it is
+    What else the machine does then falls on all alike. In its turn each is called twice and the
+    second call is timed, as in training, where a step follows a step: the first fetches back the
+    memory that others took meanwhile. A call returns when its work is done, not when it is
     queued.
     """
     times = {name: [] for name in calls}

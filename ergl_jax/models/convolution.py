@@ -55,8 +55,8 @@ def _backward(kept, dy):
 convolve.defvjp(_forward, _backward)
 
 
-def _plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=_LAYOUT)
+def _plain(x: jax.Array, kernel: jax.Array, padding="SAME") -> jax.Array:
+    return lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=_LAYOUT)
 
 
 def _plain_gradients(x, kernel, dy):
@@ -99,14 +99,15 @@ def _cpu_gradients(x, kernel, dy):
         return dx, _by_patches(x, dy, kernel.shape[0])
     if batch < _FEW:
         return dx, _in_pieces(x, kernel, dy)
-    forward = _side_by_side if outputs < _WIDE else _plain
-    return dx, jax.vjp(lambda k: forward(x, k), kernel)[1](dy)[0]
+    if outputs < _WIDE and x.dtype == jnp.float32:  # the copies' gradients are added in x's type
+        return dx, jax.vjp(lambda k: _side_by_side(x, k), kernel)[1](dy)[0]
+    return dx, jax.vjp(lambda k: _plain(x, k), kernel)[1](dy)[0]
 
 
 def _in_pieces(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> jax.Array:
-    """The kernel's gradient from clips cut in time, 2 * _FEW pieces or more of them.
+    """The kernel's gradient from clips cut in time, into 2 * _FEW pieces in all where they can be.
 
-    XLA sums over the clips innermost, where so few make short products.
+    XLA sums over the clips innermost, and a sum over so few is a short product.
     """
     batch, frames = x.shape[:2]
     reach = kernel.shape[0] // 2
@@ -117,17 +118,8 @@ def _in_pieces(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> jax.Array:
     # Each piece with the neighbouring frames that its outputs see.
     x = jnp.stack([x[:, i * length :][:, : length + 2 * reach] for i in range(pieces)], axis=1)
     dy = jnp.pad(dy, ((0, 0), (0, missing), (0, 0), (0, 0)))
-
-    def forward(kernel: jax.Array) -> jax.Array:
-        return lax.conv_general_dilated(
-            x.reshape(-1, *x.shape[2:]),
-            kernel,
-            (1, 1),
-            ((0, 0), (reach, reach)),
-            dimension_numbers=_LAYOUT,
-        )
-
-    return jax.vjp(forward, kernel)[1](dy.reshape(batch * pieces, length, *dy.shape[2:]))[0]
+    x, dy = x.reshape(-1, *x.shape[2:]), dy.reshape(batch * pieces, length, *dy.shape[2:])
+    return jax.vjp(lambda k: _plain(x, k, ((0, 0), (reach, reach))), kernel)[1](dy)[0]
 
 
 def _scattered(dy: jax.Array, kernel: jax.Array) -> jax.Array:

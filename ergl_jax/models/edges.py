@@ -16,7 +16,8 @@ from jax.export import is_symbolic_dim
 from ergl_jax.models.layers import he_uniform
 
 MOST_LOGITS = 2**29  # of an attention at a time, 2 GiB: 25 events at a batch of 512 are below
-CACHED_LOGITS = 2**22  # 16 MiB: more than that leave a CPU's cache between two passes over them
+# 16 MiB: more than that leave a CPU's cache between two passes over them, and have to be kept.
+CACHED_LOGITS = 2**22
 
 
 def attend(f: Callable, query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
@@ -25,32 +26,32 @@ def attend(f: Callable, query: jax.Array, key: jax.Array, value: jax.Array) -> j
     f sees one clip, (N, ...), and any part of its queries. Where there are more logits, one for
     each pair of a clip's tokens, than MOST_LOGITS, blocks of queries are computed one after the
     other; on CPU, where there are more than CACHED_LOGITS, one clip after the other. The backward
-    pass then computes them again rather than keep all.
+    pass, in one program with the forward, then computes them again rather than keep all.
     """
     batch, *tokens = key.shape[:-1]
     logits = math.prod(tokens) ** 2  # of a clip
 
-    def in_blocks(clips: int, *x: jax.Array) -> jax.Array:
-        return _in_blocks(lambda query: f(query, *x[1:]), x[0], clips * logits)
+    def of_clip(clips: int, query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        return _in_blocks(lambda some: f(some, key, value), query, clips * logits)
 
     def together(*x: jax.Array) -> jax.Array:
-        return jax.vmap(partial(in_blocks, batch))(*x)
+        return jax.vmap(partial(of_clip, batch))(*x)
 
     def in_turn(*x: jax.Array) -> jax.Array:
         # A loop keeps the compiler from computing a clip once for both passes.
-        clip = jax.checkpoint(partial(in_blocks, 1), prevent_cse=False)
+        clip = jax.checkpoint(partial(of_clip, 1), prevent_cse=False)
         return jax.lax.map(lambda one: clip(*one), x)
 
     # Of a batch of any size, as `ergl export` writes, nothing can be counted.
-    if is_symbolic_dim(batch) or batch * logits <= CACHED_LOGITS:
+    if is_symbolic_dim(batch * logits) or batch * logits <= CACHED_LOGITS:
         return together(query, key, value)
     return jax.lax.platform_dependent(query, key, value, cpu=in_turn, default=together)
 
 
 def _in_blocks(f: Callable, x: jax.Array, logits: int) -> jax.Array:
-    """f(x), (N, ...) -> (N, ...), in blocks along N that each make MOST_LOGITS logits or fewer.
+    """f(x), (N, ...) -> (N, ...), in blocks along N of about MOST_LOGITS logits or fewer.
 
-    `logits` is how many all of x makes.
+    `logits` is how many all of x makes; a block has one row at least.
     """
     if is_symbolic_dim(logits) or logits <= MOST_LOGITS:
         return f(x)

@@ -30,6 +30,8 @@ SHAPES = {  # x, side, channels out
     "one output": ((1, 1, 1, 64), 3, 128),
 }
 
+WAYS = ("_scattered", "_by_patches", "_in_pieces")
+
 
 def draw(*shape, seed=0):
     return jax.random.normal(jax.random.key(seed), shape)
@@ -58,20 +60,22 @@ def test_equals_the_plain_convolution_and_its_gradients(name):
 
 def test_every_way_of_computing_it_is_compared_above(monkeypatch):
     taken = set()
-    for name in ("_scattered", "_by_patches", "_in_pieces"):
+    for name in WAYS:
         ours = getattr(convolution, name)
         monkeypatch.setattr(
             convolution, name, lambda *a, name=name, ours=ours: taken.add(name) or ours(*a)
         )
-    strides = set()
+    strides, of_gradients = set(), set()
     for shape, side, channels in SHAPES.values():
         x, kernel = draw(*shape), draw(side, side, shape[-1], channels)
         program = jax.jit(jax.vjp(convolve, x, kernel)[1]).trace(draw(*shape[:-1], channels))
         text = jax.jit(convolve).trace(x, kernel).lower(lowering_platforms=("cpu",)).as_text()
         strides |= set(re.findall(r"stride = \[1, (\d)\]", text))
-        program.lower()
-    assert taken == {"_scattered", "_by_patches", "_in_pieces"}
+        text = program.lower(lowering_platforms=("cpu",)).as_text()
+        of_gradients |= set(re.findall(r"rhs_dilate = \[1, (\d)\]", text))
+    assert taken == {*WAYS}
     assert strides == {"1", "2", "4", "8"}
+    assert of_gradients >= {"2", "4", "8"}  # of the kernels' by bins side by side
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])

@@ -131,17 +131,18 @@ def test_clips_do_not_meet():
 
 
 @pytest.mark.parametrize(
-    ("most", "cached"), [(1, 288), (100, 288), (150, 288), (287, 288), (288, 287), (50, 0)]
+    ("most", "cached"), [(1, 450), (150, 450), (449, 450), (450, 449), (50, 0)]
 )
 def test_blocks_and_turns_change_nothing(most, cached, monkeypatch):
-    """From an event or a token at a time to two blocks, of which one is short; 288 are all.
+    """From an event or a token at a time to three blocks, of which one is short; 450 are all.
 
     Then clip by clip, as on CPU, and both.
     """
-    v = draw(0, CLIPS, EVENTS, TOKENS, CHANNELS)
+    events = 5
+    v = draw(0, CLIPS, events, TOKENS, CHANNELS)
     params = {"ncm": {"_Projections_0": projections(1)}, "nnm": {"_Projections_0": projections(4)}}
     params = jax.tree.map(lambda x: x / 2, params)  # sharp attention would magnify rounding
-    weights = draw(9, CLIPS, EVENTS, EVENTS, CHANNELS)
+    weights = draw(9, CLIPS, events, events, CHANNELS)
 
     def found(most, cached):
         monkeypatch.setattr(edges_module, "MOST_LOGITS", most)
@@ -155,15 +156,25 @@ def test_blocks_and_turns_change_nothing(most, cached, monkeypatch):
         gradients, edges = jax.grad(loss, argnums=(0, 1), has_aux=True)(params, v)
         return str(program).count("remat"), edges, gradients
 
-    assert CLIPS * (EVENTS * TOKENS) ** 2 == 288
-    none, *whole = found(288, 288)
+    assert CLIPS * (events * TOKENS) ** 2 == 450
+    none, *whole = found(450, 450)
     some, *blocked = found(most, cached)
     assert (none, some > 0) == (0, True)
 
     def close(one, other):
-        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6 * np.abs(other).max())
+        np.testing.assert_allclose(one, other, rtol=0, atol=3e-6 * np.abs(other).max())
 
     jax.tree.map(close, blocked, whole)
+
+
+@pytest.mark.parametrize(("platform", "loops"), [("cpu", True), ("cuda", False), ("tpu", False)])
+def test_only_a_cpu_takes_clip_after_clip(platform, loops, monkeypatch):
+    monkeypatch.setattr(edges_module, "CACHED_LOGITS", 0)
+    v = draw(0, CLIPS, EVENTS, TOKENS, CHANNELS)
+    params = {"ncm": {"_Projections_0": projections(1)}, "nnm": {"_Projections_0": projections(4)}}
+    gradient = jax.jit(jax.grad(lambda p: EdgeLearning().apply({"params": p}, v).sum()))
+    text = gradient.trace(params).lower(lowering_platforms=(platform,)).as_text()
+    assert ("stablehlo.while" in text) == loops
 
 
 def test_the_papers_size_is_one_block():
