@@ -39,6 +39,7 @@ def measure(spec: dict) -> dict:
 
     jax.config.update("jax_num_cpu_devices", spec["devices"])
     from ergl_jax import models
+    from ergl_jax.models import registry
     from ergl_jax.models.ergl import GraphHead, GraphReadout
     from ergl_jax.training import optimizer, steps
 
@@ -50,7 +51,7 @@ def measure(spec: dict) -> dict:
     frames = 100 * spec["seconds"] + 1
     rng, batch = np.random.default_rng(0), spec["batch"]
     if spec["model"] == "head":
-        dtype = models.DTYPES[config.model.compute_dtype]
+        dtype = registry.DTYPES[config.model.compute_dtype]
         readout = GraphReadout(
             setting.scenes,
             gcn_layers=spec["layers"],

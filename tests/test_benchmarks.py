@@ -37,6 +37,15 @@ def test_figures_are_written_as_printed(tmp_path):
         assert "| " + " | ".join(row) + " |" in done.stdout.splitlines()
 
 
+def test_a_row_of_growth_is_measured(tmp_path):
+    path = tmp_path / "figures.json"
+    flags = ["--values", "2", "--batch", "1", "--tokens", "3", "--rounds", "1"]
+    done = run("--what=growth", f"--json={path}", *flags)
+    assert done.returncode == 0, done.stderr
+    ((row,),) = (table["rows"] for table in json.loads(path.read_text("utf-8"))["tables"])
+    assert row[:2] == ["events", 2] and row[2].endswith(" ms"), row
+
+
 def test_every_name_is_a_benchmark():
     done = run("--what=none")
     assert done.returncode == 2
