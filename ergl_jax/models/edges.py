@@ -16,7 +16,7 @@ from jax.export import is_symbolic_dim
 from ergl_jax.models.layers import he_uniform
 
 MOST_LOGITS = 2**29  # of an attention at a time, 2 GiB: 25 events at a batch of 512 are below
-# 16 MiB: more than that leave a CPU's cache between two passes over them, and have to be kept.
+# 16 MiB: more than that leave a CPU's cache between two passes over them.
 CACHED_LOGITS = 2**22
 
 
@@ -25,8 +25,8 @@ def attend(f: Callable, query: jax.Array, key: jax.Array, value: jax.Array) -> j
 
     f sees one clip, (N, ...), and any part of its queries. Where there are more logits, one for
     each pair of a clip's tokens, than MOST_LOGITS, blocks of queries are computed one after the
-    other; on CPU, where there are more than CACHED_LOGITS, one clip after the other. The backward
-    pass, in one program with the forward, then computes them again rather than keep all.
+    other; on CPU, where CACHED_LOGITS hold a clip's but not all, one clip after the other. The
+    backward pass, in one program with the forward, then computes them again rather than keep all.
     """
     batch, *tokens = key.shape[:-1]
     logits = math.prod(tokens) ** 2  # of a clip
@@ -43,7 +43,7 @@ def attend(f: Callable, query: jax.Array, key: jax.Array, value: jax.Array) -> j
         return jax.lax.map(lambda one: clip(*one), x)
 
     # Of a batch of any size, as `ergl export` writes, nothing can be counted.
-    if is_symbolic_dim(batch * logits) or batch * logits <= CACHED_LOGITS:
+    if is_symbolic_dim(batch * logits) or not logits <= CACHED_LOGITS < batch * logits:
         return together(query, key, value)
     return jax.lax.platform_dependent(query, key, value, cpu=in_turn, default=together)
 
