@@ -131,14 +131,15 @@ def test_clips_do_not_meet():
 
 
 @pytest.mark.parametrize(
-    ("most", "cached"), [(1, 450), (150, 450), (449, 450), (450, 449), (50, 225)]
+    ("events", "most", "cached"),
+    [
+        *((4, most, 288) for most in (1, 100, 150, 287)),
+        *((5, most, 450) for most in (150, 449)),  # the last of three blocks is short
+        *((5, 450, 449), (5, 50, 225)),  # clip by clip, as on CPU; in blocks too
+    ],
 )
-def test_blocks_and_turns_change_nothing(most, cached, monkeypatch):
-    """From an event or a token at a time to three blocks, of which one is short; 450 are all.
-
-    Then clip by clip, as on CPU, and both.
-    """
-    events = 5
+def test_blocks_and_turns_change_nothing(events, most, cached, monkeypatch):
+    """From an event or a token at a time to two blocks and three, and clips in turn."""
     v = draw(0, CLIPS, events, TOKENS, CHANNELS)
     params = {"ncm": {"_Projections_0": projections(1)}, "nnm": {"_Projections_0": projections(4)}}
     params = jax.tree.map(lambda x: x / 2, params)  # sharp attention would magnify rounding
@@ -156,13 +157,13 @@ def test_blocks_and_turns_change_nothing(most, cached, monkeypatch):
         gradients, edges = jax.grad(loss, argnums=(0, 1), has_aux=True)(params, v)
         return str(program).count("remat"), edges, gradients
 
-    assert CLIPS * (events * TOKENS) ** 2 == 450
-    none, *whole = found(450, 450)
+    logits = CLIPS * (events * TOKENS) ** 2
+    none, *whole = found(logits, logits)
     some, *blocked = found(most, cached)
     assert (none, some > 0) == (0, True)
 
     def close(one, other):
-        np.testing.assert_allclose(one, other, rtol=0, atol=3e-6 * np.abs(other).max())
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6 * np.abs(other).max())
 
     jax.tree.map(close, blocked, whole)
 
