@@ -115,11 +115,13 @@ class NodePairs(nn.Module):
     @nn.compact
     def __call__(self, s: jax.Array) -> jax.Array:
         """(B, n, T, C) -> (B, n, n, C)."""
+        _, events, tokens, channels = s.shape
         query, key, value = _Projections(self.dtype)(s)
 
         def of_clip(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-            # j asks, i answers. In the order in which the product comes: no transposition.
-            logits = jnp.einsum("jqc,ikc->jqik", query, key)
+            # j asks, i answers. One product of rows, or XLA transposes the logits' gradient.
+            rows = query.reshape(-1, channels) @ key.reshape(-1, channels).T
+            logits = rows.reshape(-1, tokens, events, tokens)  # (j, T, i, T)
             attention = _softmax(logits).mean(axis=1)  # (n, i, T), j before i
             return jnp.einsum("jik,ikc->jic", attention.astype(self.dtype), value)
 
