@@ -17,7 +17,7 @@ from jax import lax
 from ergl_jax.models.layers import he_uniform
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
-_WIDE = 32  # output channels from which that product is fast; four times as many of one input
+_WIDE = 32  # output channels from which that product is fast
 _FEW = 4  # clips below which a kernel's gradient is slow
 
 
@@ -70,9 +70,8 @@ def _side_by_side(x: jax.Array, kernel: jax.Array) -> jax.Array:
     many: (K, K + bins - 1, C, bins * D). More multiplications, most of them by zero, yet faster.
     """
     batch, frames, mels, _ = x.shape
-    side, _, inputs, outputs = kernel.shape
-    wide = _WIDE if inputs > 1 else 4 * _WIDE
-    bins = next((b for b in (8, 4, 2) if b * outputs <= wide and mels % b == 0), 1)
+    side, outputs = kernel.shape[0], kernel.shape[-1]
+    bins = next((b for b in (8, 4, 2) if b * outputs <= _WIDE and mels % b == 0), 1)
     copies = [
         jnp.pad(kernel, ((0, 0), (place, bins - 1 - place), (0, 0), (0, 0)))
         for place in range(bins)
