@@ -100,13 +100,10 @@ def _split(batch: Tree) -> Tree:
 
 
 def _norm(tree: Tree) -> jax.Array:
-    """The length of all leaves as one vector; not finite where one of them isn't."""
-    return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)))
-
-
-def _all_finite(tree: Tree) -> jax.Array:
-    """Whether no number of any leaf is NaN or infinite: ()."""
-    return jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]).all()
+    """The length of all leaves as one vector; not finite where one of them isn't, or above 1e19."""
+    # As products: XLA would write all squares down before it adds them.
+    highest = jax.lax.Precision.HIGHEST
+    return jnp.sqrt(sum(jnp.vdot(x, x, precision=highest) for x in jax.tree.leaves(tree)))
 
 
 class Trainer:
@@ -155,7 +152,7 @@ class Trainer:
             params = optax.apply_updates(state.params, updates)
             after = TrainState(state.step + 1, params, batch_stats, opt_state)
             norm = _norm(grads)
-            finite = jnp.isfinite(metrics["loss"] + norm) & _all_finite((params, batch_stats))
+            finite = jnp.isfinite(metrics["loss"] + norm + _norm((params, batch_stats)))
             if skip_nonfinite:
                 before = state.replace(step=after.step)
                 after = jax.tree.map(partial(jnp.where, finite), after, before)
