@@ -18,7 +18,7 @@ from ml_collections import ConfigDict, config_flags
 from configs import ergl, tables
 from ergl_jax import fields
 from ergl_jax.cache import use_compilation_cache
-from ergl_jax.cpu import use_cores
+from ergl_jax.cpu import use_barriers, use_cores
 from ergl_jax.errors import InputError, command, report
 from ergl_jax.files import user_path
 from ergl_jax.training import hosts, loop, workdirs
@@ -85,6 +85,7 @@ def main(argv: list[str]) -> None:
     example = tables.get_config() if "table" in config else ergl.get_config()
     fields.check(config.to_dict(), fields.kinds(example.to_dict()), prefix="config.")
     rows = tables.rows(config) if "table" in config else []
+    use_barriers()
     given = COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value
     if DISTRIBUTED.value or any(value is not None for value in given):
         hosts.start(*given)

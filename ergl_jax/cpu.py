@@ -4,6 +4,7 @@ Both must come early: huge pages before anything slow is imported, devices befor
 """
 
 import importlib.metadata
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -14,7 +15,9 @@ MOST_DEVICES = 8  # each holds a copy of the weights
 FEWEST_CLIPS = 4  # of a device's share: products get narrow and slow below
 # Which operations XLA hands to YNNPACK; by default single convolutions too.
 YNNPACK = "--xla_cpu_experimental_ynn_fusion_type=reduce,individual_dot"
-JAXLIBS = ("0.10.", "0.12.")  # where that was tried: to a flag that XLA doesn't know, it aborts
+# Lets jax.lax.optimization_barrier reach the pass that fuses operations; by default it is gone.
+BARRIERS = "--xla_disable_hlo_passes=cse_barrier_expander"
+JAXLIBS = ("0.10.", "0.12.")  # where both were tried: to a flag that XLA doesn't know, it aborts
 
 
 def use_huge_pages() -> None:
@@ -79,10 +82,36 @@ def use_threaded_convolutions() -> None:
     core is a device. Comes before JAX is used. Does nothing where XLA_FLAGS speak of YNNPACK, and
     with a jaxlib that it wasn't tried with.
     """
+    _add_flag(YNNPACK)
+
+
+def use_barriers() -> None:
+    """Has XLA compute what a convolution's gradient lays out anew before it does so.
+
+    For a step that trains; elsewhere nothing asks for it. Without, XLA computes BatchNorm and ReLU
+    again, value by value, in the order of the new layout, which takes longer than both apart.
+    Comes before JAX is used. Does nothing where XLA_FLAGS disable passes, where JAX has anything
+    but a CPU to run on, of which that was not tried, and with a jaxlib that it wasn't tried with.
+    """
+    if _has_only_cpu():
+        _add_flag(BARRIERS)
+
+
+def _add_flag(flag: str) -> None:
+    """Adds `--name=value` to XLA_FLAGS, unless they set that name or this jaxlib is another."""
     flags = os.environ.get("XLA_FLAGS", "")
-    if "ynn_fusion_type" not in flags:
-        if importlib.metadata.version("jaxlib").startswith(JAXLIBS):
-            os.environ["XLA_FLAGS"] = f"{flags} {YNNPACK}".strip()
+    known = importlib.metadata.version("jaxlib").startswith(JAXLIBS)
+    if known and flag.partition("=")[0] not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
+
+
+def _has_only_cpu() -> bool:
+    """Whether JAX has nothing else installed, or was told to use nothing else."""
+    if os.environ.get("JAX_PLATFORMS") == "cpu":
+        return True
+    packages = ("jax_plugins", "libtpu")  # where JAX looks for GPUs and TPUs
+    found = any(importlib.util.find_spec(name) for name in packages)
+    return not found and not importlib.metadata.entry_points(group="jax_plugins")
 
 
 def _cores() -> int:

@@ -48,6 +48,29 @@ cpu.use_cores(8)
 import jax
 print(jax.device_count(), os.environ.get("XLA_FLAGS"))
 """
+GRADIENT = """
+import os
+from ergl_jax import cpu
+cpu.use_barriers()
+import jax, jax.numpy as jnp, numpy as np
+from ergl_jax.models.convolution import convolve
+
+x, kernel, scale = (
+    jax.random.normal(jax.random.key(i), shape)
+    for i, shape in enumerate([(4, 9, 8, 3), (3, 3, 3, 5), (3,)])
+)
+loss = lambda kernel, scale: (convolve(jax.nn.relu(x * scale), kernel) ** 2).sum()
+compiled = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(kernel, scale).compile()
+direction = jnp.ones_like(kernel) / kernel.size
+with jax.enable_x64(True):
+    step = 1e-4 * np.float64(direction)
+    plain = lambda k: (jax.lax.conv_general_dilated(
+        np.maximum(np.float64(x) * np.float64(scale), 0), k, (1, 1), "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC")) ** 2).sum()
+    slope = (plain(kernel + step) - plain(kernel - step)) / 2e-4
+found = (compiled(kernel, scale)[0] * direction).sum()
+print("opt-barrier" in compiled.as_text(), abs(found / slope - 1) < 1e-5)
+"""
 OTHER = "--xla_cpu_use_fusion_emitters=true"
 OURS = {VARIABLE, "JAX_NUM_CPU_DEVICES", "XLA_FLAGS"}
 
@@ -121,11 +144,42 @@ def test_one_device_computes_convolutions_on_all_cores(tmp_path, cores, flags, e
     assert (count, found) == (cores, expected or flags)
 
 
-def test_a_jaxlib_that_was_not_tried_gets_no_flag(monkeypatch):
+@pytest.mark.parametrize("use", [cpu.use_threaded_convolutions, cpu.use_barriers])
+def test_a_jaxlib_that_was_not_tried_gets_no_flag(use, monkeypatch):
     monkeypatch.setattr(cpu.importlib.metadata, "version", lambda name: "0.100.1")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     monkeypatch.setenv("XLA_FLAGS", "")
-    cpu.use_threaded_convolutions()
+    use()
     assert os.environ["XLA_FLAGS"] == ""
+
+
+@pytest.mark.skipif(not version("jaxlib").startswith(cpu.JAXLIBS), reason="not tried with it")
+@pytest.mark.parametrize("flags", ["", cpu.YNNPACK, "--xla_disable_hlo_passes=none"])
+def test_barriers_stay_and_change_no_gradient(tmp_path, flags):
+    """By a name that this XLA must know: another would disable nothing."""
+    kept = "disable" not in flags
+    ((stay, right),) = run(tmp_path, program=GRADIENT, JAX_PLATFORMS="cpu", XLA_FLAGS=flags)
+    assert (stay, right) == (str(kept), "True")
+
+
+@pytest.mark.skipif(not version("jaxlib").startswith(cpu.JAXLIBS), reason="not tried with it")
+@pytest.mark.parametrize(
+    ("package", "plugins", "platforms", "used"),
+    [
+        (None, [], "", True),
+        (object(), [], "", False),
+        (None, ["cuda"], "", False),
+        (object(), ["cuda"], "cpu", True),
+    ],
+)
+def test_barriers_are_for_a_cpu_alone(package, plugins, platforms, used, monkeypatch):
+    """Where another backend may be used, no pass of its compiler is disabled."""
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    monkeypatch.setattr(cpu.importlib.util, "find_spec", lambda name: package)
+    monkeypatch.setattr(cpu.importlib.metadata, "entry_points", lambda group: plugins)
+    cpu.use_barriers()
+    assert os.environ["XLA_FLAGS"] == (cpu.BARRIERS if used else "")
 
 
 @linux

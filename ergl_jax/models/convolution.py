@@ -87,6 +87,8 @@ def _side_by_side(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _cpu_gradients(x, kernel, dy):
+    # With `cpu.use_barriers`: what is transposed below is read, not computed on the way.
+    x, dy = lax.optimization_barrier((x, dy))
     batch, frames, mels, inputs = x.shape
     outputs = kernel.shape[-1]
     small = batch * frames * mels <= outputs
