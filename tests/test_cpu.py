@@ -71,7 +71,7 @@ with jax.enable_x64(True):
 found = (compiled(kernel, scale)[0] * direction).sum()
 print("opt-barrier" in compiled.as_text(), abs(found / slope - 1) < 1e-5)
 """
-OTHER = "--xla_cpu_use_fusion_emitters=true"
+OTHER = "--xla_cpu_prefer_vector_width=256"
 OURS = {VARIABLE, "JAX_NUM_CPU_DEVICES", "XLA_FLAGS"}
 
 
