@@ -15,7 +15,7 @@ import harness
 import jax
 import jax.numpy as jnp
 
-from ergl_jax.cpu import use_threaded_convolutions
+from ergl_jax.cpu import use_barriers, use_threaded_convolutions
 from ergl_jax.models import layers, panns
 
 
@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     use_threaded_convolutions()  # as run.py does for one device
+    use_barriers()
     variants = {
         "Flax": FLAX,
         "our convolution": FLAX | {"Conv": OURS["Conv"]},

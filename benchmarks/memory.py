@@ -22,6 +22,9 @@ def child(who: str, name: str, devices: int) -> None:
     import numpy as np
     import train_step
 
+    from ergl_jax.cpu import use_barriers
+
+    use_barriers()  # as run.py does
     setting = harness.setting(name)
     variables = train_step.first_variables(setting)
     rows = np.arange(2 * setting.batch, dtype=np.int32).reshape(2, setting.batch)
