@@ -79,8 +79,8 @@ def use_threaded_convolutions() -> None:
     """Has XLA compute convolutions by code of its own, which one device runs on all cores.
 
     By default they are YNNPACK's, most of which run on one core: the better choice only where each
-    core is a device. Comes before JAX is used. Does nothing where XLA_FLAGS speak of YNNPACK, and
-    with a jaxlib that it wasn't tried with.
+    core is a device. Comes before JAX is used. Does nothing where XLA_FLAGS speak of YNNPACK or
+    name a file of flags, and with a jaxlib that it wasn't tried with.
     """
     _add_flag(YNNPACK)
 
@@ -90,18 +90,25 @@ def use_barriers() -> None:
 
     For a step that trains; elsewhere nothing asks for it. Without, XLA computes BatchNorm and ReLU
     again, value by value, in the order of the new layout, which takes longer than both apart.
-    Comes before JAX is used. Does nothing where XLA_FLAGS disable passes, where JAX has anything
-    but a CPU to run on, of which that was not tried, and with a jaxlib that it wasn't tried with.
+    Comes before JAX is used. Does nothing where XLA_FLAGS choose passes or name a file of flags,
+    where JAX has anything but a CPU to run on, of which that was not tried, and with a jaxlib that
+    it wasn't tried with.
     """
     if _has_only_cpu():
         _add_flag(BARRIERS)
 
 
 def _add_flag(flag: str) -> None:
-    """Adds `--name=value` to XLA_FLAGS, unless they set that name or this jaxlib is another."""
-    flags = os.environ.get("XLA_FLAGS", "")
+    """Adds `--name=value` to XLA_FLAGS, with a jaxlib that it was tried with.
+
+    Not where they name a file of flags, nor where they speak of the same thing: XLA aborts on
+    passes both chosen and disabled.
+    """
+    flags = os.environ.get("XLA_FLAGS", "").strip()
+    of_file = flags and not flags.startswith("-")
+    spoken_of = any(topic in flags and topic in flag for topic in ("ynn_fusion_type", "hlo_passes"))
     known = importlib.metadata.version("jaxlib").startswith(JAXLIBS)
-    if known and flag.partition("=")[0] not in flags:
+    if known and not of_file and not spoken_of:
         os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
 
 

@@ -144,6 +144,27 @@ def test_one_device_computes_convolutions_on_all_cores(tmp_path, cores, flags, e
     assert (count, found) == (cores, expected or flags)
 
 
+def test_chosen_passes_stay_alone(monkeypatch):
+    """XLA aborts where passes are both chosen and disabled."""
+    chosen = "--xla_enable_hlo_passes_only=dce"
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv("XLA_FLAGS", chosen)
+    cpu.use_barriers()
+    assert os.environ["XLA_FLAGS"] == chosen
+
+
+@linux
+@pytest.mark.skipif(not version("jaxlib").startswith(cpu.JAXLIBS), reason="not tried with it")
+def test_a_file_of_flags_stays_alone(tmp_path):
+    """XLA reads what doesn't begin with a dash as a file's name."""
+    file = tmp_path / "flags"
+    file.write_text(OTHER, encoding="utf-8")
+    ((count, found),) = run(tmp_path, "1", program=CONVOLUTIONS, XLA_FLAGS=str(file))
+    assert (count, found) == ("1", str(file))
+    ((stay, right),) = run(tmp_path, program=GRADIENT, JAX_PLATFORMS="cpu", XLA_FLAGS=str(file))
+    assert (stay, right) == ("False", "True")
+
+
 @pytest.mark.parametrize("use", [cpu.use_threaded_convolutions, cpu.use_barriers])
 def test_a_jaxlib_that_was_not_tried_gets_no_flag(use, monkeypatch):
     monkeypatch.setattr(cpu.importlib.metadata, "version", lambda name: "0.100.1")
@@ -157,7 +178,7 @@ def test_a_jaxlib_that_was_not_tried_gets_no_flag(use, monkeypatch):
 @pytest.mark.parametrize("flags", ["", cpu.YNNPACK, "--xla_disable_hlo_passes=none"])
 def test_barriers_stay_and_change_no_gradient(tmp_path, flags):
     """By a name that this XLA must know: another would disable nothing."""
-    kept = "disable" not in flags
+    kept = "hlo_passes" not in flags
     ((stay, right),) = run(tmp_path, program=GRADIENT, JAX_PLATFORMS="cpu", XLA_FLAGS=flags)
     assert (stay, right) == (str(kept), "True")
 

@@ -121,7 +121,7 @@ class NodePairs(nn.Module):
         def of_clip(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
             # j asks, i answers. One product of rows, or XLA transposes the logits' gradient.
             rows = query.reshape(-1, channels) @ key.reshape(-1, channels).T
-            logits = rows.reshape(-1, tokens, events, tokens)  # (j, T, i, T)
+            logits = rows.reshape(query.shape[0], tokens, events, tokens)  # (j, T, i, T)
             attention = _softmax(logits).mean(axis=1)  # (n, i, T), j before i
             return jnp.einsum("jik,ikc->jic", attention.astype(self.dtype), value)
 
