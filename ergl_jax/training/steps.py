@@ -112,7 +112,8 @@ class Trainer:
     Data are dicts of log_mel (N, F, M), scene (N,) and events (N, n). A state that goes in is
     donated: use the one that comes out. `finite` among a step's metrics is 0 where its loss, or the
     length of its gradient or of what it made of the state, was not; with `skip_nonfinite` such a
-    step is counted and changes nothing. `loss` is one of `make_loss`; its parts are among the metrics.
+    step is counted and changes nothing. `loss` is one of `make_loss`; its parts are among the
+    metrics.
     """
 
     def __init__(
