@@ -106,14 +106,18 @@ def _norm(tree: Tree) -> jax.Array:
     return jnp.sqrt(sum(jnp.vdot(x, x, precision=highest) for x in jax.tree.leaves(tree)))
 
 
+def _largest(tree: Tree) -> jax.Array:
+    """The largest magnitude in any leaf; not finite where one of them isn't."""
+    return jnp.stack([jnp.abs(x).max(initial=0) for x in jax.tree.leaves(tree)]).max()
+
+
 class Trainer:
     """The compiled steps of one model, optimiser, augmentation and loss.
 
     Data are dicts of log_mel (N, F, M), scene (N,) and events (N, n). A state that goes in is
-    donated: use the one that comes out. `finite` among a step's metrics is 0 where its loss, or the
-    length of its gradient or of what it made of the state, was not; with `skip_nonfinite` such a
-    step is counted and changes nothing. `loss` is one of `make_loss`; its parts are among the
-    metrics.
+    donated: use the one that comes out. `finite` among a step's metrics is 0 where its loss, its
+    gradient or what it made of the state was not; with `skip_nonfinite` such a step is counted and
+    changes nothing. `loss` is one of `make_loss`; its parts are among the metrics.
     """
 
     def __init__(
@@ -153,7 +157,8 @@ class Trainer:
             params = optax.apply_updates(state.params, updates)
             after = TrainState(state.step + 1, params, batch_stats, opt_state)
             norm = _norm(grads)
-            finite = jnp.isfinite(metrics["loss"] + norm + _norm((params, batch_stats)))
+            largest = _largest((params, batch_stats))
+            finite = jnp.isfinite(metrics["loss"] + norm) & jnp.isfinite(largest)
             if skip_nonfinite:
                 before = state.replace(step=after.step)
                 after = jax.tree.map(partial(jnp.where, finite), after, before)
