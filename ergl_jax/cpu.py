@@ -82,7 +82,7 @@ def use_threaded_convolutions() -> None:
     core is a device. Comes before JAX is used. Does nothing where XLA_FLAGS speak of YNNPACK or
     name a file of flags, and with a jaxlib that it wasn't tried with.
     """
-    _add_flag(YNNPACK)
+    _add_flag(YNNPACK, unless="ynn_fusion_type")
 
 
 def use_barriers() -> None:
@@ -95,20 +95,15 @@ def use_barriers() -> None:
     it wasn't tried with.
     """
     if _has_only_cpu():
-        _add_flag(BARRIERS)
+        _add_flag(BARRIERS, unless="hlo_passes")  # XLA aborts on some both chosen and disabled
 
 
-def _add_flag(flag: str) -> None:
-    """Adds `--name=value` to XLA_FLAGS, with a jaxlib that it was tried with.
-
-    Not where they name a file of flags, nor where they speak of the same thing: XLA aborts on
-    passes both chosen and disabled.
-    """
+def _add_flag(flag: str, *, unless: str) -> None:
+    """Adds a flag to XLA_FLAGS unless they hold that text or name a file, or this jaxlib is new."""
     flags = os.environ.get("XLA_FLAGS", "").strip()
     of_file = flags and not flags.startswith("-")
-    spoken_of = any(topic in flags and topic in flag for topic in ("ynn_fusion_type", "hlo_passes"))
     known = importlib.metadata.version("jaxlib").startswith(JAXLIBS)
-    if known and not of_file and not spoken_of:
+    if known and not of_file and unless not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
 
 
