@@ -10,13 +10,10 @@ import argparse
 import functools
 
 import harness
-import jax
 import numpy as np
 import torch_ergl
 import train_step
 from torch.utils.flop_counter import FlopCounterMode
-
-from ergl_jax.cpu import use_barriers
 
 
 def main() -> None:
@@ -26,8 +23,7 @@ def main() -> None:
     add("--rounds", type=int, default=7)
     add("--cpu-devices", type=int, default=2, help="that JAX makes of the CPU")
     options = parser.parse_args()
-    use_barriers()  # as run.py does
-    jax.config.update("jax_num_cpu_devices", options.cpu_devices)
+    harness.use_cpu_as_training_does(options.cpu_devices)
     setting = harness.setting("quickstart")
     dtype = "bfloat16" if torch_ergl.device() == "cuda" else "float32"
     rows = np.random.default_rng(0).permutation(options.clips).astype(np.int32)

@@ -37,14 +37,12 @@ def measure(spec: dict) -> dict:
     import jax
     import numpy as np
 
-    jax.config.update("jax_num_cpu_devices", spec["devices"])
     from ergl_jax import models
-    from ergl_jax.cpu import use_barriers
     from ergl_jax.models import registry
     from ergl_jax.models.ergl import GraphHead, GraphReadout
     from ergl_jax.training import optimizer, steps
 
-    use_barriers()  # as run.py does
+    harness.use_cpu_as_training_does(spec["devices"])
     gpu = jax.default_backend() == "gpu"
     setting = harness.setting(spec["setting"], gpu=gpu)
     config = setting.config.copy_and_resolve_references()

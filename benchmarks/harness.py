@@ -90,6 +90,18 @@ def told_by(script: str, *arguments: str, environment: dict[str, str]):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def use_cpu_as_training_does(devices: int) -> None:
+    """What run.py asks of JAX and XLA for so many devices of the CPU; before JAX is used."""
+    import jax  # not above: what only starts other programs needs none
+
+    from ergl_jax import cpu
+
+    jax.config.update("jax_num_cpu_devices", devices)
+    if devices == 1:
+        cpu.use_threaded_convolutions()
+    cpu.use_barriers()
+
+
 PAUSE = 0.1  # seconds before each pair of calls: OpenMP's threads go on spinning after PyTorch's
 
 

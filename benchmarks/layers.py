@@ -15,7 +15,6 @@ import harness
 import jax
 import jax.numpy as jnp
 
-from ergl_jax.cpu import use_barriers, use_threaded_convolutions
 from ergl_jax.models import layers, panns
 
 
@@ -80,8 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
-    use_threaded_convolutions()  # as run.py does for one device
-    use_barriers()
+    harness.use_cpu_as_training_does(devices=1)
     variants = {
         "Flax": FLAX,
         "our convolution": FLAX | {"Conv": OURS["Conv"]},

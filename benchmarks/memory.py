@@ -16,15 +16,10 @@ import harness
 
 
 def child(who: str, name: str, devices: int) -> None:
-    import jax
-
-    jax.config.update("jax_num_cpu_devices", devices)
     import numpy as np
     import train_step
 
-    from ergl_jax.cpu import use_barriers
-
-    use_barriers()  # as run.py does
+    harness.use_cpu_as_training_does(devices)
     setting = harness.setting(name)
     variables = train_step.first_variables(setting)
     rows = np.arange(2 * setting.batch, dtype=np.int32).reshape(2, setting.batch)

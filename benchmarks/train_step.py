@@ -25,7 +25,6 @@ import torch_ergl  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from ergl_jax import models  # noqa: E402
-from ergl_jax.cpu import use_barriers, use_threaded_convolutions  # noqa: E402
 from ergl_jax.models import panns  # noqa: E402
 from ergl_jax.training import losses, optimizer, steps  # noqa: E402
 
@@ -181,10 +180,7 @@ def main() -> None:
     add("--cpu-devices", type=int, default=1, help="that JAX makes of the CPU")
     add("--peak-tflops", type=float, help="the device's bound: adds the share of it in %%")
     options = parser.parse_args()
-    jax.config.update("jax_num_cpu_devices", options.cpu_devices)
-    if options.cpu_devices == 1:
-        use_threaded_convolutions()
-    use_barriers()  # as run.py does
+    harness.use_cpu_as_training_does(options.cpu_devices)
     rows = [row for name in options.settings for row in rows_of(name, options)]
     where = torch.cuda.get_device_name() if torch_ergl.device() == "cuda" else "CPU"
     print(f"JAX {jax.__version__} on {jax.device_count()} device(s), PyTorch {torch.__version__} ")
