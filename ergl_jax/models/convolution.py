@@ -3,8 +3,8 @@
 XLA turns a convolution into a matrix product of patches. On CPU that product is slow where the
 output has few channels, and so are gradients: the kernel's, whose patches are one batch wide, and
 the input's, for which a large kernel is transposed first. Here the same sums are asked for in
-shapes that it is good at; on other platforms, as they come. It can't be differentiated forward
-(jax.jvp).
+shapes that it is good at, and where there are many channels by fewer multiplications (winograd.py);
+on other platforms, as they come. It can't be differentiated forward (jax.jvp).
 
 Shapes: B clips, F frames, M mel bins, C channels in, D channels out, K the side of the kernel.
 """
@@ -14,11 +14,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ergl_jax.models import winograd
 from ergl_jax.models.layers import he_uniform
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _WIDE = 32  # output channels from which that product is fast
 _FEW = 4  # clips below which a kernel's gradient is slow
+_MANY = 128  # channels in and out from which Winograd's transformations cost less than they save
+_PIXELS = 256  # of all clips, from which that of the kernel does
 
 
 class Conv(nn.Module):
@@ -41,7 +44,7 @@ class Conv(nn.Module):
 @jax.custom_vjp
 def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """x (B, F, M, C), kernel (K, K, C, D), K odd -> (B, F, M, D): stride 1, zeros around x."""
-    return lax.platform_dependent(x, kernel, cpu=_side_by_side, default=_plain)
+    return lax.platform_dependent(x, kernel, cpu=_cpu_convolve, default=_plain)
 
 
 def _forward(x, kernel):
@@ -61,6 +64,17 @@ def _plain(x: jax.Array, kernel: jax.Array, padding="SAME") -> jax.Array:
 
 def _plain_gradients(x, kernel, dy):
     return jax.vjp(_plain, x, kernel)[1](dy)
+
+
+def _is_winograds(x: jax.Array, kernel: jax.Array) -> bool:
+    batch, frames, mels, inputs = x.shape
+    pixels, outputs = batch * frames * mels, kernel.shape[-1]
+    fits = kernel.shape[0] == 3 and x.dtype == jnp.float32
+    return fits and min(inputs, outputs) >= _MANY and pixels >= _PIXELS
+
+
+def _cpu_convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return (winograd.convolve if _is_winograds(x, kernel) else _side_by_side)(x, kernel)
 
 
 def _side_by_side(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -89,6 +103,8 @@ def _side_by_side(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def _cpu_gradients(x, kernel, dy):
     # With `cpu.use_barriers`: what is transposed below is read, not computed on the way.
     x, dy = lax.optimization_barrier((x, dy))
+    if _is_winograds(x, kernel):
+        return jax.vjp(winograd.convolve, x, kernel)[1](dy)
     batch, frames, mels, inputs = x.shape
     outputs = kernel.shape[-1]
     small = batch * frames * mels <= outputs

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ergl_jax.models import convolution
+from ergl_jax.models import convolution, winograd
 from ergl_jax.models.convolution import Conv, convolve
 
 SHAPES = {  # x, side, channels out
@@ -27,10 +27,19 @@ SHAPES = {  # x, side, channels out
     "four clips, wide": ((4, 9, 8, 16), 3, 32),
     "fewer frames than pieces": ((1, 3, 64, 8), 3, 8),
     "pieces of unequal length": ((3, 10, 8, 8), 3, 32),
+    "many channels": ((2, 16, 8, 128), 3, 160),
+    "many channels, odd sides": ((1, 33, 9, 160), 3, 128),
+    "many channels, few pixels": ((1, 15, 16, 128), 3, 128),
+    "many channels, 5 x 5": ((1, 17, 16, 128), 5, 128),
     "one output": ((1, 1, 1, 64), 3, 128),
 }
 
-WAYS = ("_scattered", "_by_patches", "_in_pieces")
+WAYS = {
+    "_scattered": convolution,
+    "_by_patches": convolution,
+    "_in_pieces": convolution,
+    "convolve": winograd,
+}
 
 
 def draw(*shape, seed=0):
@@ -43,6 +52,17 @@ def plain(x, kernel):
     )
 
 
+def with_gradients(function, x, kernel, dy):
+    """The convolution and its gradients by both arguments, as NumPy arrays."""
+
+    @jax.jit
+    def run(x, kernel, dy):
+        y, vjp = jax.vjp(function, x, kernel)
+        return y, *vjp(dy)
+
+    return [np.asarray(z) for z in run(x, kernel, dy)]
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_equals_the_plain_convolution_and_its_gradients(name):
     shape, side, channels = SHAPES[name]
@@ -50,20 +70,18 @@ def test_equals_the_plain_convolution_and_its_gradients(name):
     kernel = draw(side, side, shape[-1], channels, seed=1) / side
     dy = draw(*shape[:-1], channels, seed=2)
     with jax.default_matmul_precision("float32"):
-        got, got_vjp = jax.vjp(convolve, x, kernel)
-        want, want_vjp = jax.vjp(plain, x, kernel)
-        pairs = zip((got, *got_vjp(dy)), (want, *want_vjp(dy)), strict=True)
-    for a, b in pairs:
+        got, want = (with_gradients(f, x, kernel, dy) for f in (convolve, plain))
+    for a, b in zip(got, want, strict=True):
         assert a.shape == b.shape
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
 
 
 def test_every_way_of_computing_it_is_compared_above(monkeypatch):
     taken = set()
-    for name in WAYS:
-        ours = getattr(convolution, name)
+    for name, module in WAYS.items():
+        ours = getattr(module, name)
         monkeypatch.setattr(
-            convolution, name, lambda *a, name=name, ours=ours: taken.add(name) or ours(*a)
+            module, name, lambda *a, name=name, ours=ours: taken.add(name) or ours(*a)
         )
     strides, of_gradients = set(), set()
     for shape, side, channels in SHAPES.values():
@@ -76,6 +94,31 @@ def test_every_way_of_computing_it_is_compared_above(monkeypatch):
     assert taken == {*WAYS}
     assert strides == {"1", "2", "4", "8"}
     assert of_gradients >= {"2", "4", "8"}  # of the kernels' by bins side by side
+
+
+@pytest.mark.parametrize("at_once", [1, 2 * 5 * 6 * 4, 3 * 5 * 6 * 4, 2**23])
+@pytest.mark.parametrize("frames, mels", [(5, 6), (6, 5), (1, 1), (1, 2), (2, 1)])
+def test_winograds_is_the_plain_convolution_however_many_clips_at_once(
+    monkeypatch, at_once, frames, mels
+):
+    monkeypatch.setattr(winograd, "_AT_ONCE", at_once)
+    x, kernel, dy = draw(4, frames, mels, 3), draw(3, 3, 3, 4, seed=1), draw(4, frames, mels, 4)
+    got, want = (with_gradients(f, x, kernel, dy) for f in (winograd.convolve, plain))
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
+
+
+@pytest.mark.parametrize("name", ["many channels", "many channels, odd sides"])
+def test_winograds_is_as_accurate_as_the_plain_convolution(name):
+    shape, side, channels = SHAPES[name]
+    x, kernel = draw(*shape), draw(side, side, shape[-1], channels, seed=1)
+    dy = draw(*shape[:-1], channels, seed=2)
+    with jax.enable_x64(True):
+        exact = with_gradients(plain, *(np.float64(z) for z in (x, kernel, dy)))
+    for function in (plain, winograd.convolve):
+        for found, want in zip(with_gradients(function, x, kernel, dy), exact, strict=True):
+            error = np.sqrt(np.mean(np.square(found - want)) / np.mean(np.square(want)))
+            assert error < 2e-6
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
