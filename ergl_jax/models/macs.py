@@ -39,7 +39,7 @@ def _of_equation(equation) -> int:
         outputs = kernel[parameters["dimension_numbers"].rhs_spec[0]]
         return equation.outvars[0].aval.size * math.prod(kernel) // outputs
     if name == "cond":
-        return min(_count(branch.jaxpr) for branch in parameters["branches"])
+        return _count(parameters["branches"][-1].jaxpr)  # lax.platform_dependent's default
     inner = [
         getattr(value, "jaxpr", value)
         for value in parameters.values()

@@ -121,6 +121,16 @@ def test_winograds_is_as_accurate_as_the_plain_convolution(name):
             assert error < 2e-6
 
 
+def test_is_exported_for_any_number_of_clips():
+    shape, side, channels = SHAPES["many channels"]
+    x, kernel = draw(*shape), draw(side, side, shape[-1], channels, seed=1)
+    (clips,) = jax.export.symbolic_shape("clips")
+    any_x = jax.ShapeDtypeStruct((clips, *shape[1:]), x.dtype)
+    exported = jax.export.export(jax.jit(convolve), platforms=("cpu", "cuda"))(any_x, kernel)
+    want = plain(x, kernel)
+    np.testing.assert_allclose(exported.call(x, kernel), want, atol=1e-5 * np.abs(want).max())
+
+
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_other_platforms_get_the_plain_convolution(platform):
     x, kernel = draw(2, 8, 8, 4), draw(3, 3, 4, 4)
