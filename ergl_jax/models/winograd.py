@@ -33,7 +33,9 @@ def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
     clips = next((k for k in range(min(most, batch), 1, -1) if batch % k == 0), 1)
     if clips == batch:
         return _of_tiles(x, kernels)
-    y = lax.map(lambda x: _of_tiles(x, kernels), x.reshape(-1, clips, *shape, channels))
+    # Computed again for the gradient, which would else keep the transformed inputs of all turns.
+    turn = jax.checkpoint(lambda x: _of_tiles(x, kernels))
+    y = lax.map(turn, x.reshape(-1, clips, *shape, channels))
     return y.reshape(batch, *shape, -1)
 
 

@@ -108,6 +108,19 @@ def test_winograds_is_the_plain_convolution_however_many_clips_at_once(
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
 
 
+def test_clips_that_take_turns_need_the_memory_of_one(monkeypatch):
+    x, kernel, dy = draw(8, 32, 8, 16), draw(3, 3, 16, 16, seed=1), draw(8, 32, 8, 16, seed=2)
+
+    def planned(at_once):
+        monkeypatch.setattr(winograd, "_AT_ONCE", at_once)
+        gradients = jax.jit(lambda *a: jax.vjp(winograd.convolve, *a[:2])[1](a[2]))
+        compiled = gradients.lower(x, kernel, dy).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    # Less by more than the forward pass saves: nothing transformed is kept for the gradient.
+    assert planned(32 * 8 * 16) < planned(x.size) / 4
+
+
 @pytest.mark.parametrize("name", ["many channels", "many channels, odd sides"])
 def test_winograds_is_as_accurate_as_the_plain_convolution(name):
     shape, side, channels = SHAPES[name]
