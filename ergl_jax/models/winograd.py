@@ -30,9 +30,9 @@ def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
     kernels = _transform(_KERNEL, [[kernel[i, j] for j in range(3)] for i in range(3)])
     kernels = lax.optimization_barrier(kernels)
     most = _AT_ONCE // (shape[0] * shape[1] * max(channels, kernel.shape[-1]))
-    clips = next((k for k in range(min(most, batch), 1, -1) if batch % k == 0), 1)
-    if clips == batch:
+    if not isinstance(batch, int) or batch <= most:  # any number: of an exported program
         return _of_tiles(x, kernels)
+    clips = next((k for k in range(most, 1, -1) if batch % k == 0), 1)
     # Computed again for the gradient, which would else keep the transformed inputs of all turns.
     turn = jax.checkpoint(lambda x: _of_tiles(x, kernels))
     y = lax.map(turn, x.reshape(-1, clips, *shape, channels))
@@ -43,6 +43,7 @@ def _of_tiles(x: jax.Array, kernels: list[list[jax.Array]]) -> jax.Array:
     """`convolve` with a transformed kernel, 4 x 4 of (C, D)."""
     batch, frames, mels, channels = x.shape
     rows, columns = -(-frames // 2), -(-mels // 2)  # of tiles, each of which begins two further on
+    tiles = batch * rows * columns
     x = jnp.pad(x, ((0, 0), (1, 2 * rows - frames + 1), (1, 2 * columns - mels + 1), (0, 0)))
     x = x.reshape(batch, rows + 1, 2, columns + 1, 2, channels)
     places = [(i // 2, i % 2) for i in range(4)]
@@ -50,12 +51,13 @@ def _of_tiles(x: jax.Array, kernels: list[list[jax.Array]]) -> jax.Array:
         _combine(_INPUT, [row[:, :, m : m + columns, j] for m, j in places])
         for row in _combine(_INPUT, [x[:, f : f + rows, i] for f, i in places])
     ]
-    inputs = lax.optimization_barrier(jax.tree.map(lambda x: x.reshape(-1, channels), inputs))
+    inputs = lax.optimization_barrier(jax.tree.map(lambda x: x.reshape(tiles, channels), inputs))
     # 16 products, not one of stacked matrices, which XLA:CPU computes more slowly.
     products = lax.optimization_barrier(jax.tree.map(jnp.matmul, inputs, kernels))
     y = jnp.stack([jnp.stack(row, axis=1) for row in _transform(_OUTPUT, products)], axis=1)
-    y = y.reshape(batch, rows, columns, 2, 2, -1).swapaxes(2, 3)
-    return y.reshape(batch, 2 * rows, 2 * columns, -1)[:, :frames, :mels]
+    outputs = y.shape[-1]
+    y = y.reshape(batch, rows, columns, 2, 2, outputs).swapaxes(2, 3)
+    return y.reshape(batch, 2 * rows, 2 * columns, outputs)[:, :frames, :mels]
 
 
 def _transform(matrix: _Matrix, grid: list[list[jax.Array]]) -> list[list[jax.Array]]:

@@ -29,7 +29,7 @@ SHAPES = {  # x, side, channels out
     "pieces of unequal length": ((3, 10, 8, 8), 3, 32),
     "many channels": ((2, 16, 8, 128), 3, 160),
     "many channels, odd sides": ((1, 33, 9, 160), 3, 128),
-    "many channels, few pixels": ((1, 15, 16, 128), 3, 128),
+    "many channels, few pixels": ((3, 7, 16, 128), 3, 128),
     "many channels, 5 x 5": ((1, 17, 16, 128), 5, 128),
     "one output": ((1, 1, 1, 64), 3, 128),
 }
@@ -141,7 +141,19 @@ def test_is_exported_for_any_number_of_clips():
     any_x = jax.ShapeDtypeStruct((clips, *shape[1:]), x.dtype)
     exported = jax.export.export(jax.jit(convolve), platforms=("cpu", "cuda"))(any_x, kernel)
     want = plain(x, kernel)
-    np.testing.assert_allclose(exported.call(x, kernel), want, atol=1e-5 * np.abs(want).max())
+    found = exported.call(x, kernel)
+    np.testing.assert_allclose(found, want, atol=1e-5 * np.abs(want).max())
+    np.testing.assert_array_equal(found, jax.jit(convolve)(x, kernel))
+
+
+def test_no_clips_and_one_clip_are_computed_as_many_are():
+    shape, side, channels = SHAPES["many channels"]
+    x, kernel = draw(*shape), draw(side, side, shape[-1], channels, seed=1)
+    assert convolve(x[:0], kernel).shape == (0, *shape[1:-1], channels)
+    programs = {
+        n: str(jax.make_jaxpr(convolve)(x[:n], kernel)).count("dot_general") for n in (1, 2)
+    }
+    assert programs == {1: 16, 2: 16}
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
