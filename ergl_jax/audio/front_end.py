@@ -14,7 +14,9 @@ from ergl_jax.audio import scattering
 from ergl_jax.errors import InputError
 
 MIN_POWER = 1e-10  # the floor under the logarithm in dB: silence is -100
-BLOCK_FRAMES = 64  # of all clips, that `log_mel` transforms at a time on CPU
+# Of frames of all clips, that `log_mel` transforms at a time on CPU. From 256 KiB in float64 on, XLA
+# shares each small operation out to all cores, which costs more than it saves.
+BLOCK_SAMPLES = 24 * 1024
 BAND_GROUPS = 4  # in which it takes the mel bands there, each of its own FFT bins alone
 
 
@@ -343,7 +345,7 @@ def _by_fft(padded: jax.Array, front_end: FrontEnd) -> jax.Array:
     """For CPU: an FFT in float64, in turns of few enough frames that the cache holds them."""
     batch, n_fft, hop = padded.shape[0], front_end.n_fft, front_end.hop
     frames, hops = 1 + (padded.shape[1] - n_fft) // hop, -(-n_fft // hop)  # a frame spans `hops`
-    each = min(frames, max(1, BLOCK_FRAMES // batch))
+    each = min(frames, max(1, BLOCK_SAMPLES // n_fft // batch))
     turns = -(-frames // each)
     missing = hop * (turns * each + hops - 1) - padded.shape[1]
     padded = jnp.pad(padded, ((0, 0), (0, max(0, missing))))
