@@ -2,8 +2,8 @@
 
     python benchmarks/log_mel.py
 
-Clips of 10 s of noise that lie in memory: no decoding. ergl_jax takes batches, on one CPU device and
-shared out to a device for each worker, as pseudo-labelling does. librosa's melspectrogram and
+Clips of 10 s of noise that lie in memory: no decoding. ergl_jax takes batches, on one device and
+shared out to one for each worker, as pseudo-labelling does. librosa's melspectrogram and
 power_to_db have the front end's own parameters, take a clip at a time as its users do, and their
 workers hold the clips already; each returns the spectrograms to the caller. The spectrograms are
 compared first. Prints a Markdown table.

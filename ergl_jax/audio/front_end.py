@@ -14,8 +14,8 @@ from ergl_jax.audio import scattering
 from ergl_jax.errors import InputError
 
 MIN_POWER = 1e-10  # the floor under the logarithm in dB: silence is -100
-# Of frames of all clips, that `log_mel` transforms at a time on CPU. From 256 KiB in float64 on, XLA
-# shares each small operation out to all cores, which costs more than it saves.
+# In the frames that `log_mel` transforms at a time on CPU. From 256 KiB in float64 on, XLA shares
+# each operation out to all cores, which costs more than it saves.
 BLOCK_SAMPLES = 24 * 1024
 BAND_GROUPS = 4  # in which it takes the mel bands there, each of its own FFT bins alone
 
