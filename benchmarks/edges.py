@@ -4,8 +4,9 @@
 
 Both on tokens (B, n, T, C) of 31 tokens and 64 channels, by the same weights. NCM is the same in
 both; pair by pair, NNM projects, attends and averages for each ordered pair, in tensors
-(B, n, n, T, C). Edges and gradients are compared first. Memory is the larger of what XLA plans for
-temporaries and, on CPU, of what the process grows by in a call; what plans for more than
+(B, n, n, T, C). The clips are shared out to the devices, as run.py does with two CPU devices where
+each gets four or more. Edges and gradients are compared first. Memory is the larger of what XLA
+plans for temporaries and, on CPU, of what the process grows by in a call; what plans for more than
 --most-gb is not run. The second table sets NCM beside `jax.nn.dot_product_attention`, on a GPU
 cuDNN's flash attention in bfloat16. Prints Markdown tables.
 """
@@ -17,6 +18,7 @@ import harness
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ergl_jax.models.edges import EdgeLearning, NodeContext
 
@@ -41,6 +43,14 @@ def pair_by_pair(params, v):
     key, value = answering @ weights["key"], answering @ weights["value"]
     logits = jnp.einsum("bijqc,bijkc->bijqk", query, key) / channels**0.5
     return jnp.einsum("bijqk,bijkc->bijqc", jax.nn.softmax(logits), value).mean(axis=3)
+
+
+def shared_out(function):
+    """(params, v) -> edges, a share of the clips on each device; and where the two then lie."""
+    mesh = Mesh(np.array(jax.local_devices()), ("clips",))
+    whole, shared = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("clips",)))
+    specs = {"in_specs": (whole.spec, shared.spec), "out_specs": shared.spec}
+    return jax.shard_map(function, mesh=mesh, **specs), (whole, shared)
 
 
 def tokens(batch: int, n: int, options) -> jax.Array:
@@ -69,10 +79,12 @@ def rows_of(batch: int, n: int, options) -> list[list]:
     params = jax.jit(EdgeLearning().init)(jax.random.key(1), v)["params"]
     weights = jax.random.normal(jax.random.key(2), (batch, n, n, options.channels))
     rows = []
-    both = zip(passes(factorised, weights), passes(pair_by_pair, weights), strict=True)
-    for (what, ours), (_, naive) in both:
-        compiled = [jax.jit(each).lower(params, v).compile() for each in (ours, naive)]
-        planned = [each.memory_analysis().temp_size_in_bytes / 1e9 for each in compiled]
+    (ours, where), (naive, _) = (shared_out(each) for each in (factorised, pair_by_pair))
+    params, v = jax.device_put((params, v), where)
+    both = zip(passes(ours, weights), passes(naive, weights), strict=True)
+    for (what, a), (_, b) in both:
+        compiled = [jax.jit(each).lower(params, v).compile() for each in (a, b)]
+        planned = [harness.planned(each) / 1e9 for each in compiled]
         calls = {
             number: lambda each=each: jax.block_until_ready(each(params, v))
             for number, each in enumerate(compiled)
@@ -136,7 +148,9 @@ def main() -> None:
     add("--channels", type=int, default=64)
     add("--most-gb", type=float, default=12)
     add("--rounds", type=int, default=7)
+    add("--cpu-devices", type=int, default=1, help="that JAX makes of the CPU")
     options = parser.parse_args()
+    harness.use_cpu_as_training_does(options.cpu_devices)
 
     def each(names: list[str], rows_of) -> list[list]:
         pairs = (map(int, name.split("x")) for name in names)

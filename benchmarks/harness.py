@@ -148,13 +148,20 @@ def peak_growth(call: Callable[[], object]) -> int | None:
         return None
 
 
+def planned(compiled) -> int:
+    """Bytes that XLA plans for temporaries of a compiled JAX program that runs on all devices."""
+    import jax
+
+    return compiled.memory_analysis().temp_size_in_bytes * jax.local_device_count()
+
+
 def memory(compiled, call: Callable[[], object]) -> int:
     """Bytes that a call of a compiled JAX program needs beside its arguments.
 
     The larger of what XLA plans for temporaries and of what the process grows by: the first knows
     nothing of libraries that allocate for themselves, the second nothing of a GPU.
     """
-    return max(compiled.memory_analysis().temp_size_in_bytes, peak_growth(call) or 0)
+    return max(planned(compiled), peak_growth(call) or 0)
 
 
 def beside(

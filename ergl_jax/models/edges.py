@@ -16,49 +16,43 @@ from jax.export import is_symbolic_dim
 from ergl_jax.models.layers import he_uniform
 
 MOST_LOGITS = 2**29  # of an attention at a time, 2 GiB: 25 events at a batch of 512 are below
-# 16 MiB: more than that leave a CPU's cache between two passes over them.
-CACHED_LOGITS = 2**22
+CACHED_LOGITS = 2**21  # on CPU, 8 MiB: more leave its cache between two passes over them
 
 
 def attend(f: Callable, query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     """f(query, key, value) of each clip: arrays (B, N, ...) -> (B, N, ...).
 
-    f sees one clip, (N, ...), and any part of its queries. Where there are more logits, one for
-    each pair of a clip's tokens, than MOST_LOGITS, blocks of queries are computed one after the
-    other; on CPU, where CACHED_LOGITS hold a clip's but not all, one clip after the other. The
-    backward pass, in one program with the forward, then computes them again rather than keep all.
+    f sees one clip, (N, ...), and any part of its queries. There is a logit for each pair of a
+    clip's tokens: where they are more than MOST_LOGITS, blocks of queries are computed one after
+    the other; on CPU, where they are more than CACHED_LOGITS, clip after clip and within a clip
+    block after block. The backward pass then computes the blocks again rather than keep all.
     """
     batch, *tokens = key.shape[:-1]
     logits = math.prod(tokens) ** 2  # of a clip
 
-    def of_clip(clips: int, query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-        return _in_blocks(lambda some: f(some, key, value), query, clips * logits)
+    def in_blocks(logits: int, most: int, query: jax.Array, *others: jax.Array) -> jax.Array:
+        return _in_blocks(lambda some: f(some, *others), query, -(-logits // most))
 
     def together(*x: jax.Array) -> jax.Array:
-        return jax.vmap(partial(of_clip, batch))(*x)
+        # Of a batch of any size, as `ergl export` writes, nothing can be counted.
+        few = is_symbolic_dim(batch * logits) or batch * logits <= MOST_LOGITS
+        return jax.vmap(f if few else partial(in_blocks, batch * logits, MOST_LOGITS))(*x)
 
     def in_turn(*x: jax.Array) -> jax.Array:
-        # A loop keeps the compiler from computing a clip once for both passes.
-        clip = jax.checkpoint(partial(of_clip, 1), prevent_cse=False)
-        return jax.lax.map(lambda one: clip(*one), x)
+        return jax.lax.map(lambda clip: in_blocks(logits, CACHED_LOGITS, *clip), x)
 
-    # Of a batch of any size, as `ergl export` writes, nothing can be counted.
-    if is_symbolic_dim(batch * logits) or not logits <= CACHED_LOGITS < batch * logits:
+    if is_symbolic_dim(batch * logits) or batch * logits <= CACHED_LOGITS:
         return together(query, key, value)
     return jax.lax.platform_dependent(query, key, value, cpu=in_turn, default=together)
 
 
-def _in_blocks(f: Callable, x: jax.Array, logits: int) -> jax.Array:
-    """f(x), (N, ...) -> (N, ...), in blocks along N of about MOST_LOGITS logits or fewer.
-
-    `logits` is how many all of x makes; a block has one row at least.
-    """
-    if is_symbolic_dim(logits) or logits <= MOST_LOGITS:
-        return f(x)
+def _in_blocks(f: Callable, x: jax.Array, blocks: int) -> jax.Array:
+    """f(x), (N, ...) -> (N, ...), in so many blocks along N, or N where that is less."""
     length = x.shape[0]
-    size = max(1, length // -(-logits // MOST_LOGITS))
+    size = -(-length // min(blocks, length))
     blocks = -(-length // size)
     x = jnp.pad(x, ((0, blocks * size - length),) + ((0, 0),) * (x.ndim - 1))
+    # A loop keeps the compiler from computing a block once for both passes.
     y = jax.lax.map(jax.checkpoint(f, prevent_cse=False), x.reshape(blocks, size, *x.shape[1:]))
     return y.reshape(blocks * size, *y.shape[2:])[:length]
 

@@ -9,7 +9,7 @@ import pytest
 from jax.test_util import check_grads
 
 from ergl_jax.models import edges as edges_module
-from ergl_jax.models.edges import MOST_LOGITS, EdgeLearning, NodeContext, NodePairs
+from ergl_jax.models.edges import CACHED_LOGITS, MOST_LOGITS, EdgeLearning, NodeContext, NodePairs
 from ergl_jax.models.ergl import GraphHead, GraphReadout
 from ergl_jax.models.gated_gcn import GatedGCNLayer
 
@@ -135,7 +135,8 @@ def test_clips_do_not_meet():
     [
         *((4, most, 288) for most in (1, 100, 150, 287)),
         *((5, most, 450) for most in (150, 449)),  # the last of three blocks is short
-        *((5, 450, 449), (5, 50, 225)),  # clip by clip, as on CPU; in blocks too
+        *((5, 450, cached) for cached in (449, 225)),  # clip by clip, as on CPU
+        *((5, 450, cached) for cached in (224, 100, 50, 25)),  # and each in blocks
     ],
 )
 def test_blocks_and_turns_change_nothing(events, most, cached, monkeypatch):
@@ -182,8 +183,9 @@ def test_the_papers_size_is_one_block():
     assert 512 * (25 * 31) ** 2 < MOST_LOGITS
 
 
-def test_blocks_are_permuted_with_the_events(monkeypatch):
-    monkeypatch.setattr(edges_module, "MOST_LOGITS", 100)
+@pytest.mark.parametrize("limit", ["MOST_LOGITS", "CACHED_LOGITS"])
+def test_blocks_are_permuted_with_the_events(limit, monkeypatch):
+    monkeypatch.setattr(edges_module, limit, 100)
     v, order = draw(0, CLIPS, EVENTS, TOKENS, CHANNELS), np.array([2, 0, 3, 1])
     params = {"ncm": {"_Projections_0": projections(1)}, "nnm": {"_Projections_0": projections(4)}}
     edges, moved = (EdgeLearning().apply({"params": params}, x) for x in (v, v[:, order]))
@@ -192,7 +194,7 @@ def test_blocks_are_permuted_with_the_events(monkeypatch):
 
 @pytest.mark.parametrize(
     ("events", "cached", "gigabytes"),
-    [(100, 2**40, 8), (400, 2**40, 60), (60, 2**22, 2)],
+    [(100, 2**40, 8), (400, 2**40, 60), (60, CACHED_LOGITS, 2), (100, CACHED_LOGITS, 4)],
 )
 def test_a_batch_of_64_fits_by_plan(events, cached, gigabytes, monkeypatch):
     """The head's gradient, in blocks as on a card, then clip by clip as on CPU.
