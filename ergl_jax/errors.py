@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
+NO_BACKEND = "Unable to initialize backend"  # JAX's words where JAX_PLATFORMS names none of it
 STOPS = {signal.SIGINT: "interrupted", signal.SIGTERM: "stopped by SIGTERM"}
 
 
@@ -64,6 +65,13 @@ def command(*, resumes: bool) -> Callable[[Callable], Callable[..., int | None]]
                     return main(*arguments)
             except InputError as error:
                 report(error)
+                return 2
+            except RuntimeError as error:
+                if not str(error).startswith(NO_BACKEND):
+                    raise
+                platforms = os.environ.get("JAX_PLATFORMS", "")
+                reason = str(error).splitlines()[0]
+                report(InputError(f"JAX_PLATFORMS={platforms!r}: {reason}; unset it, or say 'cpu'"))
                 return 2
             except KeyboardInterrupt:
                 print(f"{STOPS[signal.SIGINT]}{goes_on}", file=sys.stderr)

@@ -81,7 +81,7 @@ def check_batch_size(batch_size: int) -> None:
     if batch_size < 1 or batch_size % jax.device_count():
         raise InputError(
             f"train.batch_size={batch_size} does not divide by {jax.device_count()} devices: "
-            "set a multiple"
+            f"set a multiple, {jax.device_count()} or more"
         )
 
 

@@ -180,3 +180,28 @@ def test_a_batch_that_devices_cannot_share(tmp_path):
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: train.batch_size=7 does not divide by 2 devices")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("platform", ["tpu", "nonsense"])
+@pytest.mark.parametrize(
+    "program", [["run.py", "--config=configs/test.py"], ["-m", "ergl_jax", "doctor"]]
+)
+def test_a_platform_that_is_not_here(tmp_path, program, platform):
+    if program[0] == "run.py":
+        program = [
+            *program,
+            f"--workdir={tmp_path / 'run'}",
+            f"--config.data.data_dir={tmp_path / 'data'}",
+        ]
+    done = subprocess.run(
+        [sys.executable, *program],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": platform},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith(f"error: JAX_PLATFORMS='{platform}': Unable to initialize backend")
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
