@@ -32,7 +32,7 @@ def test_figures_are_written_as_printed(tmp_path):
     assert found["versions"]["jax"] == jax.__version__
     assert found["machine"]["cores"] == len(os.sched_getaffinity(0))
     (table,) = found["tables"]
-    assert len(table["rows"]) == 4
+    assert len(table["rows"]) == 5
     for row in table["rows"]:
         assert "| " + " | ".join(row) + " |" in done.stdout.splitlines()
 

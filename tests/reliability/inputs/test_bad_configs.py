@@ -183,18 +183,15 @@ def test_a_batch_that_devices_cannot_share(tmp_path):
 
 
 @pytest.mark.parametrize("platform", ["tpu", "nonsense"])
-@pytest.mark.parametrize(
-    "program", [["run.py", "--config=configs/test.py"], ["-m", "ergl_jax", "doctor"]]
-)
-def test_a_platform_that_is_not_here(tmp_path, program, platform):
-    if program[0] == "run.py":
-        program = [
-            *program,
-            f"--workdir={tmp_path / 'run'}",
-            f"--config.data.data_dir={tmp_path / 'data'}",
-        ]
+@pytest.mark.parametrize("program", ["train", "classify"])
+def test_a_platform_that_is_not_here(program, platform, commands, bundle, clip):
+    here = commands.here
+    train = ["run.py", "--config=configs/test.py", f"--workdir={here / 'run'}"]
+    train.append(f"--config.data.data_dir={here / 'data'}")
+    classify = ["-m", "ergl_jax", "classify", "--bundle", bundle, clip]
+    before = sorted(here.rglob("*"))
     done = subprocess.run(
-        [sys.executable, *program],
+        [sys.executable, *{"train": train, "classify": classify}[program]],
         cwd=ROOT,
         env=os.environ | {"JAX_PLATFORMS": platform},
         capture_output=True,
@@ -204,4 +201,4 @@ def test_a_platform_that_is_not_here(tmp_path, program, platform):
     line = done.stderr.splitlines()[-1]
     assert line.startswith(f"error: JAX_PLATFORMS='{platform}': Unable to initialize backend")
     assert "Traceback" not in done.stderr
-    assert not list(tmp_path.iterdir())
+    assert sorted(here.rglob("*")) == before
