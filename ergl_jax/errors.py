@@ -7,9 +7,9 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 
-NO_BACKEND = "Unable to initialize backend"  # JAX's words where JAX_PLATFORMS names none of it
 STOPS = {signal.SIGINT: "interrupted", signal.SIGTERM: "stopped by SIGTERM"}
 
 
@@ -66,12 +66,12 @@ def command(*, resumes: bool) -> Callable[[Callable], Callable[..., int | None]]
             except InputError as error:
                 report(error)
                 return 2
-            except RuntimeError as error:
-                if not str(error).startswith(NO_BACKEND):
+            except (RuntimeError, AssertionError) as error:
+                if not is_missing_platform(error):
                     raise
                 platforms = os.environ.get("JAX_PLATFORMS", "")
-                reason = str(error).splitlines()[0]
-                report(InputError(f"JAX_PLATFORMS={platforms!r}: {reason}; unset it, or say 'cpu'"))
+                reason = str(error).splitlines()[0] if str(error) else "there is no such device"
+                report(InputError(f"JAX_PLATFORMS={platforms!r}: {reason}"))
                 return 2
             except KeyboardInterrupt:
                 print(f"{STOPS[signal.SIGINT]}{goes_on}", file=sys.stderr)
@@ -87,6 +87,14 @@ def command(*, resumes: bool) -> Callable[[Callable], Callable[..., int | None]]
         return reported
 
     return decorate
+
+
+def is_missing_platform(error: Exception) -> bool:
+    """Whether JAX raised it because what JAX_PLATFORMS names isn't there."""
+    if isinstance(error, AssertionError):  # of CUDA without a GPU it has no words
+        frames = traceback.extract_tb(error.__traceback__)
+        return "JAX_PLATFORMS" in os.environ and frames[-1].filename.endswith("xla_bridge.py")
+    return str(error).startswith("Unable to initialize backend")
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ import ergl_jax
 from ergl_jax import audio
 from ergl_jax.audio import FRONT_ENDS, FrontEnd
 from ergl_jax.audio.front_end import MIN_POWER, mel_filters, window
-from ergl_jax.errors import InputError
+from ergl_jax.errors import InputError, is_missing_platform
 from ergl_jax.inference.model import load
 
 NEEDED = ("jax", "jaxlib", "flax", "numpy", "soxr", "librosa", "safetensors", "ml-collections")
@@ -92,7 +92,9 @@ def environment() -> Iterator[Line]:
     yield Line("cores", f"{len(usable)} of {os.cpu_count()}")
     try:
         devices = jax.local_devices()
-    except RuntimeError as error:  # a platform that JAX_PLATFORMS names and isn't there
+    except (RuntimeError, AssertionError) as error:
+        if not is_missing_platform(error):
+            raise
         yield _failure("devices", error)
         devices = []
     for device in devices:

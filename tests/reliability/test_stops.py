@@ -74,11 +74,15 @@ def garble(path):
 
 
 def cut(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 10])
 
 
-def largest(directory):
-    return max((path for path in directory.rglob("*") if path.is_file()), key=os.path.getsize)
+def spoil(state, damage=cut):
+    """Damages all files of data: which of them are read depends on when they were filled."""
+    files = [path for path in state.rglob("d/*") if path.is_file()]
+    assert files
+    for path in files:
+        damage(path)
 
 
 @pytest.mark.parametrize("damage", [garble, cut, os.unlink], ids=["garbage", "cut", "gone"])
@@ -86,7 +90,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
     whole, tiny, tmp_path, capfd, damage
 ):
     workdir = shutil.copytree(whole, tmp_path / "run")
-    damage(largest(workdir / "checkpoints" / "latest" / str(EPOCHS) / "state"))
+    spoil(workdir / "checkpoints" / "latest" / str(EPOCHS) / "state", damage)
     loop.train(tiny.config(**CNN, train__epochs=EPOCHS), workdir)
     out, err = capfd.readouterr()
     (line,) = [line for line in err.splitlines() if "damaged" in line]
@@ -101,7 +105,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
 def test_a_run_without_a_checkpoint_that_can_be_read_stops(start, command, whole, tmp_path):
     workdir = shutil.copytree(whole, tmp_path / "run")
     for each in (workdir / "checkpoints" / "latest").iterdir():
-        cut(largest(each / "state"))
+        spoil(each / "state")
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
     run = start(*command, f"--workdir={workdir}")
     assert run.wait() == 2, run.output()
@@ -131,13 +135,13 @@ def test_a_damaged_best_gives_way_to_the_one_before_then_to_none(whole, tiny, tm
     config.train.epochs = EPOCHS
     best = workdir / "checkpoints" / "best"
     before, last = sorted(best.iterdir(), key=lambda path: int(path.name))
-    cut(largest(last / "state"))
+    spoil(last / "state")
     results = loop.train(config, workdir)
     assert f"{last} is damaged and passed over" in capfd.readouterr().err
     assert results["epoch"] == int(before.name)
     accuracy = lines(workdir)[results["epoch"] - 1]["validation_class_mean_accuracy"]
     assert results["validation_class_mean_accuracy"] == accuracy
-    cut(largest(before / "state"))
+    spoil(before / "state")
     with pytest.raises(InputError, match="no checkpoint in .*/best can be read: move that dir"):
         loop.train(config, workdir)
     shutil.move(best, tmp_path / "away")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -182,7 +183,7 @@ def test_a_batch_that_devices_cannot_share(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("platform", ["tpu", "nonsense"])
+@pytest.mark.parametrize("platform", ["tpu", "nonsense", "cuda"])
 @pytest.mark.parametrize("program", ["train", "classify"])
 def test_a_platform_that_is_not_here(program, platform, commands, bundle, clip):
     here = commands.here
@@ -190,6 +191,8 @@ def test_a_platform_that_is_not_here(program, platform, commands, bundle, clip):
     train.append(f"--config.data.data_dir={here / 'data'}")
     classify = ["-m", "ergl_jax", "classify", "--bundle", bundle, clip]
     before = sorted(here.rglob("*"))
+    if platform == "cuda" and jax.default_backend() == "gpu":
+        pytest.skip("it is here")
     done = subprocess.run(
         [sys.executable, *{"train": train, "classify": classify}[program]],
         cwd=ROOT,
@@ -199,6 +202,6 @@ def test_a_platform_that_is_not_here(program, platform, commands, bundle, clip):
     )
     assert done.returncode == 2
     line = done.stderr.splitlines()[-1]
-    assert line.startswith(f"error: JAX_PLATFORMS='{platform}': Unable to initialize backend")
+    assert line.startswith(f"error: JAX_PLATFORMS='{platform}': ")
     assert "Traceback" not in done.stderr
     assert sorted(here.rglob("*")) == before
