@@ -133,6 +133,8 @@ def main() -> None:
     add("--workers", type=int, default=os.cpu_count(), help="devices, threads and processes")
     add("--rounds", type=int, default=7)
     options = parser.parse_args()
+    if options.clips % options.workers or options.batch % options.workers:
+        parser.error("--clips and --batch must divide by --workers")
     jax.config.update("jax_num_cpu_devices", options.workers)
     rows = [row for name in options.front_ends for row in rows_of(name, options)]
     header = ["front end", "", "clips/s", "time over the first row's"]

@@ -23,15 +23,16 @@ def attend(f: Callable, query: jax.Array, key: jax.Array, value: jax.Array) -> j
     """f(query, key, value) of each clip: arrays (B, N, ...) -> (B, N, ...).
 
     f sees one clip, (N, ...), and any part of its queries. There is a logit for each pair of a
-    clip's tokens: where they are more than MOST_LOGITS, blocks of queries are computed one after
-    the other; on CPU, where they are more than CACHED_LOGITS, clip after clip and within a clip
-    block after block. The backward pass then computes the blocks again rather than keep all.
+    clip's tokens: where they are more than MOST_LOGITS, blocks of queries of about so many are
+    computed one after the other; on CPU, where they are more than CACHED_LOGITS, clip after clip
+    and within a clip block after block. The backward pass then computes the blocks again rather
+    than keep all.
     """
     batch, *tokens = key.shape[:-1]
     logits = math.prod(tokens) ** 2  # of a clip
 
-    def in_blocks(logits: int, most: int, query: jax.Array, *others: jax.Array) -> jax.Array:
-        return _in_blocks(lambda some: f(some, *others), query, -(-logits // most))
+    def in_blocks(total: int, most: int, query: jax.Array, *others: jax.Array) -> jax.Array:
+        return _in_blocks(lambda some: f(some, *others), query, -(-total // most))
 
     def together(*x: jax.Array) -> jax.Array:
         # Of a batch of any size, as `ergl export` writes, nothing can be counted.
