@@ -18,7 +18,6 @@ import harness
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ergl_jax.models.edges import EdgeLearning, NodeContext
 
@@ -43,14 +42,6 @@ def pair_by_pair(params, v):
     key, value = answering @ weights["key"], answering @ weights["value"]
     logits = jnp.einsum("bijqc,bijkc->bijqk", query, key) / channels**0.5
     return jnp.einsum("bijqk,bijkc->bijqc", jax.nn.softmax(logits), value).mean(axis=3)
-
-
-def shared_out(function):
-    """(params, v) -> edges, a share of the clips on each device; and where the two then lie."""
-    mesh = Mesh(np.array(jax.local_devices()), ("clips",))
-    whole, shared = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("clips",)))
-    specs = {"in_specs": (whole.spec, shared.spec), "out_specs": shared.spec}
-    return jax.shard_map(function, mesh=mesh, **specs), (whole, shared)
 
 
 def tokens(batch: int, n: int, options) -> jax.Array:
@@ -79,7 +70,7 @@ def rows_of(batch: int, n: int, options) -> list[list]:
     params = jax.jit(EdgeLearning().init)(jax.random.key(1), v)["params"]
     weights = jax.random.normal(jax.random.key(2), (batch, n, n, options.channels))
     rows = []
-    (ours, where), (naive, _) = (shared_out(each) for each in (factorised, pair_by_pair))
+    (ours, where), (naive, _) = (harness.shared_out(each, 2) for each in (factorised, pair_by_pair))
     params, v = jax.device_put((params, v), where)
     both = zip(passes(ours, weights), passes(naive, weights), strict=True)
     for (what, a), (_, b) in both:

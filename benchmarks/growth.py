@@ -81,7 +81,7 @@ def measure(spec: dict) -> dict:
     # Within the Trainer, for the plan is known only of the compiled step itself.
     data = steps._split(data)
     step = trainer._step.func.lower(*trainer._step.args, state, data).compile()
-    planned = step.memory_analysis().temp_size_in_bytes * spec["devices"]
+    planned = harness.planned(step)
     if not gpu and planned > (free := available()):
         return {"error": f"not run: {free / 1e9:.1f} GB free", "bytes": planned}
 

@@ -148,6 +148,20 @@ def peak_growth(call: Callable[[], object]) -> int | None:
         return None
 
 
+def shared_out(function: Callable, arguments: int) -> tuple[Callable, tuple]:
+    """`function` with clips, its last argument and its result, shared out to all devices.
+
+    And where its arguments then lie, the first ones whole on each device.
+    """
+    import jax
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    mesh = Mesh(jax.local_devices(), ("clips",))
+    specs = (PartitionSpec(),) * (arguments - 1) + (PartitionSpec("clips"),)
+    shared = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=specs[-1])
+    return shared, tuple(NamedSharding(mesh, spec) for spec in specs)
+
+
 def planned(compiled) -> int:
     """Bytes that XLA plans for temporaries of a compiled JAX program that runs on all devices."""
     import jax

@@ -10,6 +10,7 @@ compared first. Prints a Markdown table.
 """
 
 import argparse
+import functools
 import multiprocessing
 import os
 import statistics
@@ -19,7 +20,6 @@ import harness
 import jax
 import librosa
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ergl_jax.audio import FrontEnd, get_front_end, log_mel
 
@@ -50,19 +50,6 @@ def librosa_log_mel(waveform: np.ndarray, front_end: FrontEnd) -> np.ndarray:
     return librosa.power_to_db(mel, ref=1.0, amin=1e-10, top_db=None).T
 
 
-def shared_out(front_end: FrontEnd):
-    """`log_mel` of a batch, a share of it on each device."""
-    mesh = Mesh(np.array(jax.local_devices()), ("clips",))
-    clips = NamedSharding(mesh, PartitionSpec("clips"))
-    run = jax.shard_map(
-        lambda waveforms: log_mel(waveforms, front_end),
-        mesh=mesh,
-        in_specs=clips.spec,
-        out_specs=clips.spec,
-    )
-    return jax.jit(run, in_shardings=clips, out_shardings=clips)
-
-
 class Worker:
     """What a process of the pool holds: the front end and the clips."""
 
@@ -81,7 +68,9 @@ class Worker:
 def rows_of(name: str, options) -> list[list]:
     front_end, count = get_front_end(name), options.clips
     clips, workers = draw(front_end, count), options.workers
-    shared = shared_out(front_end)
+    one = functools.partial(log_mel, front_end=front_end)
+    shared, where = harness.shared_out(one, 1)
+    shared = jax.jit(shared, in_shardings=where)
 
     def ours(run) -> np.ndarray:
         parts = [clips[at : at + options.batch] for at in range(0, count, options.batch)]
@@ -102,7 +91,7 @@ def rows_of(name: str, options) -> list[list]:
     ):
         calls = {
             f"ergl_jax, {jax.local_device_count()} devices": lambda: ours(shared),
-            "ergl_jax, one device": lambda: ours(lambda part: log_mel(part, front_end)),
+            "ergl_jax, one device": lambda: ours(one),
             "librosa": lambda: librosas(map),
             f"librosa, {workers} threads": lambda: librosas(threads.map),
             f"librosa, {workers} processes": lambda: np.stack(pool.map(Worker.work, range(count))),

@@ -70,7 +70,7 @@ def command(*, resumes: bool) -> Callable[[Callable], Callable[..., int | None]]
                 if not is_missing_platform(error):
                     raise
                 platforms = os.environ.get("JAX_PLATFORMS", "")
-                reason = str(error).splitlines()[0] if str(error) else "there is no such device"
+                reason = str(error).splitlines()[0] if str(error) else "there is none; unset it"
                 report(InputError(f"JAX_PLATFORMS={platforms!r}: {reason}"))
                 return 2
             except KeyboardInterrupt:

@@ -30,19 +30,21 @@ def attend(f: Callable, query: jax.Array, key: jax.Array, value: jax.Array) -> j
     """
     batch, *tokens = key.shape[:-1]
     logits = math.prod(tokens) ** 2  # of a clip
+    total = batch * logits
+    # Of a batch of any size, as `ergl export` writes, nothing can be counted.
+    countless = is_symbolic_dim(total)
 
-    def in_blocks(total: int, most: int, query: jax.Array, *others: jax.Array) -> jax.Array:
-        return _in_blocks(lambda some: f(some, *others), query, -(-total // most))
+    def in_blocks(number: int, most: int, query: jax.Array, *others: jax.Array) -> jax.Array:
+        return _in_blocks(lambda some: f(some, *others), query, -(-number // most))
 
     def together(*x: jax.Array) -> jax.Array:
-        # Of a batch of any size, as `ergl export` writes, nothing can be counted.
-        few = is_symbolic_dim(batch * logits) or batch * logits <= MOST_LOGITS
-        return jax.vmap(f if few else partial(in_blocks, batch * logits, MOST_LOGITS))(*x)
+        few = countless or total <= MOST_LOGITS
+        return jax.vmap(f if few else partial(in_blocks, total, MOST_LOGITS))(*x)
 
     def in_turn(*x: jax.Array) -> jax.Array:
         return jax.lax.map(lambda clip: in_blocks(logits, CACHED_LOGITS, *clip), x)
 
-    if is_symbolic_dim(batch * logits) or batch * logits <= CACHED_LOGITS:
+    if countless or total <= CACHED_LOGITS:
         return together(query, key, value)
     return jax.lax.platform_dependent(query, key, value, cpu=in_turn, default=together)
 
