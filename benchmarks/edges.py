@@ -129,6 +129,12 @@ def attention_rows(batch: int, n: int, options) -> list[list]:
     return rows
 
 
+def size(name: str) -> tuple[int, int]:
+    """Clips and events of "8x25"."""
+    batch, n = name.split("x")
+    return int(batch), int(n)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
@@ -141,11 +147,12 @@ def main() -> None:
     add("--rounds", type=int, default=7)
     add("--cpu-devices", type=int, default=1, help="that JAX makes of the CPU")
     options = parser.parse_args()
+    if any(batch % options.cpu_devices for batch, _ in map(size, options.sizes)):
+        parser.error("the clips of --sizes must divide by --cpu-devices")
     harness.use_cpu_as_training_does(options.cpu_devices)
 
     def each(names: list[str], rows_of) -> list[list]:
-        pairs = (map(int, name.split("x")) for name in names)
-        return [row for batch, n in pairs for row in rows_of(batch, n, options)]
+        return [row for batch, n in map(size, names) for row in rows_of(batch, n, options)]
 
     header = ["clips x events", ""]
     for what in ("time", "memory"):

@@ -263,11 +263,12 @@ def log_mel(waveform: jax.Array, front_end: FrontEnd) -> jax.Array:
       or natural logarithms where the front end has an offset.
 
     Raises:
-      InputError: not a floating-point (B, L), or L < front_end.least_samples.
+      InputError: not a floating-point (B, L) with B >= 1, or L < front_end.least_samples.
     """
-    if waveform.ndim != 2 or not jnp.issubdtype(waveform.dtype, jnp.floating):
+    floating = jnp.issubdtype(waveform.dtype, jnp.floating)
+    if waveform.ndim != 2 or not waveform.shape[0] or not floating:
         raise InputError(
-            f"log_mel takes floating-point waveforms (batch, samples), "
+            f"log_mel takes floating-point waveforms (batch, samples), one or more, "
             f"not {waveform.dtype} {waveform.shape}"
         )
     batch, length = waveform.shape

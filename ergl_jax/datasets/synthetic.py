@@ -15,6 +15,7 @@ import math
 import numpy as np
 
 from ergl_jax.datasets.manifest import Clip, Corpus
+from ergl_jax.datasets.pieces import LONGEST
 from ergl_jax.datasets.synthesis import GENERATORS, Voice, render, shaped_noise
 from ergl_jax.errors import InputError
 
@@ -107,7 +108,8 @@ def corpus(
     location sounds like never occurs in training.
 
     Raises:
-        InputError: a negative seed, a count below 1, or clips shorter than two seconds.
+        InputError: a negative seed, a count below 1, or clips shorter than two seconds or longer
+          than an hour.
     """
     if seed < 0:
         raise InputError(f"seed is {seed}: use 0 or more")
@@ -118,8 +120,10 @@ def corpus(
     for field, count in counts.items():
         if count < 1:
             raise InputError(f"{field} is {count}: use 1 or more")
-    if not clip_seconds >= MIN_CLIP_SECONDS or math.isinf(clip_seconds):
-        raise InputError(f"clip_seconds is {clip_seconds}: use {MIN_CLIP_SECONDS:g} or more")
+    if not MIN_CLIP_SECONDS <= clip_seconds <= LONGEST:
+        raise InputError(
+            f"clip_seconds is {clip_seconds}: use {MIN_CLIP_SECONDS:g} or more, at most {LONGEST:g}"
+        )
 
     clips = []
     for split, count, first, locations in (

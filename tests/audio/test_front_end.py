@@ -226,6 +226,11 @@ def test_other_than_a_batch_of_floats_is_an_error(waveform):
         log_mel(waveform, get_front_end("paper"))
 
 
+def test_no_clips():
+    with pytest.raises(InputError, match=r"one or more, not float32 \(0, 16000\)"):
+        log_mel(np.zeros((0, 16000), np.float32), get_front_end("paper"))
+
+
 def test_unknown_name_lists_the_names():
     with pytest.raises(InputError, match="'mfcc'.*paper, panns_16k"):
         get_front_end("mfcc")

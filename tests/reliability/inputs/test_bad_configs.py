@@ -56,6 +56,7 @@ CONFIGS = {
     "unknown padding": ({"data.pad": "wrap"}, ["pad is 'wrap'"]),
     "unknown length": ({"data.long": "split"}, ["long is 'split'"]),
     "no clip length": ({"data.clip_seconds": 0}, ["clip_seconds is 0"]),
+    "a clip of an age": ({"data.clip_seconds": 1e9}, ["clip_seconds is 1000000000.0", "3600"]),
     "all for validation": ({"data.validation_fraction": 1}, ["fraction is 1"]),
     "threshold": ({"data.event_threshold": 0}, ["data.event_threshold=0"]),
     "unknown residence": ({"data.resident": "maybe"}, ["data.resident='maybe'", "never"]),
