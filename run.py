@@ -16,14 +16,14 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from configs import ergl, tables
-from ergl_jax import fields
+from ergl_jax import schema
 from ergl_jax.cache import use_compilation_cache
 from ergl_jax.cpu import use_barriers, use_cores
 from ergl_jax.errors import InputError, command, report
 from ergl_jax.files import user_path
-from ergl_jax.training import hosts, loop, workdirs
-from ergl_jax.training import tables as training_tables
-from ergl_jax.training.records import versions
+from ergl_jax.recipes import tables as training_tables
+from ergl_jax.training import hosts, train, workdirs
+from ergl_jax.training.results import versions
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configs/ergl.py[:source]; override a field with --config.field=value."
@@ -83,7 +83,7 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax tells much at INFO
     config = CONFIG.value
     example = tables.get_config() if "table" in config else ergl.get_config()
-    fields.check(config.to_dict(), fields.kinds(example.to_dict()), prefix="config.")
+    schema.check(config.to_dict(), schema.schema_of(example.to_dict()), prefix="config.")
     rows = tables.rows(config) if "table" in config else []
     use_barriers()
     given = COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value
@@ -117,18 +117,18 @@ def train_table(config: ConfigDict, rows: list[training_tables.Row], workdir: Pa
     if MODE.value != "train":
         raise InputError(f"--mode={MODE.value} is for a run: give its --config and --workdir")
     text = training_tables.run(rows, workdir, seeds=config.seeds, shard=config.shard)
-    if hosts.leads():
+    if hosts.is_main_process():
         print(f"{text}\nWrote {workdir}/table.md and {workdir}/table.csv")
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
     """Trains or evaluates one configuration, and prints its scores."""
     if MODE.value == "train":
-        results = loop.train(config, workdir)
+        results = train.train(config, workdir)
         scores, wrote = results["test"], f"{workdir}/results.json and {workdir}/bundle"
     else:
-        scores, wrote = loop.evaluate_bundle(config, workdir), f"{workdir}/evaluation"
-    if not hosts.leads():
+        scores, wrote = train.evaluate_bundle(config, workdir), f"{workdir}/evaluation"
+    if not hosts.is_main_process():
         return
     print(f"Wrote {wrote}")
     if scores is None:

@@ -26,9 +26,9 @@ import numpy as np
 
 from ergl_jax.datasets import sources, synthetic
 from ergl_jax.inference import fidelity
+from ergl_jax.inference.classify import load
 from ergl_jax.inference.explain import METHODS, Explainer, integration_steps
 from ergl_jax.inference.graph import GraphReader, scene_log_odds
-from ergl_jax.inference.model import load
 from ergl_jax.inference.stems import sound_relations
 
 PARTNER = {a: b for pair in synthetic.RELATIONAL_PAIRS for a, b in (pair, pair[::-1])}

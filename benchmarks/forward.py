@@ -23,7 +23,7 @@ import torch_ergl  # noqa: E402
 from torch.nn.utils.fusion import fuse_conv_bn_eval  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from ergl_jax import models  # noqa: E402
+from ergl_jax import registry  # noqa: E402
 from ergl_jax.cpu import use_threaded_convolutions  # noqa: E402
 
 EVENTS, FRAMES = 527, 1001
@@ -40,7 +40,7 @@ def fold(model: torch_ergl.PANN) -> None:
 
 def with_jax(config, variables, log_mel):
     """A call that returns probabilities (B, 527)."""
-    model = models.build(config, num_scenes=0, num_events=EVENTS)
+    model = registry.build(config, num_scenes=0, num_events=EVENTS)
     run = jax.jit(lambda v, x: jax.nn.sigmoid(model.apply(v, x, train=False).event_logits))
     variables = jax.device_put(variables)
 
@@ -76,7 +76,7 @@ def rows_of(batch: int, options) -> list[list]:
     config = harness.setting("paper").config.model.copy_and_resolve_references()
     config.name = "pann"
     config.compute_dtype = "bfloat16" if torch_ergl.device() == "cuda" else "float32"
-    model = models.build(config, num_scenes=0, num_events=EVENTS)
+    model = registry.build(config, num_scenes=0, num_events=EVENTS)
     noise = np.random.default_rng(0).standard_normal((batch, FRAMES, 64))
     log_mel = np.float32(-40 + 15 * noise)
     # A moment of training's statistics: with those of no training, dB saturate everything.

@@ -31,16 +31,16 @@ import atheris
 import numpy as np
 
 with atheris.instrument_imports(include=["ergl_jax"]):
+    from ergl_jax import bundle
     from ergl_jax.datasets import manifest
-    from ergl_jax.inference import bundle
-    from ergl_jax.training import workdirs, writers
+    from ergl_jax.training import metric_writer, workdirs
     from ergl_jax.training.checkpoints import Checkpoints, Progress
-    from ergl_jax.training.steps import TrainState
+    from ergl_jax.training.step import TrainState
 
 import jax
 
 from configs import test
-from ergl_jax import models
+from ergl_jax import registry
 from ergl_jax.audio import FRONT_ENDS
 from ergl_jax.errors import InputError
 
@@ -78,7 +78,7 @@ def read_workdir(data: bytes) -> None:
     with contextlib.suppress(InputError):
         workdirs.check(CONFIG, FOLDER)
     (FOLDER / "metrics.jsonl").write_bytes(lines)
-    writers.MetricWriter(FOLDER, done=2).close()
+    metric_writer.MetricWriter(FOLDER, done=2).close()
     shutil.rmtree(FOLDER / "tensorboard")
 
 
@@ -142,7 +142,7 @@ def seeds() -> dict[str, list[bytes]]:
 def _save_bundle() -> bytes:
     """Writes an untrained bundle to FOLDER; returns its config.json."""
     global WEIGHTS
-    model = models.build(CONFIG.model, num_scenes=2, num_events=2)
+    model = registry.build(CONFIG.model, num_scenes=2, num_events=2)
     found = bundle.Bundle(
         model=CONFIG.model.to_dict(),
         variables=jax.device_get(

@@ -37,10 +37,10 @@ def measure(spec: dict) -> dict:
     import jax
     import numpy as np
 
-    from ergl_jax import models
-    from ergl_jax.models import registry
+    from ergl_jax import registry
     from ergl_jax.models.ergl import GraphHead, GraphReadout
-    from ergl_jax.training import optimizer, steps
+    from ergl_jax.training import optimizer
+    from ergl_jax.training.step import AXIS, Trainer, _split, init_state, replicate
 
     harness.use_cpu_as_training_does(spec["devices"])
     gpu = jax.default_backend() == "gpu"
@@ -56,7 +56,7 @@ def measure(spec: dict) -> dict:
             setting.scenes,
             gcn_layers=spec["layers"],
             dropout=config.model.dropout,
-            axis_name=steps.AXIS,
+            axis_name=AXIS,
             dtype=dtype,
         )
         model = GraphHead(readout, dtype=dtype)
@@ -65,7 +65,7 @@ def measure(spec: dict) -> dict:
         x = np.maximum(rng.standard_normal((batch, *shape)), 0)
     else:
         sizes = {"num_scenes": setting.scenes, "num_events": spec["events"]}
-        model = models.build(config.model, **sizes, axis_name=steps.AXIS)
+        model = registry.build(config.model, **sizes, axis_name=AXIS)
         shape = (frames, setting.mels)
         x = -40 + 15 * rng.standard_normal((batch, *shape))
     data = {
@@ -74,12 +74,10 @@ def measure(spec: dict) -> dict:
         "events": np.float32(rng.uniform(size=(batch, spec["events"]))),
     }
     adamw = optimizer.adamw(config.optimizer, steps_per_epoch=100, epochs=config.train.epochs)
-    trainer = steps.Trainer(
-        model, adamw, lambda key, batch: batch, num_scenes=setting.scenes, seed=0
-    )
-    state = steps.replicate(steps.init_state(model, adamw, seed=0, shape=shape))
+    trainer = Trainer(model, adamw, lambda key, batch: batch, num_scenes=setting.scenes, seed=0)
+    state = replicate(init_state(model, adamw, seed=0, shape=shape))
     # Within the Trainer, for the plan is known only of the compiled step itself.
-    data = steps._split(data)
+    data = _split(data)
     step = trainer._step.func.lower(*trainer._step.args, state, data).compile()
     planned = harness.planned(step)
     if not gpu and planned > (free := available()):

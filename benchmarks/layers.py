@@ -15,6 +15,7 @@ import harness
 import jax
 import jax.numpy as jnp
 
+from ergl_jax.kernels import batch_norm
 from ergl_jax.models import layers, panns
 
 
@@ -43,7 +44,7 @@ class FlaxBatchNormReLU(nn.Module):
             nn.BatchNorm(
                 use_running_average=not train,
                 momentum=layers.BATCH_NORM_MOMENTUM,
-                epsilon=layers.BATCH_NORM_EPSILON,
+                epsilon=batch_norm.EPSILON,
                 axis_name=self.axis_name,
                 dtype=self.dtype,
             )(x)

@@ -116,20 +116,20 @@ def small_config(data_dir: Path, epochs: int, resident: str):
 
 def train(workdir: Path, data_dir: Path, epochs: int, resident: str) -> list[Sample]:
     """A Sample after each epoch of a run, and one after its end."""
-    from ergl_jax.training import loop, writers
+    from ergl_jax.training import metric_writer, train
 
     gc.freeze()  # what is there already needn't be looked through each time
-    samples, write = [], writers.MetricWriter.write
+    samples, write = [], metric_writer.MetricWriter.write
 
     def writing(self, *arguments) -> None:
         write(self, *arguments)
         samples.append(sample())
 
-    writers.MetricWriter.write = writing
+    metric_writer.MetricWriter.write = writing
     try:
-        loop.train(small_config(data_dir, epochs, resident), workdir)
+        train.train(small_config(data_dir, epochs, resident), workdir)
     finally:
-        writers.MetricWriter.write = write
+        metric_writer.MetricWriter.write = write
     return [*samples, sample()]
 
 

@@ -22,9 +22,9 @@ import numpy as np
 import soundfile
 import torch
 
+from ergl_jax import bundle as bundles
 from ergl_jax.audio import read_audio
 from ergl_jax.cpu import use_cores
-from ergl_jax.inference import bundle as bundles
 from ergl_jax.training import pseudo_labels
 
 sys.path.insert(0, str(harness.REPOSITORY / "tests"))
@@ -35,8 +35,8 @@ PORT = """
 import resource, sys, time
 from pathlib import Path
 start = time.perf_counter()
-from ergl_jax.inference import port
-port.port(Path(sys.argv[1]), name="Cnn14_16k").bundle.save(Path(sys.argv[2]))
+import panns_checkpoint
+panns_checkpoint.port(Path(sys.argv[1]), name="Cnn14_16k").bundle.save(Path(sys.argv[2]))
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(f"port: {time.perf_counter() - start:.1f} s, imports included, {peak:.0f} MB at its peak")
 """

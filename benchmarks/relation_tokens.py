@@ -26,9 +26,10 @@ from ergl_jax import models
 from ergl_jax.datasets import batches, sources, synthetic
 from ergl_jax.models.ergl import GraphHead, GraphReadout
 from ergl_jax.models.events import EventClassifier, EventEmbeddings, pool_tokens
-from ergl_jax.training import feed, losses, steps
-from ergl_jax.training.augment import make_augment
+from ergl_jax.training import device_data, losses
+from ergl_jax.training.augmentation import make_augment
 from ergl_jax.training.optimizer import adamw
+from ergl_jax.training.step import AXIS, Trainer, init_state, replicate, unreplicate
 
 SCENES = len(synthetic.SCENES)
 FRAMES, CHANNELS, BATCH = 31, 64, 32
@@ -96,28 +97,26 @@ def tagger_tokens(clips: int, epochs: int, seed: int) -> dict:
     config.data.train_clips_per_scene, config.data.validation_fraction = clips, 0.0
     dataset = sources.open_dataset(config.data)
     columns = np.arange(len(dataset.events))
-    data = {name: feed.load(dataset.split(name), columns) for name in ("train", "test")}
+    data = {name: device_data.load(dataset.split(name), columns) for name in ("train", "test")}
     encoder = models.Encoder(
         config.model.encoder.architecture,
         config.model.encoder.width_divisor,
         config.model.encoder.dropout,
-        steps.AXIS,
+        AXIS,
     )
     model, size = Tagger(encoder, len(columns)), config.train.batch_size
     count = len(data["train"]["scene"])
     each = len(batches.train_indices(count, size, seed=seed, epoch=0))
     optimiser = adamw(config.optimizer, steps_per_epoch=each, epochs=epochs)
-    trainer = steps.Trainer(
-        model, optimiser, make_augment(config.augment), num_scenes=SCENES, seed=seed
-    )
+    trainer = Trainer(model, optimiser, make_augment(config.augment), num_scenes=SCENES, seed=seed)
     shape = data["train"]["log_mel"].shape[1:]
-    state = steps.replicate(steps.init_state(model, optimiser, seed=seed, shape=shape))
-    resident = steps.replicate(data["train"])
+    state = replicate(init_state(model, optimiser, seed=seed, shape=shape))
+    resident = replicate(data["train"])
     for epoch in range(1, epochs + 1):
         rows = batches.train_indices(count, size, seed=seed, epoch=epoch)
         state, metrics = trainer.epoch(state, resident, rows)
         print(f"tagger {seed}, epoch {epoch}: {metrics['event_loss'].mean():.4f}", flush=True)
-    state = steps.unreplicate(state)
+    state = unreplicate(state)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     run = jax.jit(lambda x: model.apply(variables, x, train=False, method=Tagger.tokens))
     return {

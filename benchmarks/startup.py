@@ -28,9 +28,9 @@ def child(start: float, arguments: list[str]) -> None:
 
     import jax
 
-    from ergl_jax.training import steps
+    from ergl_jax.training.step import Trainer
 
-    found, epoch, init = {}, steps.Trainer.epoch, steps.Trainer.__init__
+    found, epoch, init = {}, Trainer.epoch, Trainer.__init__
 
     def timed_init(self, *args, **kwargs):
         init(self, *args, **kwargs)
@@ -49,7 +49,7 @@ def child(start: float, arguments: list[str]) -> None:
         print(json.dumps(found | {"loss": [float(x).hex() for x in metrics["loss"]]}), flush=True)
         os._exit(0)
 
-    steps.Trainer.__init__, steps.Trainer.epoch = timed_init, timed_epoch
+    Trainer.__init__, Trainer.epoch = timed_init, timed_epoch
     sys.argv = ["run.py", *arguments]
     runpy.run_path(str(harness.REPOSITORY / "run.py"), run_name="__main__")
 

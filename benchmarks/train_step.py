@@ -24,9 +24,10 @@ import torch  # noqa: E402
 import torch_ergl  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from ergl_jax import models  # noqa: E402
+from ergl_jax import registry  # noqa: E402
 from ergl_jax.models import panns  # noqa: E402
-from ergl_jax.training import losses, optimizer, steps  # noqa: E402
+from ergl_jax.training import losses, optimizer  # noqa: E402
+from ergl_jax.training.step import AXIS, Trainer, init_state, replicate  # noqa: E402
 
 TOLERANCE = 1e-4  # of the losses, in float32
 
@@ -48,7 +49,7 @@ def first_variables(setting: harness.Setting) -> dict:
     config = setting.config.model.copy_and_resolve_references()
     config.encoder.dropout = config.dropout = 0.0
     sizes = {"num_scenes": setting.scenes, "num_events": setting.events}
-    model, data = models.build(config, **sizes), draw(setting, 2)
+    model, data = registry.build(config, **sizes), draw(setting, 2)
     init = jax.jit(functools.partial(model.init, train=False))
     variables = jax.device_get(init(jax.random.key(0), data["log_mel"][:1]))
 
@@ -75,17 +76,15 @@ def with_jax(setting: harness.Setting, variables: dict, data: dict, rows: np.nda
     config = setting.config.model.copy_and_resolve_references()
     config.compute_dtype = dtype
     sizes = {"num_scenes": setting.scenes, "num_events": setting.events}
-    model = models.build(config, **sizes, axis_name=steps.AXIS)
+    model = registry.build(config, **sizes, axis_name=AXIS)
     adamw = optimizer.adamw(
         setting.config.optimizer, steps_per_epoch=100, epochs=setting.config.train.epochs
     )
-    trainer = steps.Trainer(
-        model, adamw, lambda key, batch: batch, num_scenes=setting.scenes, seed=0
-    )
-    state = steps.init_state(model, adamw, seed=0, shape=data["log_mel"].shape[1:])
+    trainer = Trainer(model, adamw, lambda key, batch: batch, num_scenes=setting.scenes, seed=0)
+    state = init_state(model, adamw, seed=0, shape=data["log_mel"].shape[1:])
     if jax.tree.structure(state.params) == jax.tree.structure(variables["params"]):
         state = state.replace(**variables)
-    state, resident = steps.replicate(state), steps.replicate(data)
+    state, resident = replicate(state), replicate(data)
 
     def call():
         nonlocal state

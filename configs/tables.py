@@ -32,7 +32,7 @@ from configs import (
     wavelet_crnn,
 )
 from ergl_jax.errors import InputError
-from ergl_jax.training.tables import Row
+from ergl_jax.recipes.tables import Row
 
 READING = "interpretation"
 # Table 1: n -> accuracy and standard deviation. Table 2: U -> the same.

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from ergl_jax.errors import InputError, Parser, command
-from ergl_jax.files import local_path, make_directory, replacing
+from ergl_jax.files import atomic_write, local_path, make_directory
 from ergl_jax.labels import AUDIOSET
 
 # ESC-50's category, the older ESC-10's label where it differs, and AudioSet's name.
@@ -75,7 +75,7 @@ def write_manifest(out: Path, clips: list[dict[str, str]]) -> None:
     """Clips with an event column for each class: 1 for the clip's own, else 0."""
     events = sorted({CLASSES[clip["scene"]] for clip in clips}, key=AUDIOSET.index)
     make_directory(out.parent, "directory")
-    with replacing(out) as beside, open(beside, "w", newline="", encoding="utf-8") as file:
+    with atomic_write(out) as beside, open(beside, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "scene", "fold", "group", *(f"event:{name}" for name in events)])
         for clip in clips:

@@ -17,7 +17,7 @@ sys.path[:0] = [str(TESTS), str(TESTS.parent)]  # the cases, and configs/
 from equivalence import stored  # noqa: E402
 
 from ergl_jax.errors import InputError, Parser, command  # noqa: E402
-from ergl_jax.files import replacing, user_path  # noqa: E402
+from ergl_jax.files import atomic_write, user_path  # noqa: E402
 
 LIMIT = 3_000_000  # bytes, in a repository
 
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         tensors = stored.make()
     except ModuleNotFoundError as error:
         raise InputError(f'{error.name} is missing: pip install ".[port]"') from error
-    with replacing(out) as beside:
+    with atomic_write(out) as beside:
         with open(beside, "wb") as file:
             np.savez_compressed(file, **tensors)
         size = beside.stat().st_size

@@ -30,11 +30,11 @@ import tqdm
 from ergl_jax.datasets import scene_files, soundscapes
 from ergl_jax.errors import InputError, Parser, command
 from ergl_jax.files import (
+    atomic_write,
+    atomic_write_together,
     check_directory,
     local_path,
     make_directory,
-    replacing,
-    replacing_together,
 )
 
 SETTINGS = "settings.json"  # what the clips in a folder were made with
@@ -107,12 +107,12 @@ def _check_settings(out: Path, settings: dict) -> None:
             raise InputError(
                 f"{path}: {name} differs from that of the clips there; choose another --out"
             )
-    with replacing(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_text(json.dumps(settings, indent=1), encoding="utf-8")
 
 
 def _write_clip(path: Path, soundscape: soundscapes.Soundscape, sample_rate: int) -> None:
-    with replacing(path) as beside:
+    with atomic_write(path) as beside:
         wave = soundscapes.mix(soundscape)
         soundfile.write(beside, wave, sample_rate, format="FLAC", subtype="PCM_16")
 
@@ -123,7 +123,7 @@ def _write_tables(out: Path, events: list[str], clips: list[dict], sounds: list[
     row = {clip["file"]: i for i, clip in enumerate(clips)}
     for sound in sounds:
         present[row[sound["clip"]], events.index(sound["event"])] = 1
-    with replacing_together(out) as beside:
+    with atomic_write_together(out) as beside:
         for name, columns, rows in (
             ("manifest.csv", clips[0].keys(), clips),
             ("annotations.csv", ANNOTATIONS, sounds),

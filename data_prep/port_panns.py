@@ -15,12 +15,13 @@ import sys
 import urllib.parse
 from pathlib import Path
 
-from ergl_jax import downloads
+import panns_checkpoint
+
+from ergl_jax import bundle, downloads
 from ergl_jax.errors import InputError, Parser, command
 from ergl_jax.files import local_path, make_directory, user_path
-from ergl_jax.inference import bundle, port
 
-KNOWN = ", ".join(port.CHECKPOINTS)
+KNOWN = ", ".join(panns_checkpoint.CHECKPOINTS)
 
 
 def _parser() -> Parser:
@@ -37,14 +38,16 @@ def _parser() -> Parser:
         default=Path("data/panns"),
         help="where downloads are kept",
     )
-    parser.add_argument("--record", default=port.RECORD, help="where NAME's file is, under files/")
+    parser.add_argument(
+        "--record", default=panns_checkpoint.RECORD, help="where NAME's file is, under files/"
+    )
     return parser
 
 
 def _download(name: str, directory: Path, record: str) -> Path:
-    if name not in port.CHECKPOINTS:
+    if name not in panns_checkpoint.CHECKPOINTS:
         raise InputError(f"no PANN {name!r}: choose one of {KNOWN}")
-    checkpoint = port.CHECKPOINTS[name]
+    checkpoint = panns_checkpoint.CHECKPOINTS[name]
     url = f"{record}/files/{urllib.parse.quote(checkpoint.file)}"
     return downloads.fetch(url, directory / checkpoint.file, md5=checkpoint.md5)
 
@@ -62,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     elif args.md5:
         remedy = "get the file again, or correct --md5"
         downloads.verify(args.checkpoint, md5=args.md5.lower(), remedy=remedy)
-    done = port.port(args.checkpoint, name=args.name)
+    done = panns_checkpoint.port(args.checkpoint, name=args.name)
     done.bundle.save(args.out)
     rows = [("tensor", "shape", "what became of it")]
     rows += [

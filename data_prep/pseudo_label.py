@@ -18,11 +18,11 @@ if __name__ == "__main__":
 
 import sys
 
+from ergl_jax import bundle as bundles
 from ergl_jax.cache import use_compilation_cache
 from ergl_jax.cpu import use_cores
 from ergl_jax.errors import Parser, command
 from ergl_jax.files import local_path, user_path
-from ergl_jax.inference import bundle as bundles
 from ergl_jax.training import pseudo_labels
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from ergl_jax.datasets import manifest, splits
 from ergl_jax.datasets.events import rank_events
 from ergl_jax.errors import InputError, Parser, command
-from ergl_jax.files import local_path, make_directory, replacing, user_path
+from ergl_jax.files import atomic_write, local_path, make_directory, user_path
 
 
 def _parser() -> Parser:
@@ -65,7 +65,7 @@ def _rank(args: argparse.Namespace) -> tuple[list[str], np.ndarray, int]:
 
 def _write(path: Path, names: list[str]) -> None:
     make_directory(path.parent, "directory")
-    with replacing(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
 
 

@@ -11,7 +11,7 @@ __all__ = ["load"]
 def __getattr__(name: str):
     # Late: training and the programs of data_prep need none of it.
     if name == "load":
-        from ergl_jax.inference.model import load
+        from ergl_jax.inference.classify import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -78,7 +78,7 @@ def check_directory(path: str | os.PathLike, name: str) -> Path:
 
 
 @contextlib.contextmanager
-def replacing_together(directory: Path) -> Iterator[Path]:
+def atomic_write_together(directory: Path) -> Iterator[Path]:
     """Lends a directory in `directory`, the files of which then replace those of their names there.
 
     Where several processes do this at once, all files that stay are one's. An exception leaves the
@@ -115,7 +115,7 @@ def _locked(directory: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Lends a path beside `path` to write to, which then becomes `path`.
 
     A reader finds the old file or the new one, whole; an exception leaves the old one alone, and

@@ -69,7 +69,7 @@ def load_script():
 class TinyRun:
     workdir: Path
     data_dir: Path
-    results: dict  # what `loop.train` returned
+    results: dict  # what `train.train` returned
 
     def config(self, **overrides):
         """configs/test.py with this run's features, and fields such as data__num_events=3."""
@@ -86,11 +86,11 @@ class TinyRun:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> TinyRun:
     """configs/test.py, trained to its end, uninterrupted. Not to be written to."""
-    from ergl_jax.training import loop
+    from ergl_jax.training import train
 
     base = tmp_path_factory.mktemp("tiny")
     run = TinyRun(base / "run", base / "data", {})
-    return dataclasses.replace(run, results=loop.train(run.config(), run.workdir))
+    return dataclasses.replace(run, results=train.train(run.config(), run.workdir))
 
 
 class Web(http.server.ThreadingHTTPServer):

@@ -4,8 +4,8 @@ import numpy as np
 
 from ergl_jax.audio import FRONT_ENDS
 from ergl_jax.inference import fidelity
+from ergl_jax.inference.classify import Classification, Window
 from ergl_jax.inference.explain import Explanation, Opened
-from ergl_jax.inference.model import Classification, Window
 from ergl_jax.labels import AUDIOSET
 
 # What an explanation leaves in its directory.

@@ -11,7 +11,7 @@ from ml_collections.config_dict import ConfigDict
 
 from configs import ergl, tables
 from ergl_jax.datasets import sources
-from ergl_jax.training import loop
+from ergl_jax.training import train
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "configs").glob("*.py"))
@@ -154,7 +154,7 @@ def test_the_recorder_notes_attributes_alone():
 def test_every_field_is_read(tiny, tmp_path):
     """By a run on synthetic data or by the other sources of data; else it is dead."""
     seen = set()
-    loop.train(Recorder(tiny.config(), seen), tmp_path / "run")
+    train.train(Recorder(tiny.config(), seen), tmp_path / "run")
     soundfile.write(tmp_path / "a.wav", np.zeros(16000), 16000)
     (tmp_path / "manifest.csv").write_text("file,scene,split,fold\na.wav,a,train,1\n")
     for overrides in (

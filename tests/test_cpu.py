@@ -53,7 +53,7 @@ import os
 from ergl_jax import cpu
 cpu.use_barriers()
 import jax, jax.numpy as jnp, numpy as np
-from ergl_jax.models.convolution import convolve
+from ergl_jax.kernels.convolution import convolve
 
 x, kernel, scale = (
     jax.random.normal(jax.random.key(i), shape)

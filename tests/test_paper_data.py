@@ -6,16 +6,17 @@ import urllib.parse
 from pathlib import Path
 
 import numpy as np
+import panns_checkpoint
 import pytest
 
 from configs import test as test_config
+from ergl_jax import bundle
 from ergl_jax.datasets import tut2018
 from ergl_jax.datasets.events import read_list
 from ergl_jax.downloads import file_md5
 from ergl_jax.errors import InputError
-from ergl_jax.inference import bundle, port
 from ergl_jax.labels import AUDIOSET
-from ergl_jax.training import loop
+from ergl_jax.training import train
 
 
 @pytest.fixture
@@ -48,11 +49,11 @@ def pseudo_label(run, root, labels, web, monkeypatch):
     pytest.importorskip("torch")
     import torch_panns
 
-    name = port.CHECKPOINTS["Cnn14_16k"]
+    name = panns_checkpoint.CHECKPOINTS["Cnn14_16k"]
     path = torch_panns.save(torch_panns.PANN("cnn14", "panns_16k", 64), root / name.file)
     web.files[f"files/{urllib.parse.quote(name.file)}"] = path.read_bytes()
     mine = dataclasses.replace(name, md5=file_md5(path))
-    monkeypatch.setitem(port.CHECKPOINTS, "Cnn14_16k", mine)
+    monkeypatch.setitem(panns_checkpoint.CHECKPOINTS, "Cnn14_16k", mine)
     panns, bundle = root.parent / "panns", root.parent / "teacher"
     flags = [f"--record={web.url('')[:-1]}", f"--download_dir={panns}", f"--out={bundle}"]
     run("port_panns", "--download=Cnn14_16k", *flags)
@@ -70,7 +71,7 @@ def test_from_the_archives_to_the_evaluation(
 
     config.data.update(events=str(tmp_path / "list.txt"), num_events=4)
     with pytest.raises(InputError, match="list.txt: the list can't be read"):
-        loop.train(config, tmp_path / "run")
+        train.train(config, tmp_path / "run")
 
     labels = root / "manifest.events.npz"
     if teacher == "chance":
@@ -81,13 +82,13 @@ def test_from_the_archives_to_the_evaluation(
     run("rank_events", *flags, "--validation_fraction=0.25", f"--out={tmp_path}/list.txt")
     ranked = read_list(str(tmp_path / "list.txt"))
 
-    results = loop.train(config, tmp_path / "run")
+    results = train.train(config, tmp_path / "run")
     assert results["clips"] == {"train": 18, "validation": 6, "test": 12}
     trained = bundle.load(tmp_path / "run" / "bundle")
     assert trained.events == tuple(ranked[:4])
     assert trained.scenes == ("airport", "metro_station", "tram")
     assert (trained.licence, trained.dataset) == (tut2018.LICENCE, "tut2018")
-    scores = loop.evaluate_bundle(config, tmp_path / "run")
+    scores = train.evaluate_bundle(config, tmp_path / "run")
     assert scores == results["test"] and 0 <= scores["class_mean_accuracy"] <= 1
     with open(tmp_path / "run/evaluation/predictions.csv", newline="", encoding="utf-8") as file:
         tested = {Path(row["clip"]).stem for row in csv.DictReader(file)}
@@ -100,5 +101,5 @@ def test_from_the_archives_to_the_evaluation(
 def test_the_papers_list_is_refused_before_any_data_is_touched(config, tmp_path):
     config.data.events = "paper"
     with pytest.raises(InputError, match="not published"):
-        loop.train(config, tmp_path / "run")
+        train.train(config, tmp_path / "run")
     assert not list(tmp_path.iterdir())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import ergl
-from ergl_jax import models
+from ergl_jax import registry
 from ergl_jax.training.losses import losses
 
 torch = pytest.importorskip("torch")
@@ -52,7 +52,7 @@ def drawn(model, log_mel):
 def test_loss_and_gradients_are_ours(torch_ergl):
     config = small("cnn6")
     log_mel, scene, events = data(128)
-    model = models.build(config, num_scenes=SCENES, num_events=EVENTS)
+    model = registry.build(config, num_scenes=SCENES, num_events=EVENTS)
     variables = drawn(model, log_mel)
 
     @jax.jit
@@ -83,7 +83,7 @@ def test_loss_and_gradients_are_ours(torch_ergl):
 def test_the_whole_pann_is_ours(torch_ergl):
     config = small("cnn14", "pann")
     log_mel, *_ = data(64)
-    model = models.build(config, num_scenes=0, num_events=EVENTS)
+    model = registry.build(config, num_scenes=0, num_events=EVENTS)
     variables = drawn(model, log_mel)
     other = torch_ergl.PANN(config, num_events=EVENTS)
     torch_ergl.load(other, variables)

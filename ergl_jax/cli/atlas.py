@@ -58,8 +58,8 @@ def opened(workdir):
     from ml_collections import ConfigDict
 
     from ergl_jax.datasets import sources
+    from ergl_jax.inference.classify import load
     from ergl_jax.inference.explain import Explainer
-    from ergl_jax.inference.model import load
     from ergl_jax.training.evaluate import check_fits
 
     explainer = Explainer(load(workdir / "bundle"))

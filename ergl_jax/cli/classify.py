@@ -50,7 +50,7 @@ def probability(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ergl_jax.inference.model import load
+    from ergl_jax.inference.classify import load
 
     model = load(args.bundle)
     write = _WriteCSV(model.bundle.scenes, model.bundle.events) if args.csv else _write_text

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ergl_jax.inference import demo
-    from ergl_jax.inference.model import load
+    from ergl_jax.inference.classify import load
 
     demo.require_gradio()
     page = demo.build(load(args.bundle))

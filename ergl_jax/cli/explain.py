@@ -30,13 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     check_directory(args.out, "--out")  # before what takes long
 
-    from ergl_jax.inference import report, words
+    from ergl_jax.inference import narrative, report
+    from ergl_jax.inference.classify import load
     from ergl_jax.inference.explain import Explainer
-    from ergl_jax.inference.model import load
 
     model = load(args.bundle)
     explanation = Explainer(model)(args.recording, method=args.method)
     page = report.write(explanation, model.bundle, args.out)
-    print(words.paragraph(explanation))
+    print(narrative.paragraph(explanation))
     print(f"page: {page}")
     return 0

@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ergl_jax.inference import bundle, export
+    from ergl_jax import bundle
+    from ergl_jax.inference import export
 
     written = export.write(bundle.load(args.bundle), args.out, args.format)
     about = written.description

@@ -26,7 +26,8 @@ import tensorflow_datasets as tfds
 import tqdm
 
 from ergl_jax import audio
-from ergl_jax.datasets import mirror, pieces
+from ergl_jax.audio import segments
+from ergl_jax.datasets import gcs_cache
 from ergl_jax.datasets.manifest import SPLITS, Clip, Corpus
 from ergl_jax.errors import InputError
 from ergl_jax.files import is_remote, make_directory, user_path
@@ -54,7 +55,7 @@ def prepare(
     Args:
       corpus: the clips; a clip whose `load` raises InputError is left out and listed.
       data_dir: where datasets are kept, `<data_dir>/ergl_scenes/<hash>/1.0.0`; one of gs://... is
-        copied to this machine (see mirror.py).
+        copied to this machine (see gcs_cache.py).
       front_end: the log-mel spectrogram to make.
       clip_seconds: duration of a row.
       pad: "zero" or "repeat", what fills a shorter recording.
@@ -68,18 +69,18 @@ def prepare(
     """
     if not corpus.clips:
         raise InputError(f"{corpus.name}: no clips")
-    pieces.check(front_end, clip_seconds, pad, long)
+    segments.check(front_end, clip_seconds, pad, long)
     named = user_path(data_dir, "data_dir")
-    data_dir = mirror.directory() if is_remote(named) else make_directory(named, "data_dir")
+    data_dir = gcs_cache.directory() if is_remote(named) else make_directory(named, "data_dir")
     with _no_tfds_warnings():
         builder = ErglScenes(corpus, data_dir, front_end, float(clip_seconds), pad, long, strict)
     if is_remote(named):
         local = Path(builder.data_path)
         remote = named / local.relative_to(data_dir)
-        if not local.exists() and not mirror.fetch(remote, local, FAILURES):
+        if not local.exists() and not gcs_cache.fetch(remote, local, FAILURES):
             _build(builder)
         if not (remote / FAILURES).exists():  # made here, now or by a run that was stopped
-            mirror.store(local, remote, FAILURES)
+            gcs_cache.store(local, remote, FAILURES)
     else:
         _build(builder)
     # A new name or licence for the same content doesn't ask for new features. `pad` is part of the
@@ -310,7 +311,7 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _pieces(self, clips: list[Clip]) -> Iterator[tuple[Clip, str, np.ndarray]]:
         """Yields (clip, row name, waveform (L,)) of what can be decoded; notes what can't."""
-        for clip, future in pieces.ahead(self._waveforms, clips):
+        for clip, future in segments.ahead(self._waveforms, clips):
             try:
                 waveforms = future.result()
             except InputError as error:
@@ -327,7 +328,7 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """A clip's recording as rows (W, L) of the dataset's length."""
         length = self._front_end.num_samples(self._clip_seconds)
         waveform = clip.load(self._front_end.sample_rate, self._front_end.channel)
-        return pieces.cut(waveform, length, self._pad, self._long)
+        return segments.cut(waveform, length, self._pad, self._long)
 
     # TFDS prints here that it downloads. It doesn't.
     def _log_download_bytes(self) -> None:

@@ -14,8 +14,8 @@ import math
 
 import numpy as np
 
+from ergl_jax.audio.segments import LONGEST
 from ergl_jax.datasets.manifest import Clip, Corpus
-from ergl_jax.datasets.pieces import LONGEST
 from ergl_jax.datasets.synthesis import GENERATORS, Voice, render, shaped_noise
 from ergl_jax.errors import InputError
 

@@ -17,7 +17,7 @@ from ergl_jax.datasets.archives import unpack
 from ergl_jax.datasets.manifest import Corpus, read_manifest
 from ergl_jax.downloads import fetch, remaining, require_space, verify
 from ergl_jax.errors import InputError, InputErrorOnAScreen
-from ergl_jax.files import local_path, make_directory, replacing, user_path
+from ergl_jax.files import atomic_write, local_path, make_directory, user_path
 from ergl_jax.labels import TUT2018_SCENES
 
 RECORD = "https://zenodo.org/record/1228142"
@@ -167,7 +167,7 @@ def prepare(
     _check_recordings(root, clips)
     if (manifest := root / "manifest.csv").exists():
         return
-    with replacing(manifest) as beside, open(beside, "w", newline="", encoding="utf-8") as file:
+    with atomic_write(manifest) as beside, open(beside, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "scene", "split", "group"])
         for split, places in clips.items():
@@ -205,7 +205,7 @@ def _get(archive: Archive, root: Path, given: Path | None, keep: bool) -> None:
         path = root / DOWNLOADS / archive.name
         fetch(archive.url, path, md5=archive.md5, size=archive.size)
     unpack(path, root, strip=FOLDER)
-    with replacing(root / MARKS / archive.name) as beside:
+    with atomic_write(root / MARKS / archive.name) as beside:
         beside.write_text(archive.md5, encoding="utf-8")
     if not given and not keep:
         path.unlink()

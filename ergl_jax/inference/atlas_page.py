@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ergl_jax.files import make_directory, replacing_together
+from ergl_jax.files import atomic_write_together, make_directory
 from ergl_jax.inference import atlas, pages
 from ergl_jax.inference.atlas import ScenePage, Survey
-from ergl_jax.inference.words import plain, share
+from ergl_jax.inference.narrative import plain, share
 
 PAGE = "atlas.html"
 LISTED_EVENTS = 5  # of each scene
@@ -32,7 +32,7 @@ def write(
         PAGE: page(found, agreement, runs),
     }
     directory = make_directory(directory, "the directory")
-    with replacing_together(directory) as beside:
+    with atomic_write_together(directory) as beside:
         for name, content in text.items():
             (beside / name).write_text(content + "\n", encoding="utf-8")
     return directory / PAGE

@@ -5,9 +5,9 @@ import os
 from types import ModuleType
 
 from ergl_jax.errors import InputError
-from ergl_jax.inference import pictures, words
+from ergl_jax.inference import narrative, pictures
+from ergl_jax.inference.classify import Model
 from ergl_jax.inference.explain import Explainer
-from ergl_jax.inference.model import Model
 from ergl_jax.models.ergl import ERGL
 
 
@@ -44,7 +44,7 @@ def build(model: Model):
         front_end = model.bundle.front_end
         return (
             dict(result.scenes),
-            words.paragraph(explanation),
+            narrative.paragraph(explanation),
             pictures.graph(explanation),
             pictures.timeline(explanation, front_end),
         )

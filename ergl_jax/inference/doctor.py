@@ -20,7 +20,7 @@ from ergl_jax import audio
 from ergl_jax.audio import FRONT_ENDS, FrontEnd
 from ergl_jax.audio.front_end import MIN_POWER, mel_filters, window
 from ergl_jax.errors import InputError, is_missing_platform
-from ergl_jax.inference.model import load
+from ergl_jax.inference.classify import load
 
 NEEDED = ("jax", "jaxlib", "flax", "numpy", "soxr", "librosa", "safetensors", "ml-collections")
 OPTIONAL = ("optax", "orbax-checkpoint", "tensorflow-datasets", "torch", "onnx", "onnxruntime")

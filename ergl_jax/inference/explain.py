@@ -17,8 +17,8 @@ from flax import linen as nn
 from ergl_jax import audio
 from ergl_jax.errors import InputError
 from ergl_jax.inference import fidelity
+from ergl_jax.inference.classify import Classification, Model, waveform_blocks, windows
 from ergl_jax.inference.graph import GraphReader, scene_log_odds
-from ergl_jax.inference.model import Classification, Model, waveform_blocks, windows
 from ergl_jax.models.ergl import ERGL
 
 METHODS = ("gradient", "integrated")

@@ -29,9 +29,9 @@ from jax import export as jax_export
 
 import ergl_jax
 from ergl_jax import audio
+from ergl_jax.bundle import Bundle, is_bundle
 from ergl_jax.errors import InputError
-from ergl_jax.files import local_path, make_directory, replacing
-from ergl_jax.inference.bundle import Bundle, is_bundle
+from ergl_jax.files import atomic_write, local_path, make_directory
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 TOLERANCES = {"stablehlo": 1e-5, "onnx": 1e-4}  # of probabilities, on CPU, to the bundle's
@@ -76,7 +76,7 @@ def write(bundle: Bundle, out: Path, form: str = "stablehlo") -> Written:
     content = _onnx(bundle) if form == "onnx" else _stablehlo(bundle)
     description = describe(bundle, form) | {"sha256": hashlib.sha256(content).hexdigest()}
     text = json.dumps(description, indent=2) + "\n"
-    with replacing(path) as fresh, replacing(beside(path)) as fresh_description:
+    with atomic_write(path) as fresh, atomic_write(beside(path)) as fresh_description:
         fresh.write_bytes(content)
         fresh_description.write_text(text, encoding="utf-8")
         difference = compare(bundle, _READERS[form](fresh.read_bytes()))

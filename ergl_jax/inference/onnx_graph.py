@@ -11,8 +11,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ergl_jax.inference.bundle import Bundle
-from ergl_jax.models import layers, panns
+from ergl_jax.bundle import Bundle
+from ergl_jax.kernels import batch_norm
+from ergl_jax.models import panns
 
 OPSET, IR_VERSION = 18, 8  # of 2022: what runtimes have long read
 
@@ -102,7 +103,7 @@ class _Graph:
 
 def _line(params: Mapping, stats: Mapping) -> tuple[np.ndarray, np.ndarray]:
     """BatchNorm as a factor and an offset, (C,) each."""
-    factor = params["scale"] / np.sqrt(stats["var"] + np.float32(layers.BATCH_NORM_EPSILON))
+    factor = params["scale"] / np.sqrt(stats["var"] + np.float32(batch_norm.EPSILON))
     return factor, params["bias"] - stats["mean"] * factor
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from markupsafe import Markup
 
 import ergl_jax
-from ergl_jax.inference import words
+from ergl_jax.inference import narrative
 
 
 def render(template: str, scripts: Sequence[str], **values: Any) -> str:
@@ -44,12 +44,12 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     filters: dict[str, Callable[..., Any]] = {
-        "percent": words.percent,
-        "plain": words.plain,
-        "signed": words.signed,
-        "fidelity": words.fidelity,
+        "percent": narrative.percent,
+        "plain": narrative.plain,
+        "signed": narrative.signed,
+        "fidelity": narrative.fidelity,
         "number": number,
-        "share": words.share,
+        "share": narrative.share,
     }
     environment.filters |= filters
     return environment

@@ -20,7 +20,7 @@ import numpy as np
 from ergl_jax.audio import FrontEnd
 from ergl_jax.inference.explain import Explanation
 from ergl_jax.inference.fidelity import Curves
-from ergl_jax.inference.words import plain
+from ergl_jax.inference.narrative import plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

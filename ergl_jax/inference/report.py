@@ -14,9 +14,9 @@ import numpy as np
 import soundfile
 from markupsafe import Markup
 
-from ergl_jax.files import make_directory, replacing_together
-from ergl_jax.inference import pages, pictures, words
-from ergl_jax.inference.bundle import Bundle
+from ergl_jax.bundle import Bundle
+from ergl_jax.files import atomic_write_together, make_directory
+from ergl_jax.inference import narrative, pages, pictures
 from ergl_jax.inference.explain import Explanation
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def write(explanation: Explanation, bundle: Bundle, directory: Path) -> Path:
         PAGE: page(explanation, bundle, figures),
     }
     directory = make_directory(directory, "the directory")
-    with replacing_together(directory) as beside:
+    with atomic_write_together(directory) as beside:
         for name, figure in figures.items():
             for kind in ("png", "svg"):
                 pictures.save(figure, beside / f"{name}.{kind}")
@@ -102,10 +102,10 @@ def page(explanation: Explanation, bundle: Bundle, figures: dict[str, Figure]) -
         e=e,
         bundle=bundle,
         file=pages.printable(Path(e.classification.name).name) or "samples",
-        paragraph=words.paragraph(e),
-        counterfactual=words.counterfactual(e),
-        without_relations=words.without_relations(e),
-        scene=words.plain(e.scenes[e.scene]),
+        paragraph=narrative.paragraph(e),
+        counterfactual=narrative.counterfactual(e),
+        without_relations=narrative.without_relations(e),
+        scene=narrative.plain(e.scenes[e.scene]),
         window=window,
         events=[
             (e.events[i], probabilities[i], e.node_contributions[i])

@@ -14,8 +14,8 @@ import numpy as np
 
 from ergl_jax import audio
 from ergl_jax.errors import InputError
+from ergl_jax.inference.classify import Model, waveform_blocks
 from ergl_jax.inference.graph import scene_log_odds
-from ergl_jax.inference.model import Model, waveform_blocks
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,8 +6,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ergl_jax.audio import log_mel
+from ergl_jax.bundle import Bundle
 from ergl_jax.errors import InputError
-from ergl_jax.inference.bundle import Bundle
 
 
 class Tagger:

@@ -10,13 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from ergl_jax.errors import InputError
-from ergl_jax.models.convolution import Conv
-from ergl_jax.models.layers import (
-    BATCH_NORM_EPSILON,
-    BATCH_NORM_MOMENTUM,
-    BatchNormReLU,
-    average_pool_2x2,
-)
+from ergl_jax.kernels.batch_norm import EPSILON
+from ergl_jax.kernels.pool import average_pool_2x2
+from ergl_jax.models.layers import BATCH_NORM_MOMENTUM, BatchNormReLU, Conv, he_uniform
+from ergl_jax.models.output import Output
 
 
 class Architecture(NamedTuple):
@@ -88,7 +85,7 @@ class Encoder(nn.Module):
         x = nn.BatchNorm(
             use_running_average=not train,
             momentum=BATCH_NORM_MOMENTUM,
-            epsilon=BATCH_NORM_EPSILON,
+            epsilon=EPSILON,
             axis_name=self.axis_name,
             use_fast_variance=False,
         )(log_mel)
@@ -117,3 +114,35 @@ def architecture(name: str) -> Architecture:
         known = ", ".join(ARCHITECTURES)
         raise InputError(f"model.encoder.architecture={name!r} is not one of: {known}")
     return ARCHITECTURES[name]
+
+
+class PANN(nn.Module):
+    """Encoder, max plus mean over time, fc1, fc_audioset, by PANNs' own names (arXiv 1912.10211).
+
+    It tags events, each by itself, and knows no scenes.
+    """
+
+    num_events: int
+    encoder: Encoder
+    dropout: float = 0.5
+
+    @nn.compact
+    def __call__(self, log_mel: jax.Array, *, train: bool) -> Output:
+        """log_mel (B, F, M) in dB -> Output with event logits (B, n) and the embedding (B, D)."""
+        h = self.encoder(log_mel, train=train)
+        embedding = clip_embedding(h, dropout=self.dropout, train=train, name="fc1")
+        z = nn.Dropout(self.dropout, deterministic=not train)(embedding)
+        event_logits = nn.Dense(self.num_events, kernel_init=he_uniform, name="fc_audioset")(z)
+        return Output(None, event_logits, embedding=embedding)
+
+
+def clip_embedding(h: jax.Array, *, dropout: float, train: bool, name: str) -> jax.Array:
+    """(B, T, D) -> (B, D): max plus mean over time, and the dense layer that follows it in PANNs.
+
+    Called within a module, which the layer `name` is then a part of.
+    """
+    # Not h.max(axis=1), whose gradient looks for the maximum again and divides by how often it is
+    # found: never, where a compiled program has rounded h otherwise for that, and then it is NaN.
+    z = nn.max_pool(h, h.shape[1:2])[:, 0] + h.mean(axis=1)
+    z = nn.Dropout(dropout, deterministic=not train)(z)
+    return nn.relu(nn.Dense(z.shape[-1], kernel_init=he_uniform, name=name)(z))

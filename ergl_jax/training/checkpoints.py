@@ -15,7 +15,7 @@ import tensorstore
 from ergl_jax.errors import InputError
 from ergl_jax.files import is_remote
 from ergl_jax.training import hosts
-from ergl_jax.training.steps import TrainState
+from ergl_jax.training.step import TrainState
 
 KEPT = 2  # of each kind: the last one may turn out damaged
 INSTEAD = {
@@ -106,7 +106,7 @@ class Checkpoints:
             except Exception as error:  # JSON, tensorstore and Orbax have many
                 path, reason = manager.directory / str(epoch), _reason(error)
                 print(f"{path} is damaged and passed over: {reason}", file=sys.stderr, flush=True)
-            if not hosts.anywhere(found is None):
+            if not hosts.any_process(found is None):
                 return found
         if not epochs:
             return None

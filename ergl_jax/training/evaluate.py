@@ -11,13 +11,14 @@ import jax
 import numpy as np
 from scipy.special import softmax
 
+from ergl_jax.bundle import Bundle
 from ergl_jax.datasets.batches import eval_indices, stream
 from ergl_jax.datasets.builder import SceneDataset, SceneSplit
 from ergl_jax.errors import InputError
-from ergl_jax.files import make_directory, replacing
-from ergl_jax.inference.bundle import Bundle
-from ergl_jax.training import hosts, metrics, plots, steps
+from ergl_jax.files import atomic_write, make_directory
+from ergl_jax.training import hosts, metrics, plots
 from ergl_jax.training.calibration import expected_calibration_error
+from ergl_jax.training.step import Tree, make_predict, replicate
 
 BATCH = 64
 
@@ -33,10 +34,8 @@ class Predictions:
     embedding: np.ndarray | None = None  # (N, D), of a model that has one
 
 
-def predict(
-    run: Callable, variables: steps.Tree, split: SceneSplit, batch_size: int
-) -> Predictions:
-    """Runs a `steps.make_predict` over a split; the last batch is padded, its padding cut away.
+def predict(run: Callable, variables: Tree, split: SceneSplit, batch_size: int) -> Predictions:
+    """Runs a `make_predict` over a split; the last batch is padded, its padding cut away.
 
     Each of several processes reads and predicts its share, `batch_size` clips at a time, and gets
     what the others have.
@@ -93,10 +92,8 @@ def evaluate(
     Raises InputError as `check_fits` does.
     """
     check_fits(bundle, dataset)
-    run = steps.make_predict(bundle.build())
-    predictions = predict(
-        run, steps.replicate(dict(bundle.variables)), dataset.split("test"), batch_size
-    )
+    run = make_predict(bundle.build())
+    predictions = predict(run, replicate(dict(bundle.variables)), dataset.split("test"), batch_size)
     position = np.array([bundle.scenes.index(name) for name in dataset.scenes])
     predictions = dataclasses.replace(predictions, scene=position[predictions.scene])
     known = set(bundle.events) <= set(dataset.events)
@@ -110,7 +107,7 @@ def test_bundle(
 ) -> dict:
     """Scores on the test split, its files written to `directory`, which is made if need be."""
     predictions, found = evaluate(bundle, dataset, threshold=threshold, batch_size=batch_size())
-    if hosts.leads():
+    if hosts.is_main_process():
         make_directory(directory, "directory")  # here: what can't be evaluated leaves none
         write(directory, predictions, dataset.split("test"), bundle)
     return found
@@ -170,7 +167,7 @@ def write(directory: Path, predictions: Predictions, split: SceneSplit, bundle: 
     with _csv(directory / "confusion.csv") as writer:
         writer.writerow(["true \\ predicted", *scenes])
         writer.writerows([name, *row] for name, row in zip(scenes, counts, strict=True))
-    with replacing(directory / "confusion.png") as beside:
+    with atomic_write(directory / "confusion.png") as beside:
         plots.confusion(beside, counts, scenes)
     probabilities = softmax(predictions.scene_logits / bundle.temperature, axis=1)
     with _csv(directory / "predictions.csv") as writer:
@@ -186,5 +183,5 @@ def write(directory: Path, predictions: Predictions, split: SceneSplit, bundle: 
 @contextlib.contextmanager
 def _csv(path: Path) -> Iterator:
     """A csv.writer of a file that is there whole or not at all."""
-    with replacing(path) as beside, open(beside, "w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as beside, open(beside, "w", newline="", encoding="utf-8") as file:
         yield csv.writer(file)

@@ -60,12 +60,12 @@ def start(
         )
 
 
-def leads() -> bool:
+def is_main_process() -> bool:
     """Whether this is the process that writes."""
     return jax.process_index() == 0
 
 
-def anywhere(flag: bool) -> bool:
+def any_process(flag: bool) -> bool:
     """Whether `flag` is up in any process; all must ask at the same place."""
     if jax.process_count() == 1:
         return flag
@@ -93,30 +93,30 @@ def check_shared(path: Path) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not (found := path.exists()) and time.monotonic() < deadline:
         time.sleep(1)
-    if anywhere(not found):
+    if any_process(not found):
         raise InputError(
             f"{path} of process 0 is not there for all processes: name a --workdir on a disk that "
             "they share"
         )
 
 
-def leader_first(function: Callable[[], Any]) -> Any:
+def main_process_first(function: Callable[[], Any]) -> Any:
     """What `function` returns in each process, process 0 being through before the others begin.
 
     So they find what it made, where they share a disk, and make their own where they don't.
     """
     if jax.process_count() == 1:
         return function()
-    if not leads():
-        if anywhere(False):
+    if not is_main_process():
+        if any_process(False):
             raise InputError("process 0 of this run has stopped: it says why")
         return function()
     try:
         result = function()
     except BaseException:
-        anywhere(True)
+        any_process(True)
         raise
-    anywhere(False)
+    any_process(False)
     return result
 
 
@@ -146,7 +146,7 @@ def ending_together(main: Callable[..., int | None]) -> Callable[..., int | None
         if status and jax.distributed.is_initialized():
             sys.stdout.flush()
             sys.stderr.flush()
-            if leads():
+            if is_main_process():
                 time.sleep(LAST_SECONDS)
             os._exit(status)
         return status

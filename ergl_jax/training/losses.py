@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ergl_jax import models
+from ergl_jax import registry
 from ergl_jax.errors import InputError
 from ergl_jax.models import Output
 
@@ -177,7 +177,7 @@ def check(config) -> None:
     """InputError for a `config.train.loss` that is unknown, or asks for what its model has not."""
     loss, model = config.train.loss, config.model.name
     _check_name(loss)
-    if loss in ("events", "joint", *RELATED) and not models.system(model).events:
+    if loss in ("events", "joint", *RELATED) and not registry.system(model).events:
         raise InputError(f"train.loss={loss!r} needs events, which model.name={model!r} has not")
     of_one = {"conditional": "conditional", "nll": "abcnn"}
     if of_one.get(loss, model) != model or (model == "conditional" and loss != "conditional"):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ergl_jax.inference.narrative import plain
 from ergl_jax.inference.pictures import label
-from ergl_jax.inference.words import plain
 from ergl_jax.training.metrics import class_accuracy
 
 

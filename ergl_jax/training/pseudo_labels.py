@@ -15,12 +15,11 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from ergl_jax.audio import read_audio
-from ergl_jax.datasets import pieces
+from ergl_jax.audio import read_audio, segments
+from ergl_jax.bundle import Bundle
 from ergl_jax.datasets.manifest import Recording, read_recordings
 from ergl_jax.errors import InputError
-from ergl_jax.files import local_path, make_directory, replacing
-from ergl_jax.inference.bundle import Bundle
+from ergl_jax.files import atomic_write, local_path, make_directory
 from ergl_jax.inference.tagger import Tagger
 
 
@@ -58,7 +57,7 @@ def label(
       InputError: a wrong argument, outputs that are not finite, a full disk, no recording at all
         that can be decoded, or any that can't be under `strict`.
     """
-    pieces.check(bundle.front_end, clip_seconds, pad, long)
+    segments.check(bundle.front_end, clip_seconds, pad, long)
     recordings = read_recordings(manifest)
     names = [recording.name for recording in recordings]
     tagger = Tagger(bundle, batch_size)
@@ -74,11 +73,11 @@ def label(
         """(W, L), a recording's pieces."""
         front_end = bundle.front_end
         waveform = read_audio(recordings[index].path, front_end.sample_rate, front_end.channel)
-        return pieces.cut(waveform, front_end.num_samples(clip_seconds), pad, long)
+        return segments.cut(waveform, front_end.num_samples(clip_seconds), pad, long)
 
     def decoded() -> Iterator[tuple[int, int, np.ndarray]]:
         """Each piece that is to be labelled: its recording, that one's pieces, waveform (L,)."""
-        for index, future in pieces.ahead(waveforms, partial.missing()):
+        for index, future in segments.ahead(waveforms, partial.missing()):
             try:
                 found = future.result()
             except InputError as error:
@@ -101,7 +100,7 @@ def label(
     done = np.delete(np.arange(len(recordings)), partial.missing())
     if len(done):
         clips, events = np.array(names)[done], np.array(bundle.events)
-        with replacing(out) as beside, open(beside, "wb") as file:
+        with atomic_write(out) as beside, open(beside, "wb") as file:
             np.savez(file, clip=clips, events=events, probabilities=partial.probabilities[done])
         _write_failures(failures_file(out), failures)
     if not failures or not len(done):
@@ -169,7 +168,7 @@ class _Partial:
             rows = np.zeros(len(recordings), fields)
             rows["probabilities"] = np.nan
             # Written, not mapped: on a full disk that is an error, and a new mapping a crash.
-            with replacing(self._path) as beside, open(beside, "wb") as file:
+            with atomic_write(self._path) as beside, open(beside, "wb") as file:
                 np.save(file, rows)
             rows = np.lib.format.open_memmap(self._path, "r+")
         self._done, self.probabilities = rows["state"], rows["probabilities"]  # (N, 2), (N, E)

@@ -10,30 +10,38 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from ergl_jax import models
+from ergl_jax import registry
+from ergl_jax.bundle import Bundle
 from ergl_jax.datasets import batches
 from ergl_jax.datasets.builder import SceneDataset
 from ergl_jax.datasets.events import choose_events
 from ergl_jax.errors import InputError, Stopped, postponed_sigterm
 from ergl_jax.files import make_directory
-from ergl_jax.inference.bundle import Bundle
-from ergl_jax.models import macs
+from ergl_jax.recipes import closed_form, stages
 from ergl_jax.training import (
-    at_once,
     calibration,
+    device_data,
     evaluate,
-    feed,
     hosts,
     losses,
+    macs,
+    metric_writer,
     optimizer,
-    stages,
-    steps,
     transfer,
-    writers,
 )
-from ergl_jax.training.augment import make_augment
+from ergl_jax.training.augmentation import make_augment
 from ergl_jax.training.checkpoints import Checkpoints, Progress
-from ergl_jax.training.records import versions, write_json
+from ergl_jax.training.results import versions, write_json
+from ergl_jax.training.step import (
+    AXIS,
+    Trainer,
+    TrainState,
+    init_state,
+    make_predict,
+    replicate,
+    stack,
+    unreplicate,
+)
 
 
 class _Labels(NamedTuple):
@@ -52,7 +60,7 @@ class Run:
         self.validation = "validation" in dataset.sizes
         # A model that learns events alone has no accuracy to be chosen by: its last epoch counts.
         self.chooses = self.validation and config.train.loss != "events"
-        system = models.system(config.model.name)
+        system = registry.system(config.model.name)
         labels = self._labels() if system.events else None
         self.events = np.zeros(0, int) if labels is None else labels.chosen
         first = batches.train_indices(len(self.split), config.train.batch_size, seed=0, epoch=0)
@@ -61,8 +69,8 @@ class Run:
         optimiser = optimizer.adamw(config.optimizer, **length, frozen=frozen)
         self.rate = optimizer.learning_rate(config.optimizer, **length)
         sizes = {"num_scenes": len(dataset.scenes), "num_events": len(self.events)}
-        model = models.build(config.model, **sizes, axis_name=steps.AXIS)
-        self.trainer = steps.Trainer(
+        model = registry.build(config.model, **sizes, axis_name=AXIS)
+        self.trainer = Trainer(
             model,
             optimiser,
             make_augment(config.augment),
@@ -71,14 +79,14 @@ class Run:
             seed=config.seed,
             skip_nonfinite=config.train.skip_nonfinite,
         )
-        self.predict = steps.make_predict(model)
+        self.predict = make_predict(model)
         self.shape = self.split[0]["log_mel"].shape
-        state = steps.init_state(model, optimiser, seed=config.seed, shape=self.shape)
+        state = init_state(model, optimiser, seed=config.seed, shape=self.shape)
         self.parameters = sum(x.size for x in jax.tree.leaves(state.params))
         self.like = jax.device_get(state)
         self.progress, directory = Progress(), workdir / "checkpoints"
         # Asked together: a slower process would see what a faster one has made below.
-        there = hosts.anywhere(directory.is_dir())
+        there = hosts.any_process(directory.is_dir())
         self.checkpoints = Checkpoints(directory) if there else None
         if self.checkpoints and (restored := self.checkpoints.restore("latest", self.like)):
             state, self.progress = restored
@@ -92,13 +100,13 @@ class Run:
             state = self._begin(state)
         # Here, where data and settings have proved good: a mistake takes no directory.
         self.writer = None
-        if hosts.leads():
+        if hosts.is_main_process():
             make_directory(workdir, "workdir")
             write_json(workdir / "config.json", json.loads(config.to_json()))
-            self.writer = writers.MetricWriter(workdir, done=self.progress.epoch)
+            self.writer = metric_writer.MetricWriter(workdir, done=self.progress.epoch)
         hosts.check_shared(workdir / "config.json")
         self.checkpoints = self.checkpoints or Checkpoints(directory)
-        self.state = steps.replicate(state)
+        self.state = replicate(state)
 
     def _had_a_checkpoint(self) -> bool:
         """Whether the work directory tells of epochs that were once saved."""
@@ -106,7 +114,7 @@ class Run:
             return False
         # An epoch was saved before the next one's line, and the last before the results.
         done = (self.workdir / "results.json").exists()
-        return done or writers.epochs_written(self.workdir) > 1
+        return done or metric_writer.epochs_written(self.workdir) > 1
 
     def _labels(self) -> "_Labels":
         """Of the training split: which events were chosen, and how they go with scenes."""
@@ -121,11 +129,11 @@ class Run:
         )
         return _Labels(chosen, relations)
 
-    def _begin(self, state: steps.TrainState) -> steps.TrainState:
+    def _begin(self, state: TrainState) -> TrainState:
         """The state before the first step, with what it takes from elsewhere."""
         config = self.config
         if "standardise" in state.batch_stats:
-            mean, deviation = feed.band_statistics(self.split)
+            mean, deviation = device_data.band_statistics(self.split)
             standardise = {"mean": mean, "deviation": deviation}
             state = state.replace(batch_stats=state.batch_stats | {"standardise": standardise})
         if config.model.init_from:
@@ -146,14 +154,14 @@ class Run:
         """What takes no epochs counts as the last."""
         epoch = self.config.train.epochs
         start = time.perf_counter()
-        state = steps.unreplicate(self.state)
-        variables = at_once.fit(
+        state = unreplicate(self.state)
+        variables = closed_form.fit(
             self.config.train.fit,
             {"params": state.params, "batch_stats": state.batch_stats},
             self.predict,
             self.dataset,
         )
-        self.state = steps.replicate(state.replace(**variables))
+        self.state = replicate(state.replace(**variables))
         values = self._validate()
         if self.writer:
             self.writer.write(epoch, values)
@@ -161,15 +169,15 @@ class Run:
 
     def _fit_in_steps(self) -> None:
         config = self.config.train
-        resident = feed.is_resident(self.config.data.resident, self.split)
-        data = steps.replicate(feed.load(self.split, self.events)) if resident else None
+        resident = device_data.is_resident(self.config.data.resident, self.split)
+        data = replicate(device_data.load(self.split, self.events)) if resident else None
         bar = tqdm(
             range(self.progress.epoch + 1, config.epochs + 1),
             initial=self.progress.epoch,
             total=config.epochs,
             desc="epochs",
             unit="epoch",
-            disable=not hosts.leads(),
+            disable=not hosts.is_main_process(),
         )
         with bar, postponed_sigterm() as sigterm:
             for epoch in bar:
@@ -182,7 +190,7 @@ class Run:
                     self.writer.write(epoch, values)
                 self._save(epoch, values, time.perf_counter() - start)
                 bar.set_postfix_str(_line(values))
-                if hosts.anywhere(bool(sigterm)):
+                if hosts.any_process(bool(sigterm)):
                     raise Stopped(
                         f"stopped by SIGTERM: epoch {epoch} of {config.epochs} is saved in "
                         f"{self.workdir}, and the same command goes on"
@@ -198,11 +206,13 @@ class Run:
             self.state, metrics = self.trainer.epoch(self.state, data, indices)
         else:
             each = []
-            for number, batch in enumerate(feed.local_batches(self.split, self.events, indices)):
+            for number, batch in enumerate(
+                device_data.local_batches(self.split, self.events, indices)
+            ):
                 self.state, values = self.trainer.step(self.state, batch)
                 each.append(values)
                 bar.set_postfix_str(f"step {number + 1}/{len(indices)}")
-            metrics = steps.stack(each)
+            metrics = stack(each)
         elapsed = time.perf_counter() - start
         finite = metrics.pop("finite") > 0
         skip = self.config.train.skip_nonfinite
@@ -253,7 +263,7 @@ class Run:
         """The temperature by validation, 1 without it, and what it changes there."""
         if not self.validation:
             return 1.0, None
-        found = self._predict_validation(steps.replicate(variables))
+        found = self._predict_validation(replicate(variables))
         temperature = calibration.fit_temperature(found.scene_logits, found.scene)
         return temperature, evaluate.calibration_errors(found, temperature)
 
@@ -273,12 +283,12 @@ class Run:
             and epoch >= self.config.train.select_from
             and accuracy >= self.progress.best_accuracy
         )
-        better = hosts.anywhere(better)
+        better = hosts.any_process(better)
         if better:
             self.progress = dataclasses.replace(
                 self.progress, best_epoch=epoch, best_accuracy=accuracy
             )
-        state = steps.unreplicate(self.state)
+        state = unreplicate(self.state)
         if better:
             self.checkpoints.save("best", state, self.progress)
         self.checkpoints.save("latest", state, self.progress)
@@ -304,7 +314,7 @@ class Run:
             source=self.progress.source,
             temperature=temperature,
         )
-        if hosts.leads():
+        if hosts.is_main_process():
             bundle.save(self.workdir / "bundle")
         results = {
             "test": None,
@@ -325,7 +335,7 @@ class Run:
             results["test"] = evaluate.test_bundle(
                 bundle, dataset, threshold=config.data.event_threshold, directory=self.workdir
             )
-        if hosts.leads():
+        if hosts.is_main_process():
             write_json(self.workdir / "results.json", results)
         return results
 

@@ -3,12 +3,12 @@
 import jax
 import numpy as np
 
-from ergl_jax import models
+from ergl_jax import registry
 from ergl_jax.audio import FrontEnd
+from ergl_jax.bundle import load
 from ergl_jax.errors import InputError
 from ergl_jax.files import user_path
-from ergl_jax.inference.bundle import load
-from ergl_jax.training.steps import TrainState
+from ergl_jax.training.step import TrainState
 
 
 def start_pretrained(state: TrainState, config, front_end: FrontEnd) -> tuple[TrainState, str]:
@@ -27,7 +27,7 @@ def start_pretrained(state: TrainState, config, front_end: FrontEnd) -> tuple[Tr
         asked for; a model that can't start from one.
     """
     path = user_path(config.init_from)
-    parts = [name for name in models.system(config.name).pretrained if name in state.params]
+    parts = [name for name in registry.system(config.name).pretrained if name in state.params]
     if not parts:
         raise InputError(
             f"model.init_from={path}: model.name={config.name!r} has no encoder to start with it"

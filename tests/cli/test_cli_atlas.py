@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from ergl_jax import bundle as bundles
+from ergl_jax.bundle import Bundle
 from ergl_jax.cli import main
-from ergl_jax.inference import bundle as bundles
-from ergl_jax.inference.bundle import Bundle
 
 
 def atlas(out, *workdirs):

@@ -14,10 +14,10 @@ import pytest
 import soundfile
 
 import ergl_jax
-from ergl_jax import models
+from ergl_jax import bundle as bundles
+from ergl_jax import registry
 from ergl_jax.audio import FRONT_ENDS
 from ergl_jax.cli import main
-from ergl_jax.inference import bundle as bundles
 
 RATE = 16000
 
@@ -194,7 +194,7 @@ def change(directory, **fields):
 def make_pann(directory):
     """An untrained PANN's bundle, which has events alone."""
     config = json.loads((directory / "config.json").read_text())["model"] | {"name": "pann"}
-    pann = models.build(ml_collections.ConfigDict(config), num_scenes=0, num_events=3)
+    pann = registry.build(ml_collections.ConfigDict(config), num_scenes=0, num_events=3)
     shutil.rmtree(directory)
     bundles.Bundle(
         model=config,

@@ -10,9 +10,9 @@ import pytest
 import soundfile
 from made_explanations import FILES
 
+from ergl_jax import bundle as bundles
+from ergl_jax.bundle import Bundle
 from ergl_jax.cli import main
-from ergl_jax.inference import bundle as bundles
-from ergl_jax.inference.bundle import Bundle
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,11 @@
 import dataclasses
 from pathlib import Path
 
+import panns_checkpoint
 import pytest
 
+from ergl_jax import bundle as bundles
 from ergl_jax.downloads import file_md5
-from ergl_jax.inference import bundle as bundles
-from ergl_jax.inference import port
 
 pytest.importorskip("torch")
 
@@ -30,8 +30,8 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture
 def record(checkpoint, web, monkeypatch):
     """A server that has the checkpoint as Cnn6, and Cnn10 empty: its address, what it was asked."""
-    mine = dataclasses.replace(port.CHECKPOINTS["Cnn6"], md5=file_md5(checkpoint))
-    monkeypatch.setitem(port.CHECKPOINTS, "Cnn6", mine)
+    mine = dataclasses.replace(panns_checkpoint.CHECKPOINTS["Cnn6"], md5=file_md5(checkpoint))
+    monkeypatch.setitem(panns_checkpoint.CHECKPOINTS, "Cnn6", mine)
     web.files["records/1/files/Cnn6_mAP%3D0.343.pth"] = checkpoint.read_bytes()
     web.files["records/1/files/Cnn10_mAP%3D0.380.pth"] = b""
     return web.url("records/1"), web.asked

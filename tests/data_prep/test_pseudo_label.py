@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from ergl_jax import bundle as bundles
 from ergl_jax.datasets.manifest import read_manifest
-from ergl_jax.inference import bundle as bundles
 from ergl_jax.training import pseudo_labels
 
 

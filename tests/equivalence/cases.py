@@ -23,8 +23,9 @@ from ergl_jax.models import ERGL, Encoder, Output
 from ergl_jax.models.edges import NodeContext, NodePairs
 from ergl_jax.models.gated_gcn import GatedGCNLayer
 from ergl_jax.models.panns import ConvBlock
-from ergl_jax.training import optimizer, steps
+from ergl_jax.training import optimizer
 from ergl_jax.training.losses import losses
+from ergl_jax.training.step import AXIS, Trainer, TrainState, replicate, stack, unreplicate
 
 CLIPS, FRAMES, MELS = 4, 64, 32
 SCENES, EVENTS, TOKENS, CHANNELS = 5, 4, 3, 6
@@ -275,25 +276,21 @@ def five_steps(case: Case) -> dict[str, np.ndarray]:
     """An ERGL after five real training steps: parameters, statistics, and each step's loss."""
     settings = paper.get_config().optimizer
     adamw = optimizer.adamw(settings, steps_per_epoch=STEPS, epochs=1)
-    trainer = steps.Trainer(
-        case.module.clone(
-            axis_name=steps.AXIS, encoder=case.module.encoder.clone(axis_name=steps.AXIS)
-        ),
+    trainer = Trainer(
+        case.module.clone(axis_name=AXIS, encoder=case.module.encoder.clone(axis_name=AXIS)),
         adamw,
         lambda key, batch: batch,
         num_scenes=SCENES,
         seed=0,
     )
     tree = jax.tree.map(jnp.asarray, case.collections(case.variables()))
-    state = steps.replicate(
-        steps.TrainState(
-            step=jnp.zeros((), jnp.int32), opt_state=adamw.init(tree["params"]), **tree
-        )
+    state = replicate(
+        TrainState(step=jnp.zeros((), jnp.int32), opt_state=adamw.init(tree["params"]), **tree)
     )
     each = []
     for batch in batches():
         state, metrics = trainer.step(state, batch)
         each.append(metrics)
-    state = steps.unreplicate(state)
+    state = unreplicate(state)
     found = flatten_dict({"adamw": state.params, "adamw statistics": state.batch_stats}, sep="/")
-    return {**found, "adamw loss/loss": steps.stack(each)["loss"]}
+    return {**found, "adamw loss/loss": stack(each)["loss"]}

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from ergl_jax.baselines.abcnn import ABCNN
+from ergl_jax.baselines.dcase2018 import DCASE2018
+from ergl_jax.baselines.mtl import MTL
+from ergl_jax.baselines.surrey import SurreyCNN
 from ergl_jax.models import Output
-from ergl_jax.models.abcnn import ABCNN
-from ergl_jax.models.dcase2018 import DCASE2018
-from ergl_jax.models.mtl import MTL
-from ergl_jax.models.surrey import SurreyCNN
 from ergl_jax.training.losses import Relations, make_loss
 
 torch = pytest.importorskip("torch")

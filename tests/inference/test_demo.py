@@ -14,8 +14,8 @@ import pytest
 import soundfile
 
 import ergl_jax
+from ergl_jax import bundle as bundles
 from ergl_jax.errors import InputError
-from ergl_jax.inference import bundle as bundles
 from ergl_jax.inference import demo
 
 TEXTS = "[...document.querySelectorAll('textarea')].map(each => each.value).join('\\n')"

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from ergl_jax import bundle as bundles
 from ergl_jax.errors import InputError
-from ergl_jax.inference import bundle as bundles
+from ergl_jax.inference.classify import Model
 from ergl_jax.inference.explain import METHODS, Explainer
 from ergl_jax.inference.graph import scene_log_odds
-from ergl_jax.inference.model import Model
 from ergl_jax.models.events import pool_tokens
 
 TEMPERATURE = 1.7  # of no meaning, but not 1

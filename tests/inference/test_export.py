@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from jax import export as jax_export
 
-from ergl_jax import models
+from ergl_jax import bundle as bundles
+from ergl_jax import registry
 from ergl_jax.audio import FRONT_ENDS, log_mel
 from ergl_jax.cli import main
 from ergl_jax.errors import InputError
-from ergl_jax.inference import bundle as bundles
 from ergl_jax.inference import export
 from ergl_jax.models.edges import EdgeLearning
 from ergl_jax.models.gated_gcn import GatedGCNLayer
@@ -85,7 +85,7 @@ def some_bundle():
         config.update_from_flattened_dict({k.replace("__", "."): x for k, x in fields.items()})
         scenes = () if config.name == "pann" else ("a", "b", "c")
         events = () if config.name == "cnn" else ("d", "e", "f")
-        model = models.build(config, num_scenes=len(scenes), num_events=len(events))
+        model = registry.build(config, num_scenes=len(scenes), num_events=len(events))
         init = jax.jit(lambda key, x: model.init(key, x, train=False))
         variables = init(jax.random.key(0), np.zeros((1, 71, 64), np.float32))
         rng = np.random.default_rng(0)

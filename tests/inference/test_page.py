@@ -4,8 +4,8 @@ import chromium
 import pytest
 from made_explanations import FRONT_END, explanation
 
+from ergl_jax.bundle import Bundle
 from ergl_jax.inference import report
-from ergl_jax.inference.bundle import Bundle
 
 pytest.importorskip("websocket")
 pytestmark = pytest.mark.skipif(chromium.EXECUTABLE is None, reason="no Chromium")

@@ -13,9 +13,9 @@ import pytest
 import soundfile
 from made_explanations import FILES, FRONT_END, explanation
 
+from ergl_jax.bundle import Bundle
 from ergl_jax.errors import InputError
-from ergl_jax.inference import report, words
-from ergl_jax.inference.bundle import Bundle
+from ergl_jax.inference import narrative, report
 from ergl_jax.inference.fidelity import Counterfactual
 
 HOSTILE = '"><script>alert(1)</script>'
@@ -94,9 +94,9 @@ def test_the_page_tells_all_in_order():
     said = " ".join(read.text.split())
     for part in (
         "clip.wav",
-        words.paragraph(one),
-        words.counterfactual(one),
-        words.without_relations(one),
+        narrative.paragraph(one),
+        narrative.counterfactual(one),
+        narrative.without_relations(one),
         "Window 1 of 1, 0.0 to 2.0 s",
         "front end “panns_16k”, 2.0 s at 16000 Hz",
         "Trained on esc10. Licence of that data: CC BY 4.0",

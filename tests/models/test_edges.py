@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from ergl_jax.models import edges as edges_module
-from ergl_jax.models.edges import CACHED_LOGITS, MOST_LOGITS, EdgeLearning, NodeContext, NodePairs
+from ergl_jax.kernels import attention
+from ergl_jax.kernels.attention import MAX_CACHED_LOGITS, MAX_LOGITS
+from ergl_jax.models.edges import EdgeLearning, NodeContext, NodePairs
 from ergl_jax.models.ergl import GraphHead, GraphReadout
 from ergl_jax.models.gated_gcn import GatedGCNLayer
 
@@ -147,8 +148,8 @@ def test_blocks_and_turns_change_nothing(events, most, cached, monkeypatch):
     weights = draw(9, CLIPS, events, events, CHANNELS)
 
     def found(most, cached):
-        monkeypatch.setattr(edges_module, "MOST_LOGITS", most)
-        monkeypatch.setattr(edges_module, "CACHED_LOGITS", cached)
+        monkeypatch.setattr(attention, "MAX_LOGITS", most)
+        monkeypatch.setattr(attention, "MAX_CACHED_LOGITS", cached)
 
         def loss(params, v):
             edges = EdgeLearning().apply({"params": params}, v)
@@ -171,7 +172,7 @@ def test_blocks_and_turns_change_nothing(events, most, cached, monkeypatch):
 
 @pytest.mark.parametrize(("platform", "loops"), [("cpu", True), ("cuda", False), ("tpu", False)])
 def test_only_a_cpu_takes_clip_after_clip(platform, loops, monkeypatch):
-    monkeypatch.setattr(edges_module, "CACHED_LOGITS", CLIPS * (EVENTS * TOKENS) ** 2 - 1)
+    monkeypatch.setattr(attention, "MAX_CACHED_LOGITS", CLIPS * (EVENTS * TOKENS) ** 2 - 1)
     v = draw(0, CLIPS, EVENTS, TOKENS, CHANNELS)
     params = {"ncm": {"_Projections_0": projections(1)}, "nnm": {"_Projections_0": projections(4)}}
     gradient = jax.jit(jax.grad(lambda p: EdgeLearning().apply({"params": p}, v).sum()))
@@ -180,12 +181,12 @@ def test_only_a_cpu_takes_clip_after_clip(platform, loops, monkeypatch):
 
 
 def test_the_papers_size_is_one_block():
-    assert 512 * (25 * 31) ** 2 < MOST_LOGITS
+    assert 512 * (25 * 31) ** 2 < MAX_LOGITS
 
 
-@pytest.mark.parametrize("limit", ["MOST_LOGITS", "CACHED_LOGITS"])
+@pytest.mark.parametrize("limit", ["MAX_LOGITS", "MAX_CACHED_LOGITS"])
 def test_blocks_are_permuted_with_the_events(limit, monkeypatch):
-    monkeypatch.setattr(edges_module, limit, 100)
+    monkeypatch.setattr(attention, limit, 100)
     v, order = draw(0, CLIPS, EVENTS, TOKENS, CHANNELS), np.array([2, 0, 3, 1])
     params = {"ncm": {"_Projections_0": projections(1)}, "nnm": {"_Projections_0": projections(4)}}
     edges, moved = (EdgeLearning().apply({"params": params}, x) for x in (v, v[:, order]))
@@ -194,14 +195,14 @@ def test_blocks_are_permuted_with_the_events(limit, monkeypatch):
 
 @pytest.mark.parametrize(
     ("events", "cached", "gigabytes"),
-    [(100, 2**40, 8), (400, 2**40, 60), (60, CACHED_LOGITS, 2), (100, CACHED_LOGITS, 4)],
+    [(100, 2**40, 8), (400, 2**40, 60), (60, MAX_CACHED_LOGITS, 2), (100, MAX_CACHED_LOGITS, 4)],
 )
 def test_a_batch_of_64_fits_by_plan(events, cached, gigabytes, monkeypatch):
     """The head's gradient, in blocks as on a card, then clip by clip as on CPU.
 
     By the CPU's plan, from which a GPU's may differ. Whole: 15 and 234 GB.
     """
-    monkeypatch.setattr(edges_module, "CACHED_LOGITS", cached)
+    monkeypatch.setattr(attention, "MAX_CACHED_LOGITS", cached)
     head = GraphHead(GraphReadout(num_scenes=10))
     v = jax.ShapeDtypeStruct((64, events, 31, 64), jnp.float32)
     variables = jax.eval_shape(

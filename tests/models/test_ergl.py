@@ -10,9 +10,10 @@ import pytest
 
 from configs import ergl as paper
 from configs import esc10
-from ergl_jax import models
+from ergl_jax import registry
+from ergl_jax.baselines.cnn import CNN
 from ergl_jax.errors import InputError
-from ergl_jax.models import CNN, ERGL, Encoder
+from ergl_jax.models import ERGL, Encoder
 from ergl_jax.models.edges import EdgeLearning
 from ergl_jax.models.events import EventEmbeddings
 from ergl_jax.models.gated_gcn import GatedGCNLayer
@@ -109,7 +110,7 @@ def cnn_size(encoder, d, scenes=10):
 
 
 def configured(config):
-    return models.build(config.model, num_scenes=10, num_events=config.data.num_events)
+    return registry.build(config.model, num_scenes=10, num_events=config.data.num_events)
 
 
 def full(**fields):
@@ -391,7 +392,7 @@ def tiny_config(**overrides):
 )
 def test_a_wrong_field_is_named(overrides, events, message):
     with pytest.raises(InputError, match=message) as error:
-        model = models.build(tiny_config(**overrides), num_scenes=10, num_events=events)
+        model = registry.build(tiny_config(**overrides), num_scenes=10, num_events=events)
         shapes_of(model, spectrograms())  # some fields are met here
     assert "\n" not in str(error.value)
 
@@ -412,12 +413,12 @@ def test_build_hands_every_field_on():
         }
     )
     encoder = Encoder("cnn6", 16, 0.3, "batch", jnp.bfloat16)
-    built = models.build(config, num_scenes=7, num_events=9, axis_name="batch")
+    built = registry.build(config, num_scenes=7, num_events=9, axis_name="batch")
     assert built == ERGL(
         7, 9, encoder, 12, "clip", False, 3, "softmax", 0.1, axis_name="batch", dtype=jnp.bfloat16
     )
     config = tiny_config(**{"model.name": "cnn", "model.dropout": 0.1})
-    built = models.build(config, num_scenes=7, num_events=0)
+    built = registry.build(config, num_scenes=7, num_events=0)
     assert built == CNN(7, Encoder("cnn10", 8, 0.0), 0.1)
 
 

@@ -6,7 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ergl_jax.models.layers import BatchNormReLU, average_pool_2x2, batch_norm_relu
+from ergl_jax.kernels.batch_norm import batch_norm_relu
+from ergl_jax.kernels.pool import average_pool_2x2
+from ergl_jax.models.layers import BatchNormReLU
 
 KEY = jax.random.key(0)
 

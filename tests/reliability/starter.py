@@ -22,7 +22,7 @@ os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=0"  # so that run.py doesn'
 from absl import app  # noqa: E402, F401
 from ml_collections import config_flags  # noqa: E402, F401
 
-from ergl_jax.training import loop  # noqa: E402, F401
+from ergl_jax.training import train  # noqa: E402, F401
 
 
 def answer(*words):

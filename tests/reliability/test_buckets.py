@@ -18,12 +18,12 @@ import pytest
 import soundfile
 
 from configs import ergl
+from ergl_jax import bundle as bundles
 from ergl_jax.cli import main
 from ergl_jax.datasets import builder, sources
 from ergl_jax.errors import InputError
-from ergl_jax.files import local_path, make_directory, replacing, user_path
-from ergl_jax.inference import bundle as bundles
-from ergl_jax.training import loop
+from ergl_jax.files import atomic_write, local_path, make_directory, user_path
+from ergl_jax.training import train
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -96,12 +96,12 @@ def test_what_must_be_local_says_so(command, bucket, tiny, capsys):
 def test_a_file_is_there_whole_or_not_at_all(bucket):
     path = user_path("gs://bucket/new/a.txt")
     assert make_directory("gs://bucket/new", "directory") == path.parent
-    with pytest.raises(KeyboardInterrupt), replacing(path) as beside:
+    with pytest.raises(KeyboardInterrupt), atomic_write(path) as beside:
         beside.write_text("half")
         raise KeyboardInterrupt
     assert not path.exists()
     for text in ("old", "new"):
-        with replacing(path) as beside:
+        with atomic_write(path) as beside:
             beside.write_text(text)
         assert (bucket / "new" / "a.txt").read_text() == text
 
@@ -131,12 +131,12 @@ def test_a_bundle_comes_back(bucket, tiny):
 def test_a_whole_run_in_a_bucket(bucket, objects, tiny, capsys):
     """And started again, when all but its last checkpoint is lost: it goes on from there."""
     config, workdir = tiny.config(data__data_dir="gs://bucket/data"), user_path("gs://bucket/run")
-    assert loop.train(config, workdir)["test"] == tiny.results["test"]
+    assert train.train(config, workdir)["test"] == tiny.results["test"]
     assert all(objects.asked.values())
     shutil.rmtree(bucket / "run" / "bundle")
     shutil.rmtree(bucket / "run" / "checkpoints" / "latest" / "2")
     shutil.rmtree(bucket / "run" / "checkpoints" / "best")
-    loop.train(config, workdir)
+    train.train(config, workdir)
     assert "Going on after epoch 1 of gs://bucket/run" in capsys.readouterr().out
     names = {"config.json", "metrics.jsonl", "results.json", "predictions.csv", "confusion.csv"}
     names |= {"confusion.png", "tensorboard", "bundle", "checkpoints"}
@@ -145,7 +145,7 @@ def test_a_whole_run_in_a_bucket(bucket, objects, tiny, capsys):
     written = json.loads((bucket / "run" / "results.json").read_text())
     assert written["test"] == pytest.approx(tiny.results["test"])
     with pytest.raises(InputError, match="gs://bucket/run belongs to a run with other settings"):
-        loop.train(tiny.config(data__data_dir="gs://bucket/data", seed=1), workdir)
+        train.train(tiny.config(data__data_dir="gs://bucket/data", seed=1), workdir)
 
 
 @pytest.fixture

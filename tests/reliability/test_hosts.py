@@ -213,18 +213,19 @@ SCANS = """
 import os, sys
 import numpy as np, optax
 sys.path.insert(0, "tests/training")
-import test_steps as toys
-from ergl_jax.training import hosts, steps
+import test_step as toys
+from ergl_jax.training import hosts
+from ergl_jax.training.step import init_state, replicate, unreplicate
 if {processes} > 1:
     hosts.start("{address}", {processes}, {number})
 optimiser = optax.adamw(1e-3)
-data = steps.replicate(toys.examples(3, 4))
+data = replicate(toys.examples(3, 4))
 found = []
 for scan in (True, False):
-    state = steps.init_state(toys.Toy(), optimiser, seed=0, shape=(3, 4))
+    state = init_state(toys.Toy(), optimiser, seed=0, shape=(3, 4))
     trainer = toys.trainer(toys.Toy(), optimiser)
-    state, metrics = trainer.epoch(steps.replicate(state), data, toys.schedule(), scan=scan)
-    params = steps.unreplicate(state.params)["Dense_0"]["kernel"]
+    state, metrics = trainer.epoch(replicate(state), data, toys.schedule(), scan=scan)
+    params = unreplicate(state.params)["Dense_0"]["kernel"]
     found.append(np.concatenate([params.ravel(), metrics["loss"]]))
 np.save("{out}", found)
 os._exit(0)

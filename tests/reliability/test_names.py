@@ -15,11 +15,11 @@ import soundfile
 from made_explanations import FRONT_END, explanation
 from made_surveys import hand_made, told
 
+from ergl_jax.bundle import Bundle
+from ergl_jax.bundle import load as load_bundle
 from ergl_jax.cli import main as ergl_main
 from ergl_jax.datasets import sources
 from ergl_jax.inference import atlas_page, report
-from ergl_jax.inference.bundle import Bundle
-from ergl_jax.inference.bundle import load as load_bundle
 from ergl_jax.training import evaluate
 
 TAKEN = "document.title='taken'"

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import panns_checkpoint
 import pytest
 import soundfile
 
@@ -21,8 +22,8 @@ from ergl_jax.cli import main as ergl_main
 from ergl_jax.datasets import builder, sources, tut2018
 from ergl_jax.datasets.scene_files import read_scenes
 from ergl_jax.errors import InputError
-from ergl_jax.inference import export, port
-from ergl_jax.training import loop
+from ergl_jax.inference import export
+from ergl_jax.training import train
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = [
@@ -162,7 +163,7 @@ def test_a_pickle_in_place_of_events_or_of_a_ranking(load_script, run, inert, ma
     assert str(path) in run(main, f"--manifest={manifest}", f"--events_file={path}")
     config = ergl.get_config("folder")
     config.data.events = str(path)
-    assert str(path) in inert(loop.train, config, manifest.with_name("run"))
+    assert str(path) in inert(train.train, config, manifest.with_name("run"))
 
 
 @pytest.mark.parametrize("form", ["pickle", "zip", "legacy"])
@@ -172,7 +173,10 @@ def test_a_checkpoint_of_pytorch(load_script, run, payload, marker, tmp_path, fo
     if form == "pickle":
         path.write_bytes(payload)
     else:
-        content = {"model": {port.FIRST: torch.zeros(2, 1, 3, 3)}, "more": Malicious(marker)}
+        content = {
+            "model": {panns_checkpoint.FIRST: torch.zeros(2, 1, 3, 3)},
+            "more": Malicious(marker),
+        }
         torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
     line = run(load_script("data_prep/port_panns.py").main, path, f"--out={tmp_path}/bundle")
     assert str(path) in line and not (tmp_path / "bundle").exists()
@@ -214,7 +218,7 @@ def workdir(tiny, tmp_path):
 
 def test_the_configuration_of_a_work_directory(tiny, inert, payload, workdir):
     (workdir / "config.json").write_bytes(payload)
-    assert "config.json" in inert(loop.train, tiny.config(), workdir)
+    assert "config.json" in inert(train.train, tiny.config(), workdir)
 
 
 def test_checkpoints_of_a_run(tiny, payload, marker, workdir):
@@ -232,7 +236,7 @@ def test_checkpoints_of_a_run(tiny, payload, marker, workdir):
         shutil.copytree(kept, checkpoints)
         (checkpoints / path.relative_to(kept)).write_bytes(payload)
         with watched("pickle.find_class") as seen, contextlib.suppress(Exception):
-            loop.train(tiny.config(), workdir)
+            train.train(tiny.config(), workdir)
         looked_up = {arguments[0] for _, arguments in seen}  # TensorBoard's writer has its own
         assert "posix" not in looked_up and not marker.exists(), path
 
@@ -411,10 +415,10 @@ def test_one_file_knows_the_network_and_two_ask_it():
 
 
 def test_addresses_are_of_https_and_what_comes_is_checked():
-    urls = [archive.url for archive in tut2018.DEVELOPMENT.archives] + [port.RECORD]
+    urls = [archive.url for archive in tut2018.DEVELOPMENT.archives] + [panns_checkpoint.RECORD]
     assert all(url.startswith("https://") for url in urls)
     assert all(archive.size and len(archive.md5) == 32 for archive in tut2018.DEVELOPMENT.archives)
-    assert all(len(each.md5) == 32 for each in port.CHECKPOINTS.values())
+    assert all(len(each.md5) == 32 for each in panns_checkpoint.CHECKPOINTS.values())
 
 
 def test_training_without_its_data_says_what_to_download(tmp_path, monkeypatch):
@@ -422,7 +426,7 @@ def test_training_without_its_data_says_what_to_download(tmp_path, monkeypatch):
     config = ergl.get_config("tut2018")
     config.data.data_dir = str(tmp_path / "data")
     with watched(*NETWORK) as seen, pytest.raises(InputError) as caught:
-        loop.train(config, tmp_path / "run")
+        train.train(config, tmp_path / "run")
     assert "prepare_dataset.py tut2018 --root=" in str(caught.value)
     assert "21.4 GB from https://" in str(caught.value)
     assert seen == [] and list(tmp_path.iterdir()) == []
@@ -448,6 +452,6 @@ def test_only_its_name_downloads_tut2018(load_script, fake_tut, manifest, tmp_pa
 
 def test_a_run_from_its_corpus_to_its_bundle_asks_nobody(tiny, tmp_path):
     with watched(*NETWORK) as seen:
-        loop.train(tiny.config(data__data_dir=str(tmp_path / "data")), tmp_path / "run")
+        train.train(tiny.config(data__data_dir=str(tmp_path / "data")), tmp_path / "run")
         ergl_main(["doctor"])
     assert seen == []

@@ -16,7 +16,7 @@ from compare_runs import assert_same, checkpoints, lines
 from ergl_jax.datasets import batches, sources
 from ergl_jax.datasets.builder import SceneSplit
 from ergl_jax.errors import InputError
-from ergl_jax.training import loop
+from ergl_jax.training import train
 
 EPOCHS = 3
 CNN = {"model__name": "cnn"}
@@ -91,7 +91,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
 ):
     workdir = shutil.copytree(whole, tmp_path / "run")
     spoil(workdir / "checkpoints" / "latest" / str(EPOCHS) / "state", damage)
-    loop.train(tiny.config(**CNN, train__epochs=EPOCHS), workdir)
+    train.train(tiny.config(**CNN, train__epochs=EPOCHS), workdir)
     out, err = capfd.readouterr()
     (line,) = [line for line in err.splitlines() if "damaged" in line]
     assert line.startswith(f"{workdir}/checkpoints/latest/{EPOCHS} is damaged and passed over: ")
@@ -121,12 +121,12 @@ def test_a_run_whose_checkpoints_are_gone_does_not_start_again(whole, tiny, tmp_
     workdir = shutil.copytree(whole, tmp_path / "run")
     shutil.rmtree(workdir / "checkpoints")
     with pytest.raises(InputError, match="run tells of training, and .* has no checkpoint"):
-        loop.train(tiny.config(**CNN, train__epochs=EPOCHS), workdir)
+        train.train(tiny.config(**CNN, train__epochs=EPOCHS), workdir)
     assert lines(workdir) == lines(whole)
     first = (workdir / "metrics.jsonl").read_text().splitlines(keepends=True)[0]
     (workdir / "metrics.jsonl").write_text(first)
     with pytest.raises(InputError, match="run tells of training, and .* has no checkpoint"):
-        loop.train(tiny.config(**CNN, train__epochs=EPOCHS), workdir)
+        train.train(tiny.config(**CNN, train__epochs=EPOCHS), workdir)
 
 
 def test_a_damaged_best_gives_way_to_the_one_before_then_to_none(whole, tiny, tmp_path, capfd):
@@ -136,16 +136,16 @@ def test_a_damaged_best_gives_way_to_the_one_before_then_to_none(whole, tiny, tm
     best = workdir / "checkpoints" / "best"
     before, last = sorted(best.iterdir(), key=lambda path: int(path.name))
     spoil(last / "state")
-    results = loop.train(config, workdir)
+    results = train.train(config, workdir)
     assert f"{last} is damaged and passed over" in capfd.readouterr().err
     assert results["epoch"] == int(before.name)
     accuracy = lines(workdir)[results["epoch"] - 1]["validation_class_mean_accuracy"]
     assert results["validation_class_mean_accuracy"] == accuracy
     spoil(before / "state")
     with pytest.raises(InputError, match="no checkpoint in .*/best can be read: move that dir"):
-        loop.train(config, workdir)
+        train.train(config, workdir)
     shutil.move(best, tmp_path / "away")
-    results = loop.train(config, workdir)
+    results = train.train(config, workdir)
     assert results["epoch"] == EPOCHS and results["validation_class_mean_accuracy"] is None
 
 
@@ -232,7 +232,7 @@ def poisoned(tiny, monkeypatch):
 def test_what_is_not_finite_stops_with_the_clips_at_fault(tiny, tmp_path, poisoned, resident):
     config = tiny.config(**CNN, data__resident=resident)
     with pytest.raises(InputError) as error:
-        loop.train(config, tmp_path / "run")
+        train.train(config, tmp_path / "run")
     message = str(error.value)
     for part in ("scene_loss=nan", "gradient_norm=nan", "learning_rate=", "skip_nonfinite"):
         assert part in message
@@ -276,7 +276,7 @@ SceneSplit.__getitem__ = poison
 @pytest.mark.parametrize("resident", ["always", "never"])
 def test_updates_that_are_not_finite_are_skipped_and_counted(tiny, tmp_path, poisoned, resident):
     config = tiny.config(**CNN, data__resident=resident, train__skip_nonfinite=True)
-    results = loop.train(config, tmp_path / "run")
+    results = train.train(config, tmp_path / "run")
     assert results["skipped_updates"] == sum(poisoned[1]) > 0
     epochs = lines(tmp_path / "run")
     assert [line["skipped"] for line in epochs] == poisoned[1]
@@ -295,13 +295,13 @@ def test_an_epoch_that_skips_all_its_updates_stops_the_run(tiny, tmp_path, monke
     monkeypatch.setattr(SceneSplit, "__getitem__", poison)
     config = tiny.config(**CNN, data__resident="never", train__skip_nonfinite=True)
     with pytest.raises(InputError, match="loss is not finite at step 1 of epoch 1"):
-        loop.train(config, tmp_path / "run")
+        train.train(config, tmp_path / "run")
 
 
 def test_two_runs_of_a_seed_are_equal_bit_for_bit(tiny, tmp_path):
     """Augmentation and dropout on; on as many devices as there are."""
     config = tiny.config(**CNN, augment__roll=True, augment__mixup_alpha=0.2, train__epochs=2)
     for name in ("one", "other"):
-        loop.train(config, tmp_path / name)
+        train.train(config, tmp_path / name)
     assert_same(tmp_path / "one", tmp_path / "other")
     assert jax.default_backend() == "cpu"

@@ -10,7 +10,7 @@ import pytest
 
 from ergl_jax.errors import InputError
 from ergl_jax.training.checkpoints import Checkpoints, Progress
-from ergl_jax.training.steps import TrainState
+from ergl_jax.training.step import TrainState
 
 ADAMW = optax.adamw(optax.linear_schedule(0.0, 1.0, 10))
 

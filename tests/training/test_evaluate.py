@@ -9,11 +9,12 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from ergl_jax import bundle as bundles
 from ergl_jax.audio import get_front_end
 from ergl_jax.datasets import builder
 from ergl_jax.errors import InputError
-from ergl_jax.inference import bundle as bundles
-from ergl_jax.training import evaluate, metrics, steps
+from ergl_jax.training import evaluate, metrics
+from ergl_jax.training.step import make_predict, replicate
 
 
 @pytest.fixture(scope="module")
@@ -187,8 +188,8 @@ def test_the_files_say_what_was_predicted(tmp_path, evaluated, dataset, bundle):
 
 
 def test_a_batch_is_predicted_alike_whatever_else_is_in_it(bundle, dataset):
-    run = steps.make_predict(bundle.build())
-    variables = steps.replicate(dict(bundle.variables))
+    run = make_predict(bundle.build())
+    variables = replicate(dict(bundle.variables))
     split = dataset.split("test")
     whole = evaluate.predict(run, variables, split, 16)
     parts = evaluate.predict(run, variables, split, 4)

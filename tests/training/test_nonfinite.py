@@ -6,12 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_steps import Toy, examples
+from test_step import Toy, examples
 
 from configs import test as test_config
 from ergl_jax.models import Output
-from ergl_jax.training import steps
-from ergl_jax.training.augment import make_augment
+from ergl_jax.training.augmentation import make_augment
+from ergl_jax.training.step import Trainer, init_state, replicate, stack, unreplicate
 
 BAD = 2  # the step that has the spoilt clip
 INDICES = np.arange(32, dtype=np.int32).reshape(4, 8)
@@ -36,21 +36,21 @@ class Root(Toy):
 
 def trainer(model=None, **options):
     config = test_config.get_config().augment
-    return steps.Trainer(
+    return Trainer(
         model or Toy(), optax.adam(1e-2), make_augment(config), num_scenes=10, seed=0, **options
     )
 
 
 def start(model=None):
-    return jax.device_get(steps.init_state(model or Toy(), optax.adam(1e-2), seed=0, shape=(16, 6)))
+    return jax.device_get(init_state(model or Toy(), optax.adam(1e-2), seed=0, shape=(16, 6)))
 
 
 def resident(mechanics, state, data, indices):
-    return mechanics.epoch(state, steps.replicate(data), indices, scan=False)
+    return mechanics.epoch(state, replicate(data), indices, scan=False)
 
 
 def scanned(mechanics, state, data, indices):
-    return mechanics.epoch(state, steps.replicate(data), indices, scan=True)
+    return mechanics.epoch(state, replicate(data), indices, scan=True)
 
 
 def streamed(mechanics, state, data, indices):
@@ -58,12 +58,12 @@ def streamed(mechanics, state, data, indices):
     for chosen in indices:
         state, metrics = mechanics.step(state, {name: x[chosen] for name, x in data.items()})
         each.append(metrics)
-    return state, steps.stack(each)
+    return state, stack(each)
 
 
 def train(way, mechanics, data, indices, state=None):
-    state, metrics = way(mechanics, steps.replicate(state or start()), data, indices)
-    return steps.unreplicate(state), metrics
+    state, metrics = way(mechanics, replicate(state or start()), data, indices)
+    return unreplicate(state), metrics
 
 
 @pytest.fixture(scope="module")

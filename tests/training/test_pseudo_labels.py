@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from ergl_jax import audio, models
+from ergl_jax import audio, registry
+from ergl_jax import bundle as bundles
 from ergl_jax.datasets.manifest import read_manifest
 from ergl_jax.errors import InputError
-from ergl_jax.inference import bundle as bundles
 from ergl_jax.labels import AUDIOSET
 from ergl_jax.training import pseudo_labels
 
@@ -36,7 +36,7 @@ CONFIG = {
 @pytest.fixture(scope="module")
 def teacher():
     """A PANN of 4 to 32 channels, its weights random."""
-    model = models.build(ml_collections.ConfigDict(CONFIG), num_scenes=0, num_events=527)
+    model = registry.build(ml_collections.ConfigDict(CONFIG), num_scenes=0, num_events=527)
     init = jax.jit(lambda: model.init(jax.random.key(0), np.zeros((1, 51, 64)), train=False))
     variables = jax.device_get(init())
     stats = variables["batch_stats"]["encoder"]["BatchNorm_0"]
@@ -127,7 +127,7 @@ def test_longer_recordings_are_averaged_over_windows(teacher, manifest, batch_si
 
 KILL = """
 import os, sys
-from ergl_jax.inference import bundle
+from ergl_jax import bundle
 from ergl_jax.training import pseudo_labels
 write = pseudo_labels._Partial.write
 count = 0
@@ -325,7 +325,7 @@ EIGHT = """
 import sys
 import jax
 import numpy as np
-from ergl_jax.inference import bundle
+from ergl_jax import bundle
 from ergl_jax.inference.tagger import Tagger
 tagger = Tagger(bundle.load(sys.argv[1]), 3)
 rows = np.load(sys.argv[2])
@@ -358,9 +358,8 @@ def test_eight_devices_share_a_batch(teacher, tmp_path):
 def test_real_recordings_as_pytorch_has_them(tmp_path):
     """From file to probabilities, on weights in the original format."""
     torch = pytest.importorskip("torch")
+    import panns_checkpoint
     import torch_panns
-
-    from ergl_jax.inference import port
 
     clips = sorted((SHARED / "urban_clips").glob("*.wav"))
     if not clips:
@@ -369,7 +368,7 @@ def test_real_recordings_as_pytorch_has_them(tmp_path):
     rows = [f"{path},{path.stem}" for path in clips]
     manifest.write_text("\n".join(["file,scene", *rows]))
     pann = torch_panns.PANN("cnn14", "panns_16k", 32)
-    bundle = port.port(torch_panns.save(pann, tmp_path / "a.pth")).bundle
+    bundle = panns_checkpoint.port(torch_panns.save(pann, tmp_path / "a.pth")).bundle
     path, _ = label(bundle, manifest, clip_seconds=10.0)
     waveforms = np.stack([audio.read_audio(path, RATE) for path in clips])
     expected, _ = pann(torch.from_numpy(waveforms))

@@ -7,12 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from ergl_jax import models
+from ergl_jax import bundle as bundles
+from ergl_jax import registry
 from ergl_jax.audio import get_front_end
 from ergl_jax.errors import InputError
-from ergl_jax.inference import bundle as bundles
 from ergl_jax.labels import AUDIOSET
-from ergl_jax.training import loop, steps, transfer
+from ergl_jax.training import train, transfer
+from ergl_jax.training.step import TrainState
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def equal(one, other):
 def test_a_run_starts_there_and_says_so(tiny, tmp_path, source):
     """At next to no learning rate it also ends there, but for the statistics."""
     config = tiny.config(model__init_from=str(source), optimizer__learning_rate=1e-12, seed=5)
-    results = loop.train(config, tmp_path / "run")
+    results = train.train(config, tmp_path / "run")
     bundle, origin = bundles.load(tmp_path / "run" / "bundle"), bundles.load(source)
     mine, theirs = bundle.variables["params"], origin.variables["params"]
     jax.tree.map(
@@ -60,7 +61,7 @@ class TestStartEncoder:
     def state(self):
         encoder = bundles.load(self.path).variables
         blank = jax.tree.map(np.zeros_like, encoder)
-        return steps.TrainState(np.int32(0), blank["params"], blank["batch_stats"], ())
+        return TrainState(np.int32(0), blank["params"], blank["batch_stats"], ())
 
     @pytest.fixture(autouse=True)
     def _keep(self, source):
@@ -104,15 +105,15 @@ class TestStartEncoder:
 def test_no_bundle_takes_no_workdir(tiny, tmp_path, source):
     shutil.rmtree(source)
     with pytest.raises(InputError, match="source is not a bundle"):
-        loop.train(tiny.config(model__init_from=str(source)), tmp_path / "run")
+        train.train(tiny.config(model__init_from=str(source)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_goes_on_needs_the_bundle_no_more(tiny, tmp_path, source):
     config = tiny.config(model__init_from=str(source))
-    first = loop.train(config, tmp_path / "run")
+    first = train.train(config, tmp_path / "run")
     shutil.rmtree(source)
-    again = loop.train(config, tmp_path / "run")
+    again = train.train(config, tmp_path / "run")
     assert again["source"] == first["source"] and "encoder begun with" in first["source"]
 
 
@@ -125,7 +126,7 @@ class TestPANN:
     def teacher(self, tiny, tmp_path):
         """A PANN with the tiny encoder; 527 events."""
         config = tiny.config(model__name="pann").model
-        model = models.build(config, num_scenes=0, num_events=len(AUDIOSET))
+        model = registry.build(config, num_scenes=0, num_events=len(AUDIOSET))
         variables = model.init(jax.random.key(7), np.zeros((1, 64, 64)), train=False)
         bundle = dataclasses.replace(
             bundles.load(tiny.workdir / "bundle"),
@@ -139,7 +140,7 @@ class TestPANN:
 
     def train(self, tiny, tmp_path, teacher, **fields):
         config = tiny.config(model__init_from=str(teacher), **self.FIELDS | fields)
-        loop.train(config, tmp_path / "run")
+        train.train(config, tmp_path / "run")
         run, origin = bundles.load(tmp_path / "run" / "bundle"), bundles.load(teacher)
         return run.variables, origin.variables
 
@@ -172,15 +173,15 @@ class TestPANN:
     def test_another_bundle_will_not_do(self, tiny, tmp_path, source):
         config = tiny.config(model__init_from=str(source), **self.FIELDS)
         with pytest.raises(InputError, match="source has no fc1: name the bundle of a PANN"):
-            loop.train(config, tmp_path / "run")
+            train.train(config, tmp_path / "run")
         with pytest.raises(InputError, match="pann_scene is a pretrained PANN: set model.init_f"):
-            loop.train(tiny.config(**self.FIELDS), tmp_path / "run")
+            train.train(tiny.config(**self.FIELDS), tmp_path / "run")
 
     def test_a_pann_of_other_events_will_not_do(self, tiny, teacher):
         config = tiny.config(model__init_from=str(teacher), **self.FIELDS).model
         params = dict(bundles.load(teacher).variables["params"])
         params["fc_audioset"] = {"kernel": np.zeros((16, 10)), "bias": np.zeros(10)}
-        state = steps.TrainState(np.int32(0), params, {}, ())
+        state = TrainState(np.int32(0), params, {}, ())
         with pytest.raises(InputError, match="its fc_audioset is of another size"):
             transfer.start_pretrained(state, config, get_front_end("panns_16k"))
 
@@ -192,5 +193,5 @@ class TestPANN:
             model__encoder__architecture="cnn14",
         )
         with pytest.raises(InputError, match="'surrey' has no encoder to start with it"):
-            loop.train(config, tmp_path / "run")
+            train.train(config, tmp_path / "run")
         assert not (tmp_path / "run").exists()

@@ -14,7 +14,7 @@ import soundfile
 
 from ergl_jax import audio
 from ergl_jax.errors import command
-from ergl_jax.files import replacing_together
+from ergl_jax.files import atomic_write_together
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -93,7 +93,7 @@ def test_files_written_by_two_at_once_are_all_one_s(tmp_path, monkeypatch):
     names, replace, done = [f"{i}.txt" for i in range(4)], os.replace, []
 
     def write(who: str):
-        with replacing_together(tmp_path) as beside:
+        with atomic_write_together(tmp_path) as beside:
             for name in names:
                 (beside / name).write_text(who)
 
@@ -116,7 +116,7 @@ def test_files_written_by_two_at_once_are_all_one_s(tmp_path, monkeypatch):
 
 def test_an_exception_leaves_all_old_files(tmp_path):
     (tmp_path / "a").write_text("old")
-    with pytest.raises(ZeroDivisionError), replacing_together(tmp_path) as beside:
+    with pytest.raises(ZeroDivisionError), atomic_write_together(tmp_path) as beside:
         (beside / "a").write_text("new")
         raise ZeroDivisionError
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]

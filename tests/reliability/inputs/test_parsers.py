@@ -14,11 +14,11 @@ from absl import flags
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ergl_jax import fields
+from ergl_jax import bundle as bundles
+from ergl_jax import schema
 from ergl_jax.datasets.events import read_list
 from ergl_jax.datasets.manifest import read_manifest, read_recordings
 from ergl_jax.errors import InputError
-from ergl_jax.inference import bundle as bundles
 
 ROOT = Path(__file__).resolve().parents[3]
 HURRIED = settings(
@@ -219,10 +219,12 @@ def test_a_bundles_config(tiny, spoilt, data):
 @HURRIED
 @given(JSON, JSON)
 def test_fields_are_checked_whatever_they_hold(example, found):
-    kinds = fields.kinds(example) if isinstance(example, dict) else {"a": int, "b": {"c": tuple}}
+    kinds = (
+        schema.schema_of(example) if isinstance(example, dict) else {"a": int, "b": {"c": tuple}}
+    )
     kinds = {name: kind for name, kind in kinds.items() if kind is not type(None)}
     with contextlib.suppress(InputError, KeyError):  # KeyError: a kind that none of ours has
-        fields.check(found, kinds)
+        schema.check(found, kinds)
         assert found.keys() == kinds.keys()
 
 

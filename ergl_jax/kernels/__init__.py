@@ -1,0 +1,1 @@
+"""How an operation is computed on which device, each with a plain reference beside it."""

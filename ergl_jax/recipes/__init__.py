@@ -1,0 +1,1 @@
+"""What needs several runs: stages, closed-form fits to their outputs, tables."""

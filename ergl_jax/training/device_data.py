@@ -1,0 +1,73 @@
+"""A split on its way to the devices: resident there, or streamed.
+
+Both give the same batches: which clips a step sees follows from the seed and the epoch alone.
+"""
+
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from ergl_jax.datasets.batches import stream
+from ergl_jax.datasets.builder import SceneSplit
+from ergl_jax.errors import InputError
+from ergl_jax.training import hosts
+from ergl_jax.training.step import local_share
+
+RESIDENT = ("auto", "always", "never")
+CPU_BYTES = 4 << 30  # what may be resident where a device does not tell its memory
+
+
+def load(split: SceneSplit, events: np.ndarray) -> dict[str, np.ndarray]:
+    """The whole split on the host: log_mel (N, F, M), scene (N,) and the chosen events (N, n)."""
+    arrays = split.arrays()
+    return {
+        "log_mel": arrays["log_mel"],
+        "scene": arrays["scene"],
+        "events": arrays["events"][:, events],
+    }
+
+
+def check_resident(mode: str) -> None:
+    """InputError unless `mode` is one of RESIDENT."""
+    if mode not in RESIDENT:
+        raise InputError(f"data.resident={mode!r} is not one of: {', '.join(RESIDENT)}")
+
+
+def is_resident(mode: str, split: SceneSplit) -> bool:
+    """Whether the split is to lie on every device; half of a device's memory is the limit."""
+    check_resident(mode)
+    if mode != "auto":
+        return mode == "always"
+    needed = len(split) * split[0]["log_mel"].nbytes
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        fits = needed <= stats["bytes_limit"] // 2
+    else:
+        fits = needed * jax.local_device_count() <= CPU_BYTES
+    return not hosts.any_process(not fits)
+
+
+def local_batches(
+    split: SceneSplit, events: np.ndarray, indices: np.ndarray
+) -> Iterator[dict[str, np.ndarray]]:
+    """This process's share of each of the batches `indices` (S, B), streamed from disk."""
+    share = np.moveaxis(local_share(indices), 0, 1).reshape(len(indices), -1)
+    for batch in stream(split, share):
+        yield batch | {"events": batch["events"][:, events]}
+
+
+def band_statistics(split: SceneSplit) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each band over all frames of a split: (M,) float32 each.
+
+    A band that never changes has deviation 1.
+    """
+    count, total, squares = 0, 0.0, 0.0
+    for index in range(len(split)):
+        x = split[index]["log_mel"].astype(np.float64)  # (F, M)
+        count += len(x)
+        total += x.sum(axis=0)
+        squares += np.square(x).sum(axis=0)
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - np.square(mean), 0.0))
+    return mean.astype(np.float32), np.where(deviation > 1e-6, deviation, 1.0).astype(np.float32)

@@ -1,0 +1,244 @@
+"""Training and prediction steps, mapped over devices. The only file that knows `jax.pmap`.
+
+One per-replica step with a named axis: gradients and BatchNorm's statistics are averaged over it.
+Randomness comes from the seed and the step's number alone, so a resumed run goes on with the same
+stream. Shapes: d local devices, B clips of a batch, S steps, N clips of a split.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ergl_jax.errors import InputError
+from ergl_jax.kernels.devices import mean_over_devices
+from ergl_jax.training.losses import losses
+
+AXIS = "batch"
+Tree = Any
+
+
+@struct.dataclass
+class TrainState:
+    """All that a run needs to go on."""
+
+    step: jax.Array  # ()
+    params: Tree
+    batch_stats: Tree
+    opt_state: Tree
+
+
+def init_state(
+    model: nn.Module, optimizer: optax.GradientTransformation, *, seed: int, shape: tuple
+) -> TrainState:
+    """The state before the first step; `shape` is (F, M) of a clip's log-mel."""
+    init = jax.jit(partial(model.init, train=False))
+    variables = init({"params": jax.random.key(seed)}, jnp.zeros((1, *shape)))
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=optimizer.init(variables["params"]),
+    )
+
+
+def replicate(tree: Tree) -> Tree:
+    """A copy on each local device: leaves get a leading axis of d."""
+    devices = np.arange(jax.local_device_count())
+    # By the steps' axis name: with another, the state of the first step is no longer like that of
+    # the second, and the step compiles twice.
+    return jax.pmap(lambda _, x: x, in_axes=(0, None), axis_name=AXIS)(devices, tree)
+
+
+def shard(tree: Tree) -> Tree:
+    """Host arrays (d, ...) on the local devices, a slice each: a transfer that says so."""
+    mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
+
+
+def unreplicate(tree: Tree) -> Tree:
+    """The first device's copy, as numpy arrays."""
+    # By its shard: to index the whole array is a program and a transfer for each leaf.
+    first = jax.device_get(jax.tree.map(lambda x: x.addressable_shards[0].data, tree))
+    return jax.tree.map(lambda x: x.reshape(x.shape[1:]), first)
+
+
+def stack(each: list[dict]) -> dict[str, np.ndarray]:
+    """The replicated metrics of S steps as arrays of shape (S,)."""
+    each = [unreplicate(metrics) for metrics in each]
+    return {name: np.stack([metrics[name] for metrics in each]) for name in each[0]}
+
+
+def check_batch_size(batch_size: int) -> None:
+    """InputError unless the batch divides by the devices of all processes."""
+    if batch_size < 1 or batch_size % jax.device_count():
+        raise InputError(
+            f"train.batch_size={batch_size} does not divide by {jax.device_count()} devices: "
+            f"set a multiple, {jax.device_count()} or more"
+        )
+
+
+def local_share(x: np.ndarray) -> np.ndarray:
+    """This process's part of a global batch, by device: (..., B) -> (d, ..., B / devices)."""
+    local, devices = jax.local_device_count(), jax.device_count()
+    x = x.reshape(*x.shape[:-1], devices, x.shape[-1] // devices)
+    first = jax.process_index() * local
+    return np.moveaxis(x[..., first : first + local, :], -2, 0)
+
+
+def _split(batch: Tree) -> Tree:
+    """A host batch by local device: (B, ...) -> (d, B / d, ...)."""
+    local = jax.local_device_count()
+    return jax.tree.map(lambda x: x.reshape(local, x.shape[0] // local, *x.shape[1:]), batch)
+
+
+def _norm(tree: Tree) -> jax.Array:
+    """The length of all leaves as one vector; not finite where one of them isn't, or above 1e19."""
+    # As products: XLA would write all squares down before it adds them.
+    highest = jax.lax.Precision.HIGHEST
+    return jnp.sqrt(sum(jnp.vdot(x, x, precision=highest) for x in jax.tree.leaves(tree)))
+
+
+def _largest(tree: Tree) -> jax.Array:
+    """The largest magnitude in any leaf; not finite where one of them isn't."""
+    return jnp.stack([jnp.abs(x).max(initial=0) for x in jax.tree.leaves(tree)]).max()
+
+
+class Trainer:
+    """The compiled steps of one model, optimiser, augmentation and loss.
+
+    Data are dicts of log_mel (N, F, M), scene (N,) and events (N, n). A state that goes in is
+    donated: use the one that comes out. `finite` among a step's metrics is 0 where its loss, its
+    gradient or what it made of the state was not; with `skip_nonfinite` such a step is counted and
+    changes nothing. `loss` is one of `make_loss`; its parts are among the metrics.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: optax.GradientTransformation,
+        augment: Callable,
+        *,
+        num_scenes: int,
+        seed: int,
+        loss: Callable = losses,
+        skip_nonfinite: bool = False,
+    ):
+        def step(key: jax.Array, state: TrainState, batch: dict) -> tuple[TrainState, dict]:
+            key = jax.random.fold_in(key, state.step)
+            augment_key, dropout_key = jax.random.split(
+                jax.random.fold_in(key, jax.lax.axis_index(AXIS))
+            )
+            batch = batch | {"scene": jax.nn.one_hot(batch["scene"], num_scenes)}
+            batch = augment(augment_key, batch)
+
+            def objective(params):
+                output, changed = model.apply(
+                    {"params": params, "batch_stats": state.batch_stats},
+                    batch["log_mel"],
+                    train=True,
+                    rngs={"dropout": dropout_key},
+                    mutable=["batch_stats"],
+                )
+                parts = loss(output, scene=batch["scene"], events=batch["events"])
+                hits = (output.scene_logits.argmax(-1) == batch["scene"].argmax(-1)).mean()
+                return parts["loss"], (changed["batch_stats"], parts | {"accuracy": hits})
+
+            grads, (batch_stats, metrics) = jax.grad(objective, has_aux=True)(state.params)
+            grads, metrics = mean_over_devices((grads, metrics), AXIS)
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+            after = TrainState(state.step + 1, params, batch_stats, opt_state)
+            norm = _norm(grads)
+            largest = _largest((params, batch_stats))
+            finite = jnp.isfinite(metrics["loss"] + norm) & jnp.isfinite(largest)
+            if skip_nonfinite:
+                before = state.replace(step=after.step)
+                after = jax.tree.map(partial(jnp.where, finite), after, before)
+            return after, metrics | {"gradient_norm": norm, "finite": finite.astype(jnp.float32)}
+
+        def resident_step(key: jax.Array, state: TrainState, data: dict, chosen: jax.Array):
+            return step(key, state, jax.tree.map(lambda x: x[chosen], data))
+
+        def scan(key: jax.Array, state: TrainState, data: dict, indices: jax.Array):
+            return jax.lax.scan(
+                lambda s, chosen: resident_step(key, s, data, chosen), state, indices
+            )
+
+        # An argument, not a constant: the compiled program is that of every seed.
+        key = replicate(jax.random.key(seed))
+        self._step, self._resident_step, self._scan = (
+            partial(jax.pmap(each, axis_name=AXIS, donate_argnums=1), key)
+            for each in (step, resident_step, scan)
+        )
+
+    def epoch(
+        self, state: TrainState, data: Tree, indices: np.ndarray, *, scan: bool | None = None
+    ) -> tuple[TrainState, dict]:
+        """All steps of an epoch over resident data.
+
+        Args:
+          state: replicated.
+          data: a replicated split.
+          indices: (S, B), the clips of each step.
+          scan: whether the epoch is one compiled `lax.scan`. By default it is, but on CPU, where
+            XLA runs a convolution inside a loop some ten times slower than outside
+            (github.com/jax-ml/jax/issues/12868); there the steps are called one by one.
+
+        Returns:
+          The new state and metrics of shape (S,): loss, scene_loss, event_loss, accuracy,
+          gradient_norm, finite.
+        """
+        indices = local_share(indices)
+        if scan is None:
+            scan = jax.default_backend() != "cpu"
+        if scan:
+            # One transfer there, and one back for the metrics: none in between.
+            state, metrics = self._scan(state, data, shard(indices))
+            return state, unreplicate(metrics)
+        each = []
+        for number in range(indices.shape[1]):
+            state, metrics = self._resident_step(state, data, indices[:, number])
+            each.append(metrics)
+        return state, stack(each)
+
+    def step(self, state: TrainState, batch: dict) -> tuple[TrainState, dict]:
+        """One step on this process's share of a batch from the host: arrays of (B, ...).
+
+        Returns the new state and replicated metrics; `stack` makes those of many steps arrays.
+        """
+        return self._step(state, _split(batch))
+
+
+def make_predict(model: nn.Module) -> Callable[[Tree, np.ndarray], dict[str, np.ndarray]]:
+    """A compiled (variables, log_mel) -> scene_logits (B, scenes).
+
+    And, of a model that has them, event_probabilities (B, n) and embedding (B, D).
+
+    `variables` are replicated, log_mel (B, F, M) is a host array and B a multiple of d. Every
+    process predicts all that it is given.
+    """
+
+    def predict(variables: Tree, log_mel: jax.Array) -> dict:
+        output = model.apply(variables, log_mel, train=False)
+        result = {"scene_logits": output.scene_logits}
+        if output.event_logits is not None:
+            result["event_probabilities"] = nn.sigmoid(output.event_logits)
+        if output.embedding is not None:
+            result["embedding"] = output.embedding
+        return result
+
+    mapped = jax.pmap(predict)
+
+    def run(variables: Tree, log_mel: np.ndarray) -> dict[str, np.ndarray]:
+        result = jax.device_get(mapped(variables, _split(log_mel)))
+        return {name: x.reshape(-1, x.shape[-1]) for name, x in result.items()}
+
+    return run

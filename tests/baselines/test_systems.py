@@ -1,0 +1,157 @@
+"""Every system of the paper's tables: its size, a step of training, its bundle, its docs."""
+
+import csv
+import math
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax import export as jax_export
+
+import ergl_jax
+from configs import tables
+from configs import test as test_config
+from ergl_jax import bundle as bundles
+from ergl_jax import registry
+from ergl_jax.audio import get_front_end
+from ergl_jax.datasets import sources
+from ergl_jax.labels import AUDIOSET
+from ergl_jax.recipes.tables import size
+from ergl_jax.registry import SYSTEMS
+from ergl_jax.training import train
+
+ROOT = Path(__file__).resolve().parents[2]
+ROWS = [name for name in tables.SYSTEMS if name[0] not in "nU" or not name[1:].isdecimal()]
+# What no row of a table is: the teacher.
+NO_ROW = {"pann"}
+# Rows that train as another does but for a number, and the ensemble: see training/test_stages.py.
+ELSEWHERE = {"pann_finetuned", "rgasc_prob", "ergl_without_mel", "nnf_cnnens"}
+
+
+def row(name, source="tut2018"):
+    config = tables.get_config(next(iter(tables.TABLES)))
+    with config.unlocked():
+        config.rows, config.source = (name,), source
+    return tables.rows(config)[0]
+
+
+def tiny(name, tmp_path):
+    """A row on a clip of each scene, in a batch: an epoch is a step."""
+    config, example = row(name, "synthetic").config, test_config.get_config()
+    with config.unlocked():
+        config.data.data_dir = str(tmp_path / "data")
+        config.data.clip_seconds = example.data.clip_seconds
+        config.data.num_events = example.data.num_events
+        config.data.train_clips_per_scene = config.data.test_clips_per_scene = 1
+        config.train.batch_size, config.train.epochs = 10, 1
+        config.optimizer.warmup_epochs = 0.0
+        for field in ("roll", "time_masks", "mel_masks"):
+            config.augment[field] = type(config.augment[field])(0)
+        config.model.channels = 4
+        config.model.encoder.width_divisor = 32
+        if config.model.name in ("ergl", "cnn", "pann_scene"):
+            config.model.encoder.architecture = "cnn6"
+    return config
+
+
+def test_a_table_has_every_system():
+    assert {row(name).config.model.name for name in ROWS} == SYSTEMS.keys() - NO_ROW
+    shown = {name for table in tables.TABLES.values() for name in table}
+    assert set(ROWS) <= shown
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """A PANN's bundle, of weights from chance."""
+    directory = tmp_path_factory.mktemp("teacher") / "bundle"
+    config = test_config.get_config().model
+    with config.unlocked():
+        config.name, config.encoder.architecture, config.encoder.width_divisor = "pann", "cnn6", 32
+    model = registry.build(config, num_scenes=0, num_events=len(AUDIOSET))
+    variables = jax.jit(lambda: model.init(jax.random.key(0), np.zeros((1, 64, 64)), train=False))()
+    bundles.Bundle(
+        model=config.to_dict(),
+        variables=jax.device_get(variables),
+        scenes=(),
+        events=AUDIOSET,
+        front_end=get_front_end("panns_16k"),
+        clip_seconds=10.0,
+        pad="zero",
+        licence="none",
+        dataset="chance",
+        source="chance",
+    ).save(directory)
+    return directory
+
+
+@pytest.mark.parametrize("name", [name for name in ROWS if name not in ELSEWHERE])
+def test_trains_a_step_and_its_bundle_says_the_same(name, tmp_path, teacher):
+    config = tiny(name, tmp_path)
+    if config.model.name == "pann_scene":
+        config.model.init_from = str(teacher)
+    results = train.train(config, tmp_path / "run")
+    assert math.isfinite(results["test"]["scene_loss"]) and results["epoch"] == 1
+    scenes = len(sources.corpus(config.data).scenes)
+    assert (results["parameters"], results["gmac_per_clip"]) == size(config, scenes)
+    # The bundle's weights are read anew, and its front end makes the features from samples.
+    model = ergl_jax.load(tmp_path / "run" / "bundle")
+    with open(tmp_path / "run" / "predictions.csv", newline="", encoding="utf-8") as file:
+        line = next(csv.DictReader(file))
+    front_end = model.bundle.front_end
+    clip = next(c for c in sources.corpus(config.data).clips if c.name == line["clip"])
+    samples = clip.load(front_end.sample_rate, front_end.channel)
+    found = model.classify(samples, sample_rate=front_end.sample_rate)
+    for scene, probability in found.scenes.items():
+        assert probability == pytest.approx(float(line[scene]), abs=2e-3)
+    assert set(found.events) == set(model.bundle.events)
+    assert bool(found.events) == SYSTEMS[config.model.name].events
+    assert bundles.load(tmp_path / "run" / "bundle").model == config.model.to_dict()
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_exports_for_any_number_of_clips(name):
+    """Traced alone, at a narrow width; what ERGL, CNN and PANN give is compared elsewhere."""
+    config = row(name).config
+    with config.unlocked():
+        config.model.encoder.width_divisor = 32
+        config.data.num_events = 5
+    front_end = get_front_end(config.data.front_end)
+    shape = (front_end.num_frames(10.0), front_end.n_mels)
+    events = 5 if SYSTEMS[config.model.name].events else 0
+    model = registry.build(config.model, num_scenes=10, num_events=events)
+
+    def init(x):
+        return model.init(jax.random.key(0), x, train=False)
+
+    variables = jax.eval_shape(init, jax.ShapeDtypeStruct((1, *shape), np.float32))
+    (batch,) = jax_export.symbolic_shape("batch")
+    exported = jax_export.export(jax.jit(lambda v, x: model.apply(v, x, train=False).scene_logits))
+    clips = jax.ShapeDtypeStruct((batch, *shape), np.float32)
+    assert str(exported(variables, clips).out_avals[0].shape) == "(batch, 10)"
+
+
+class TestDocs:
+    """docs/systems.md, whose table has each row's size at full width."""
+
+    text = (ROOT / "docs" / "systems.md").read_text(encoding="utf-8")
+
+    @pytest.mark.parametrize("name", ROWS)
+    def test_tell_of_each_its_size_and_score(self, name):
+        line = next(line for line in self.text.splitlines() if line.startswith(f"| `{name}` |"))
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        parameters, gmac = size(row(name).config, 10)
+        assert cells[1] == f"{parameters:,}"
+        assert cells[2] == f"{gmac:.3g}"
+        assert cells[3] == row(name).published
+        assert (tables.READING in row(name).remarks) == ("reading" in cells[4])
+
+    def test_name_no_file_that_is_not_there(self):
+        for path in re.findall(r"\]\(\.\./([^)#]+)", self.text):
+            assert (ROOT / path).exists(), path
+
+
+def test_the_baseline_has_the_parameters_that_keras_counts():
+    """116,118 with its running statistics: a mean and a variance of 40 and of 8 rows."""
+    assert size(row("dcase2018").config, 10)[0] + 2 * (40 + 8) == 116_118

@@ -1,0 +1,413 @@
+"""Runs from their configuration to their bundle."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import soundfile
+
+from ergl_jax import bundle as bundles
+from ergl_jax.datasets import builder, sources, synthetic
+from ergl_jax.errors import InputError
+from ergl_jax.training import calibration, device_data, train
+from ergl_jax.training.run import Run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def lines(workdir):
+    """metrics.jsonl without what a clock decides."""
+    found = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert all(line.pop("clips_per_second") > 0 for line in found)
+    return found
+
+
+def weights(workdir):
+    return (workdir / "bundle" / "model.safetensors").read_bytes()
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+class TestAWholeRun:
+    def test_leaves_its_files(self, tiny):
+        assert sorted(path.name for path in tiny.workdir.iterdir()) == [
+            "bundle",
+            "checkpoints",
+            "config.json",
+            "confusion.csv",
+            "confusion.png",
+            "metrics.jsonl",
+            "predictions.csv",
+            "results.json",
+            "tensorboard",
+        ]
+
+    def test_keeps_its_configuration(self, tiny):
+        assert read(tiny.workdir / "config.json") == json.loads(tiny.config().to_json())
+
+    def test_tells_its_results(self, tiny):
+        results = read(tiny.workdir / "results.json")
+        assert results == tiny.results
+        assert results["clips"] == {"train": 30, "validation": 10, "test": 10}
+        assert results["devices"] == [device.device_kind for device in jax.devices()]
+        assert results["versions"]["jax"] == jax.__version__
+        assert set(results["versions"]) > {"ergl_jax", "python", "flax", "optax", "orbax"}
+        bundle = bundles.load(tiny.workdir / "bundle")
+        leaves = jax.tree.leaves(bundle.variables["params"])
+        assert results["parameters"] == sum(x.size for x in leaves)
+        assert results["training_seconds"] > 0
+
+    def test_writes_a_line_an_epoch(self, tiny):
+        parts = ["loss", "scene_loss", "event_loss", "accuracy", "gradient_norm"]
+        validation = ["class_mean_accuracy", "accuracy", "scene_loss"]
+        validation += ["event_mse", "event_mae", "event_map"]
+        found = lines(tiny.workdir)
+        assert [line.pop("epoch") for line in found] == [1, 2]
+        for line in found:
+            assert set(line) == {*parts, *(f"validation_{name}" for name in validation)}
+            assert line["loss"] == pytest.approx(line["scene_loss"] + line["event_loss"])
+        # Halved, by what the events' weights have learnt: BatchNorm's statistics alone make it 0.8.
+        first, second = (line["validation_event_mse"] for line in found)
+        assert second < 0.65 * first
+
+    def test_tests_the_best_epoch_on_validation(self, tiny):
+        scores = [line["validation_class_mean_accuracy"] for line in lines(tiny.workdir)]
+        assert tiny.results["epoch"] == len(scores) - int(
+            np.argmax(scores[::-1])
+        )  # the last of equals
+        assert tiny.results["validation_class_mean_accuracy"] == max(scores)
+
+    def test_bundles_all_that_inference_needs(self, tiny):
+        bundle = bundles.load(tiny.workdir / "bundle")
+        dataset = builder.load(next(tiny.data_dir.glob("*/*/*")))
+        assert bundle.scenes == synthetic.SCENES and bundle.front_end == dataset.front_end
+        assert (bundle.clip_seconds, bundle.pad, bundle.dataset) == (2.0, "zero", "synthetic")
+        assert bundle.licence == synthetic.LICENCE
+        totals = dataset.split("train").arrays()["events"].sum(axis=0)
+        ranked = sorted(zip(-totals, dataset.events, strict=True))
+        assert bundle.events == tuple(name for _, name in ranked[:4])
+
+    def test_calibrates_by_validation(self, tiny):
+        bundle = bundles.load(tiny.workdir / "bundle")
+        assert bundle.temperature == tiny.results["temperature"] != 1
+        dataset = builder.load(next(tiny.data_dir.glob("*/*/*")))
+        clips = dataset.split("validation").arrays()
+        output = bundle.build().apply(bundle.variables, clips["log_mel"], train=False)
+        logits = np.asarray(output.scene_logits)
+        expected = calibration.fit_temperature(logits, clips["scene"])
+        assert bundle.temperature == pytest.approx(expected, rel=1e-3)
+        assert tiny.results["validation_calibration"] == {
+            name: pytest.approx(
+                calibration.expected_calibration_error(logits, clips["scene"], temperature),
+                abs=1e-4,
+            )
+            for name, temperature in (
+                ("expected_calibration_error_before", 1.0),
+                ("expected_calibration_error", bundle.temperature),
+            )
+        }
+
+    def test_evaluate_gives_the_same_scores(self, tiny, tmp_path):
+        shutil.copytree(tiny.workdir / "bundle", tmp_path / "bundle")
+        assert train.evaluate_bundle(tiny.config(), tmp_path) == tiny.results["test"]
+        assert read(tmp_path / "evaluation" / "results.json") == tiny.results["test"]
+        for name in ("predictions.csv", "confusion.csv"):
+            mine = tmp_path / "evaluation" / name
+            assert mine.read_text() == (tiny.workdir / name).read_text()
+
+    def test_done_again_is_done(self, tiny, tmp_path):
+        shutil.copytree(tiny.workdir, tmp_path / "run")
+        assert train.train(tiny.config(), tmp_path / "run") == tiny.results
+        assert lines(tmp_path / "run") == lines(tiny.workdir)
+        assert weights(tmp_path / "run") == weights(tiny.workdir)
+
+
+def test_a_killed_run_ends_as_an_uninterrupted_one(tiny, tmp_path):
+    """Killed in the second epoch, after its line was written and before its state was saved."""
+    kill = (
+        "import os, runpy, sys\n"
+        "from ergl_jax.training.checkpoints import Checkpoints\n"
+        "save = Checkpoints.save\n"
+        "def stop(self, name, state, progress):\n"
+        "    if name == 'latest' and progress.epoch == 2: os._exit(9)\n"
+        "    save(self, name, state, progress)\n"
+        "Checkpoints.save = stop\n"
+        "sys.argv[0] = 'run.py'\n"
+        "runpy.run_path('run.py', run_name='__main__')\n"
+    )
+    arguments = [
+        "--config=configs/test.py",
+        f"--workdir={tmp_path}/run",
+        f"--config.data.data_dir={tiny.data_dir}",
+    ]
+
+    def command(*program):
+        return subprocess.run(
+            [sys.executable, *program, *arguments],
+            cwd=ROOT,
+            # As many devices as here: each draws its own random numbers.
+            env=os.environ
+            | {"PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": str(jax.device_count())},
+            capture_output=True,
+            text=True,
+        )
+
+    assert command("-c", kill).returncode == 9
+    assert not (tmp_path / "run" / "results.json").exists()
+    assert [line["epoch"] for line in lines(tmp_path / "run")] == [1, 2]
+    done = command("run.py")
+    assert done.returncode == 0, done.stderr
+    assert "Going on after epoch 1" in done.stdout and "class_mean_accuracy" in done.stdout
+    assert weights(tmp_path / "run") == weights(tiny.workdir)
+    assert lines(tmp_path / "run") == lines(tiny.workdir)
+    results = read(tmp_path / "run" / "results.json")
+    assert {**results, "training_seconds": 0} == {**tiny.results, "training_seconds": 0}
+
+
+def test_another_configuration_is_refused_and_named(tiny):
+    config = tiny.config(data__num_events=3, optimizer__weight_decay=0.5)
+    with pytest.raises(InputError) as error:
+        train.train(config, tiny.workdir)
+    assert "data.num_events was 4, is 3" in str(error.value)
+    assert "optimizer.weight_decay was 0.01, is 0.5" in str(error.value)
+    assert str(error.value).count(" was ") == 2 and "--workdir" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"train__batch_size": 0}, "train.batch_size=0"),
+        ({"train__batch_size": 64}, "batch of 64 from 30"),
+        ({"train__epochs": 0}, "train.epochs=0"),
+        ({"train__validate_every": 0}, "train.validate_every=0"),
+        ({"data__source": "web"}, "data.source='web'"),
+        ({"data__source": "folder"}, "--config.data.manifest"),
+        ({"data__num_events": 99}, "data.num_events=99, but the dataset has"),
+        ({"model__name": "rnn"}, "model.name='rnn'"),
+        ({"augment__mel_width": -1}, "augment.mel_width=-1"),
+        ({"optimizer__schedule": "step"}, "optimizer.schedule='step'"),
+        ({"optimizer__weight_decay": -1.0}, "optimizer.weight_decay=-1.0"),
+        ({"data__event_threshold": 7.0}, "data.event_threshold=7.0"),
+        ({"data__resident": "sometimes"}, "data.resident='sometimes'"),
+        ({"data__clip_seconds": float("inf")}, "clip_seconds is inf"),
+    ],
+)
+def test_a_mistake_is_named_and_takes_no_directory(tiny, tmp_path, overrides, message):
+    with pytest.raises(InputError, match=message):
+        train.train(tiny.config(**overrides), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_that_cannot_be_made_or_read_is_named(tiny, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="workdir .*file/run can't be made: Not a directory"):
+        train.train(tiny.config(), tmp_path / "file" / "run")
+    with pytest.raises(InputError, match="data_dir .*file/data can't be made"):
+        train.train(tiny.config(data__data_dir=str(tmp_path / "file" / "data")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    for damaged in ("{", "[1]", "null", "3"):
+        (tmp_path / "run" / "config.json").write_text(damaged)
+        with pytest.raises(InputError, match="config.json is damaged"):
+            train.train(tiny.config(), tmp_path / "run")
+
+
+CNN = {"model__name": "cnn", "optimizer__schedule": "constant", "optimizer__warmup_epochs": 0.0}
+
+
+def test_what_lies_where_the_bundle_is_to_be_is_told_before_training(tiny, tmp_path):
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "model.onnx").write_text("mine")
+    with pytest.raises(InputError, match="bundle holds model.onnx, which is no part of a bundle"):
+        train.train(tiny.config(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny, tmp_path):
+    config = tiny.config(**CNN, optimizer__learning_rate=1e30)
+    with pytest.raises(InputError) as error:
+        train.train(config, tmp_path)
+    message = str(error.value)
+    assert "not finite at step 2 of epoch 1 (scene_loss=" in message and "learning_rate" in message
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_parameters_that_are_not_finite_are_never_saved(tiny, tmp_path):
+    """Not even where loss and gradient were: a step an epoch, and a decay that overflows."""
+    beyond = {"optimizer__learning_rate": 1e30, "optimizer__weight_decay": 1e12}
+    config = tiny.config(**CNN | beyond, train__batch_size=24, train__validate_every=2)
+    with pytest.raises(InputError, match="gradient or the update is not finite at step 1 of ep"):
+        train.train(config, tmp_path)
+    assert not list(tmp_path.glob("checkpoints/*/*"))
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    """Twenty recordings of ten scenes, of different lengths, and a function that lists them."""
+    directory = tmp_path_factory.mktemp("recordings")
+    for number in range(20):
+        rng = np.random.default_rng(number)
+        noise = rng.uniform(-0.1, 0.1, 16000 + 2000 * number)
+        soundfile.write(directory / f"{number}.wav", noise, 16000)
+
+    def manifest(name, splits, events=()):
+        rows = [",".join(["file", "scene", "split", *(f"event:{event}" for event in events)])]
+        for number, split in enumerate(splits):
+            labels = np.random.default_rng(number).random(len(events)).round(2)
+            rows.append(",".join([f"{number}.wav", f"s{number % 10}", split, *map(str, labels)]))
+        (directory / f"{name}.csv").write_text("\n".join(rows))
+        return str(directory / f"{name}.csv")
+
+    return manifest
+
+
+def test_a_folder_streamed_without_validation_or_test(tiny, tmp_path, recordings):
+    config = tiny.config(
+        data__source="folder",
+        data__manifest=recordings("mine", ["train"] * 20, ["Rain", "Dog", "Wind", "Bird", "Bus"]),
+        data__licence="CC0",
+        data__data_dir=str(tmp_path / "data"),
+        data__validation_fraction=0.0,
+        data__resident="never",
+    )
+    results = train.train(config, tmp_path / "run")
+    assert results["test"] is None and results["validation_class_mean_accuracy"] is None
+    assert results["clips"] == {"train": 20} and results["epoch"] == 2  # the last is the result
+    assert results["temperature"] == 1.0 and results["validation_calibration"] is None
+    assert [line["epoch"] for line in lines(tmp_path / "run")] == [1, 2]
+    assert not any("validation" in name for line in lines(tmp_path / "run") for name in line)
+    bundle = bundles.load(tmp_path / "run" / "bundle")
+    assert bundle.licence == "CC0" and bundle.dataset == "mine" and len(bundle.events) == 4
+    assert not (tmp_path / "run" / "predictions.csv").exists()
+    with pytest.raises(InputError, match="no test split"):
+        train.evaluate_bundle(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "evaluation").exists()
+
+
+def test_a_folder_without_events(tiny, tmp_path, recordings):
+    splits = ["train"] * 10 + ["validation"] * 4 + ["test"] * 6
+    folder = {
+        "data__source": "folder",
+        "data__manifest": recordings("silent", splits),
+        "data__data_dir": str(tmp_path / "data"),
+        "train__validate_every": 2,
+    }
+    with pytest.raises(InputError, match="no events, which ERGL needs.*--config.model.name=cnn"):
+        train.train(tiny.config(**folder), tmp_path / "run")
+    results = train.train(tiny.config(**folder, **CNN), tmp_path / "run")
+    assert set(results["test"]) == {
+        "class_mean_accuracy",
+        "accuracy",
+        "scene_loss",
+        "expected_calibration_error_before",
+        "expected_calibration_error",
+    }
+    first, second = lines(tmp_path / "run")
+    assert first["event_loss"] == 0 and first["loss"] == first["scene_loss"]
+    assert not any("validation" in name for name in first)
+    assert second["validation_accuracy"] == results["validation_class_mean_accuracy"]
+    assert results["epoch"] == 2 and bundles.load(tmp_path / "run" / "bundle").events == ()
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        (["test"] * 3, "'untrained' has no training clips"),
+        (["train"] * 2 + ["test"], "untrained.csv: scene 's2' has no training clip"),
+    ],
+    ids=["at all", "of a scene"],
+)
+def test_a_folder_without_training_clips_is_refused(tiny, tmp_path, recordings, splits, message):
+    config = tiny.config(
+        data__source="folder",
+        data__manifest=recordings("untrained", splits),
+        data__data_dir=str(tmp_path / "data"),
+    )
+    with pytest.raises(InputError, match=message):
+        train.train(config, tmp_path / "run")
+
+
+def test_there_is_nothing_to_evaluate_without_a_bundle(tiny, tmp_path):
+    with pytest.raises(InputError, match="is not a bundle: it has no config.json"):
+        train.evaluate_bundle(tiny.config(), tmp_path)
+
+
+def test_validation_chooses_among_later_epochs_alone(tiny, tmp_path, monkeypatch):
+    scores = iter([0.9, 0.5, 0.6, 0.4])
+    monkeypatch.setattr(
+        Run, "_validate", lambda self: {"validation_class_mean_accuracy": next(scores)}
+    )
+    config = tiny.config(train__epochs=4, train__select_from=2)
+    results = train.train(config, tmp_path / "run")
+    assert results["epoch"] == 3 and results["validation_class_mean_accuracy"] == 0.6
+
+
+def test_a_model_of_events_alone_is_not_chosen_by_its_scenes(tiny, tmp_path, monkeypatch):
+    scores = iter([0.9, 0.5])
+    monkeypatch.setattr(
+        Run, "_validate", lambda self: {"validation_class_mean_accuracy": next(scores)}
+    )
+    results = train.train(tiny.config(train__loss="events"), tmp_path / "run")
+    assert results["epoch"] == 2 and results["validation_class_mean_accuracy"] is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"train__select_from": 3}, "train.select_from=3 is beyond the last epoch, train.epochs=2"),
+        (
+            {"optimizer__warmup_epochs": 2.0},
+            "warmup_epochs=2.0 is not from 0 to less than .*=2: set",
+        ),
+        ({"train__select_from": 0}, "train.select_from=0: use 1 or more"),
+        ({"train__loss": "mae"}, "train.loss='mae' is not one of: ergl, bce, nll"),
+        ({"train__loss": "bce", "model__name": "conditional"}, "'bce' does not go with .*'condi"),
+        ({"train__loss": "conditional"}, "train.loss='conditional' does not go with .*'ergl'"),
+        ({"train__loss": "joint", "model__name": "cnn"}, "'joint' needs events, which .*'cnn' has"),
+        ({"train__loss": "nll"}, "train.loss='nll' does not go with model.name='ergl'"),
+        (
+            {"model__frozen": True},
+            "model.frozen=True holds a pretrained PANN fixed, and .*'ergl' is",
+        ),
+        ({"train__fit": "magic"}, "train.fit='magic' is not one of: steps, svm, ensemble"),
+        ({"train__fit": "svm"}, "train.fit='svm' is for model.name=mltf, model.variant=svm"),
+        (
+            {"train__fit": "svm", "model__name": "mltf", "model__variant": "svm"},
+            "train.fit='svm' has nothing to be fitted to: it needs its stages",
+        ),
+        (
+            {"model__name": "nnf", "model__variant": "ensemble"},
+            "model.variant='ensemble' is no model of steps: train.fit=ensemble",
+        ),
+        ({"model__variant": "svm"}, "model.variant='svm' is not one that 'ergl' has: none, leave"),
+        ({"model__name": "nnf"}, "model.variant='' is not one that 'nnf' has: mel, filtered"),
+        ({"model__name": "nonsense"}, "model.name='nonsense' is not one of: ergl, cnn, pann"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(tiny, tmp_path, fields, message):
+    with pytest.raises(InputError, match=message):
+        train.train(tiny.config(**fields), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_bands_are_standardised_by_the_training_split(tiny, tmp_path, monkeypatch):
+    """Measured once, kept through training and a resumption, and carried by the bundle."""
+    config = tiny.config(model__name="surrey", model__encoder__width_divisor=32)
+    train.train(config, tmp_path / "run")
+    for last in (tmp_path / "run" / "checkpoints").glob("*/2"):  # as if it had been killed before
+        shutil.rmtree(last)
+    monkeypatch.setattr(device_data, "band_statistics", None)
+    train.train(config, tmp_path / "run")
+    found = bundles.load(tmp_path / "run" / "bundle").variables["batch_stats"]["standardise"]
+    split = sources.open_dataset(config.data).split("train")
+    frames = split.arrays()["log_mel"].reshape(-1, 64).astype(np.float64)
+    np.testing.assert_allclose(found["mean"], frames.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(found["deviation"], frames.std(axis=0), rtol=1e-5)
