@@ -1,12 +1,11 @@
-"""One of the benchmarks, its figures as JSON; and the page of all such figures.
+"""Runs one benchmark and writes its figures as JSON, or prints all such figures.
 
     python -m benchmarks --what=log_mel --rounds 7
     python -m benchmarks --render
 
-The first prints a table and keeps it in benchmarks/results/log_mel.json, with the machine, versions
-and commit; --json keeps it elsewhere. All other flags are the benchmark's own:
-`python -m benchmarks --what=log_mel --help`. The second writes benchmarks/SPEED.md from all that is
-in benchmarks/results.
+The first prints a table and writes it to benchmarks/results/log_mel.json, with the machine,
+versions and commit; --json names another file. All other flags are the benchmark's own:
+`python -m benchmarks --what=log_mel --help`. The second prints benchmarks/results as Markdown.
 """
 
 import argparse
@@ -25,18 +24,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import harness  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
-RESULTS, PAGE = HERE / "results", HERE / "SPEED.md"
+RESULTS = HERE / "results"
 WHAT = (
     *("train_step", "epoch", "memory", "forward", "edges", "log_mel"),
     *("pseudo_label", "startup", "growth", "layers", "leaks"),
 )
-HEAD = """# Speed
-
-Written by `python -m benchmarks --render` from benchmarks/results; what the figures show is told in
-[RESULTS.md](RESULTS.md#speed). A ratio is taken in each round, in which all have their turn and are
-called twice, the second time timed: its median is given, and the lowest and highest. Every command
-is run with the environment below it.
-"""
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "librosa", "torch")
 
 
@@ -72,16 +64,16 @@ def circumstances() -> dict:
         "versions": versions,
         "commit": git("rev-parse", "HEAD"),
         # What ran is not that commit; figures of other runs don't count.
-        "changed": bool(git("status", "--porcelain", ":/", ":!results", ":!SPEED.md")),
+        "changed": bool(git("status", "--porcelain", ":/", ":!results")),
     }
 
 
 def render() -> str:
-    """The page of all figures in RESULTS, in the order of WHAT."""
+    """All figures in RESULTS as Markdown, in the order of WHAT."""
     found = [
         json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))
     ]
-    parts = [HEAD]
+    parts = []
     for one in sorted(found, key=lambda one: WHAT.index(one["benchmark"])):
         machine, commit = one["machine"], one["commit"][:10]
         versions = ", ".join(f"{name} {number}" for name, number in one["versions"].items())
@@ -95,7 +87,7 @@ def render() -> str:
             f"{' with changes' if one['changed'] else ''}.",
             *(harness.table(table["header"], table["rows"]) for table in one["tables"]),
         ]
-    return "\n\n".join(part.strip() for part in parts) + "\n"
+    return "\n\n".join(parts)
 
 
 def main() -> None:
@@ -108,12 +100,11 @@ def main() -> None:
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--what", choices=WHAT)
-    what.add_argument("--render", action="store_true", help=f"write {PAGE.name}")
+    what.add_argument("--render", action="store_true", help="print all of results/")
     parser.add_argument("--json", type=Path, help="by default results/<what>.json beside this file")
     options, rest = parser.parse_known_args()
     if options.render:
-        PAGE.write_text(render(), encoding="utf-8")
-        print(f"Wrote {PAGE}")
+        print(render())
         return
     tables, write = [], harness.table
 

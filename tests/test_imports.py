@@ -52,7 +52,17 @@ ROOMS = {
     },
     "recipes": {"audio", "bundle", "datasets", "registry", "schema", "training", "files", "errors"},
     # What people type: it may use every room, and none uses it.
-    "cli": {"audio", "bundle", "cache", "cpu", "datasets", "inference", "training", "files", "errors"},
+    "cli": {
+        "audio",
+        "bundle",
+        "cache",
+        "cpu",
+        "datasets",
+        "inference",
+        "training",
+        "files",
+        "errors",
+    },
     "__main__": {"cli"},
 }
 # The one file of the package that may use each of these.
