@@ -1,9 +1,9 @@
-"""Audio file to mono waveform, and waveforms to the length of a clip."""
+"""Audio file to mono waveform."""
 
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import PurePath
 
 import numpy as np
@@ -140,59 +140,3 @@ def check_samples(samples: np.ndarray, name: str | os.PathLike) -> None:
         raise InputError(f"{name}: holds samples that are NaN or infinite")
     if (peak := np.abs(samples).max(initial=0.0)) > LOUDEST:
         raise InputError(f"{name}: holds a sample of {peak:.0e}, where full scale is 1: damaged?")
-
-
-def fit_length(waveform: np.ndarray, length: int, pad: str = "zero") -> np.ndarray:
-    """Brings a waveform (L,) to (length,).
-
-    A longer one is cropped to its centre; a shorter one is padded at its end, with zeros
-    (`pad="zero"`) or with itself again (`pad="repeat"`). InputError on any other `pad`, on
-    length < 1 and on an empty waveform.
-    """
-    _check(waveform, length, pad)
-    surplus = len(waveform) - length
-    if surplus >= 0:
-        return waveform[surplus // 2 : surplus // 2 + length]
-    if pad == "repeat":
-        return np.resize(waveform, length)
-    return np.pad(waveform, (0, -surplus))
-
-
-def windows(waveform: np.ndarray, length: int, pad: str = "zero") -> np.ndarray:
-    """Cuts a waveform (L,) into consecutive windows (W, length) that cover every sample.
-
-    W = ceil(L / length). The last window ends where the recording ends, so it overlaps the one
-    before unless length divides L; a shorter recording is padded as `fit_length` does.
-    """
-    _check(waveform, length, pad)
-    return np.stack([window for _, window in stream_windows([waveform], length, pad)])
-
-
-def stream_windows(
-    blocks: Iterable[np.ndarray], length: int, pad: str = "zero", *, least: int = 1
-) -> Iterator[tuple[int, np.ndarray]]:
-    """The windows of `windows` from a recording in blocks, each as soon as it is there.
-
-    Yields (start, window): the sample that it begins with, and (length,). What is left at the end
-    of a longer recording gets a window from `least` samples on.
-    """
-    rest, start = np.zeros(0, np.float32), 0  # `start`: the sample that `rest` begins with
-    tail = rest  # the window before `rest`
-    for block in blocks:
-        rest = np.concatenate([rest, block])
-        while len(rest) >= length:
-            yield start, rest[:length]
-            tail, rest, start = rest[:length], rest[length:], start + length
-    if len(tail) and len(rest) >= least:  # overlaps the one before
-        yield start + len(rest) - length, np.concatenate([tail, rest])[-length:]
-    elif len(rest) and not len(tail):
-        yield 0, fit_length(rest, length, pad)
-
-
-def _check(waveform: np.ndarray, length: int, pad: str) -> None:
-    if pad not in ("zero", "repeat"):
-        raise InputError(f'pad is {pad!r}: choose "zero" or "repeat"')
-    if length < 1:
-        raise InputError(f"a clip of {length} samples: the clip length must be positive")
-    if waveform.ndim != 1 or not len(waveform):
-        raise InputError(f"a waveform is (samples,) and not empty, not {waveform.shape}")

@@ -311,7 +311,7 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _pieces(self, clips: list[Clip]) -> Iterator[tuple[Clip, str, np.ndarray]]:
         """Yields (clip, row name, waveform (L,)) of what can be decoded; notes what can't."""
-        for clip, future in segments.ahead(self._waveforms, clips):
+        for clip, future in segments.prefetch(self._waveforms, clips):
             try:
                 waveforms = future.result()
             except InputError as error:
@@ -324,11 +324,12 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             for k, waveform in enumerate(waveforms):
                 yield clip, clip.name if len(waveforms) == 1 else f"{clip.name}#{k}", waveform
 
-    def _waveforms(self, clip: Clip) -> np.ndarray:
-        """A clip's recording as rows (W, L) of the dataset's length."""
+    def _waveforms(self, clip: Clip) -> list[np.ndarray]:
+        """A clip's recording as rows (L,) of the dataset's length."""
         length = self._front_end.num_samples(self._clip_seconds)
         waveform = clip.load(self._front_end.sample_rate, self._front_end.channel)
-        return segments.cut(waveform, length, self._pad, self._long)
+        rows = segments.segment(waveform, length, pad=self._pad, long=self._long)
+        return [row for _, row in rows]
 
     # TFDS prints here that it downloads. It doesn't.
     def _log_download_bytes(self) -> None:

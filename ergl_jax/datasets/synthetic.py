@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 
-from ergl_jax.audio.segments import LONGEST
+from ergl_jax.audio.segments import MAX_SECONDS
 from ergl_jax.datasets.manifest import Clip, Corpus
 from ergl_jax.datasets.synthesis import GENERATORS, Voice, render, shaped_noise
 from ergl_jax.errors import InputError
@@ -120,9 +120,9 @@ def corpus(
     for field, count in counts.items():
         if count < 1:
             raise InputError(f"{field} is {count}: use 1 or more")
-    if not MIN_CLIP_SECONDS <= clip_seconds <= LONGEST:
+    if not MIN_CLIP_SECONDS <= clip_seconds <= MAX_SECONDS:
         raise InputError(
-            f"clip_seconds is {clip_seconds}: use {MIN_CLIP_SECONDS:g} or more, at most {LONGEST:g}"
+            f"clip_seconds is {clip_seconds}: use {MIN_CLIP_SECONDS:g} to {MAX_SECONDS:g}"
         )
 
     clips = []

@@ -226,16 +226,6 @@ def waveform_blocks(
     yield waveform
 
 
-def windows(blocks: Iterable[np.ndarray], bundle: Bundle) -> Iterator[tuple[int, np.ndarray]]:
-    """A recording's windows, as `audio.stream_windows` cuts it into clips of the bundle's length.
-
-    The end of a longer recording, if it is below a hundredth of that, has none: many files of five
-    seconds have a millisecond more.
-    """
-    length = bundle.front_end.num_samples(bundle.clip_seconds)
-    return audio.stream_windows(blocks, length, bundle.pad, least=math.ceil(length / 100))
-
-
 class _Gathered:
     """The windows of many recordings on their way through batches, and what came of them."""
 
@@ -246,12 +236,15 @@ class _Gathered:
     def windows(self, recordings: Iterable, sample_rate) -> Iterator[tuple[tuple, np.ndarray]]:
         """Yields (key, (L,)) for each window of each recording."""
         front_end, rate = self._bundle.front_end, self._bundle.front_end.sample_rate
+        length = front_end.num_samples(self._bundle.clip_seconds)
+        # Many files of five seconds have a millisecond more, which needs no window.
+        cut = {"pad": self._bundle.pad, "min_rest": math.ceil(length / 100)}
         for recording in recordings:
             entry = _Recording(recording)
             self._open.append(entry)
             try:
                 blocks = entry.measured(waveform_blocks(recording, sample_rate, front_end), rate)
-                for start, window in windows(blocks, self._bundle):
+                for start, window in audio.segment(blocks, length, **cut):
                     entry.asked += 1
                     yield (entry, start / rate), window
                 entry.read = True

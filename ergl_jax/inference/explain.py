@@ -17,7 +17,7 @@ from flax import linen as nn
 from ergl_jax import audio
 from ergl_jax.errors import InputError
 from ergl_jax.inference import fidelity
-from ergl_jax.inference.classify import Classification, Model, waveform_blocks, windows
+from ergl_jax.inference.classify import Classification, Model, waveform_blocks
 from ergl_jax.inference.graph import GraphReader, scene_log_odds
 from ergl_jax.models.ergl import ERGL
 
@@ -268,7 +268,8 @@ class Explainer:
         """(L,): reads the recording again, as it was too long to be kept."""
         bundle = self.model.bundle
         blocks = waveform_blocks(recording, sample_rate, bundle.front_end)
-        for number, (_, window) in enumerate(windows(blocks, bundle)):
+        length = bundle.front_end.num_samples(bundle.clip_seconds)
+        for number, (_, window) in enumerate(audio.segment(blocks, length, pad=bundle.pad)):
             if number == index:
                 return window
         raise InputError(f"{recording} has changed while it was read")

@@ -84,10 +84,11 @@ def sound_relations(
     sets = [(), *((i,) for i in range(count)), *itertools.combinations(range(count), 2)]
     length = front_end.num_samples(model.bundle.clip_seconds)
 
-    mixtures = [whole - sum(parts[i] for i in gone) for gone in sets]
-    logits, _ = model.outputs(
-        np.stack([audio.fit_length(mixture, length, model.bundle.pad) for mixture in mixtures])
-    )
+    clips = []
+    for gone in sets:
+        mixture = whole - sum(parts[i] for i in gone)
+        clips += audio.segment(mixture, length, pad=model.bundle.pad, long="crop")
+    logits, _ = model.outputs(np.stack([clip for _, clip in clips]))
     scene = int(logits[0].argmax())
     if against == model.bundle.scenes[scene]:
         raise InputError(f"against={against!r} is what the mixture is called itself")

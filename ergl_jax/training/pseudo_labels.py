@@ -69,15 +69,16 @@ def label(
     partial = _Partial(out, recipe, recordings, len(bundle.events))
     failures = []
 
-    def waveforms(index: int) -> np.ndarray:
-        """(W, L), a recording's pieces."""
+    def waveforms(index: int) -> list[np.ndarray]:
+        """A recording's pieces (L,)."""
         front_end = bundle.front_end
         waveform = read_audio(recordings[index].path, front_end.sample_rate, front_end.channel)
-        return segments.cut(waveform, front_end.num_samples(clip_seconds), pad, long)
+        length = front_end.num_samples(clip_seconds)
+        return [clip for _, clip in segments.segment(waveform, length, pad=pad, long=long)]
 
     def decoded() -> Iterator[tuple[int, int, np.ndarray]]:
         """Each piece that is to be labelled: its recording, that one's pieces, waveform (L,)."""
-        for index, future in segments.ahead(waveforms, partial.missing()):
+        for index, future in segments.prefetch(waveforms, partial.missing()):
             try:
                 found = future.result()
             except InputError as error:

@@ -1,14 +1,10 @@
-"""Decoding round trips, resampling, errors that name the file, and the lengths of clips."""
-
-import re
+"""Decoding round trips, resampling, and errors that name the file."""
 
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given
-from hypothesis import strategies as st
 
-from ergl_jax.audio import FRONT_ENDS, fit_length, log_mel, read_audio, windows
+from ergl_jax.audio import FRONT_ENDS, log_mel, read_audio
 from ergl_jax.audio.decode import LOUDEST
 from ergl_jax.errors import InputError
 
@@ -69,7 +65,7 @@ def test_features_of_the_loudest_samples_are_finite(tmp_path, front_end):
         soundfile.write(tmp_path / "loud.wav", loudest, rate, subtype="FLOAT")
         waveform = read_audio(tmp_path / "loud.wav", front_end.sample_rate)
         assert np.abs(waveform).max() >= 0.99 * LOUDEST
-        waveform = fit_length(waveform, max(len(waveform), front_end.least_samples), "repeat")
+        waveform = np.resize(waveform, max(len(waveform), front_end.least_samples))
         assert np.isfinite(log_mel(waveform[None], front_end)).all()
 
 
@@ -165,55 +161,3 @@ def test_a_name_says_nothing_of_the_format(tmp_path):
         read_audio(path, 16000)
     soundfile.write(path, np.full(16000, 0.5), 16000, format="FLAC")
     np.testing.assert_allclose(read_audio(path, 16000), 0.5, atol=1e-4)
-
-
-waveforms = st.integers(1, 50).map(lambda n: np.arange(1, n + 1, dtype=np.float32))
-lengths = st.integers(1, 60)
-pads = st.sampled_from(["zero", "repeat"])
-
-
-@given(waveforms, lengths, pads)
-def test_fit_length_crops_the_centre_or_pads_the_end(waveform, length, pad):
-    result = fit_length(waveform, length, pad)
-    assert result.shape == (length,)
-    assert result.dtype == np.float32
-    if length <= len(waveform):
-        before = int(result[0]) - 1
-        after = len(waveform) - int(result[-1])
-        assert 0 <= after - before <= 1
-        assert (np.diff(result) == 1).all()
-    else:
-        expected = [
-            waveform[i % len(waveform)] if pad == "repeat" or i < len(waveform) else 0
-            for i in range(length)
-        ]
-        assert result.tolist() == expected
-
-
-@given(waveforms, lengths, pads)
-def test_windows_cover_every_sample_and_end_with_the_recording(waveform, length, pad):
-    result = windows(waveform, length, pad)
-    assert result.shape == (-(-len(waveform) // length), length)
-    assert result.dtype == np.float32
-    assert set(waveform) <= set(result.flat)
-    if len(waveform) >= length:
-        assert result[-1, -1] == waveform[-1]
-        assert (np.diff(result, axis=1) == 1).all()
-        assert result[:-1, 0].tolist() == [1 + i * length for i in range(len(result) - 1)]
-    else:
-        assert result[0].tolist() == fit_length(waveform, length, pad).tolist()
-
-
-@pytest.mark.parametrize("function", [fit_length, windows])
-@pytest.mark.parametrize(
-    "waveform, length, pad, message",
-    [
-        (np.ones(4), 8, "wrap", "'wrap'"),
-        (np.ones(4), 0, "zero", "0 samples"),
-        (np.ones(0), 8, "repeat", re.escape("(0,)")),
-        (np.ones((2, 4)), 8, "zero", re.escape("(2, 4)")),
-    ],
-)
-def test_bad_lengths_are_errors(function, waveform, length, pad, message):
-    with pytest.raises(InputError, match=message):
-        function(waveform, length, pad)

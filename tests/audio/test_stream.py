@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from hypothesis import given
-from hypothesis import strategies as st
 
-from ergl_jax.audio import decode, stream_audio, stream_windows
+from ergl_jax.audio import decode, segment, stream_audio
 from ergl_jax.errors import InputError
 
 RATES = (8000, 11025, 16000, 44100, 48000)
@@ -104,34 +102,6 @@ def test_what_is_wrong_far_inside_is_found_after_the_blocks_before_it(tmp_path, 
         next(blocks)
 
 
-@given(
-    st.integers(1, 60),
-    st.integers(1, 25),
-    st.sampled_from(["zero", "repeat"]),
-    st.lists(st.integers(0, 60), max_size=12),
-)
-def test_windows_do_not_depend_on_the_blocks(total, length, pad, cuts):
-    """Oracle: slices of the whole. Any partition, empty blocks included."""
-    whole = np.arange(1, total + 1, dtype=np.float32)
-    blocks = np.split(whole, sorted(min(cut, total) for cut in cuts))
-    if total < length:
-        filled = [whole[i % total] if pad == "repeat" or i < total else 0 for i in range(length)]
-        expected = [(0, filled)]
-    else:
-        starts = [min(at, total - length) for at in range(0, total, length)]
-        expected = [(start, whole[start : start + length].tolist()) for start in starts]
-    found = [(start, window.tolist()) for start, window in stream_windows(blocks, length, pad)]
-    assert found == expected
-
-
-def test_a_window_comes_as_soon_as_its_samples_are_there():
-    def blocks():
-        yield np.zeros(5, np.float32)
-        raise AssertionError("asked for more")
-
-    assert next(stream_windows(blocks(), 4))[0] == 0
-
-
 def test_an_hour_takes_the_memory_of_a_moment(tmp_path):
     """At 16 kHz an hour is 230 MB of float32; its windows are consumed in a few blocks."""
     path = tmp_path / "hour.wav"
@@ -142,21 +112,10 @@ def test_an_hour_takes_the_memory_of_a_moment(tmp_path):
     tracemalloc.start()
     try:
         ends = 0
-        for start, window in stream_windows(stream_audio(path, 16000), 160000):
+        for start, window in segment(stream_audio(path, 16000), 160000):
             ends = start + len(window)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert ends == 3600 * 16000
     assert peak < 20e6
-
-
-@pytest.mark.parametrize(("length", "starts"), [(1000, [0]), (1009, [0]), (1010, [0, 10])])
-def test_a_short_end_has_no_window_of_its_own(length, starts):
-    found = stream_windows([np.arange(length, dtype=np.float32)], 1000, least=10)
-    assert [start for start, _ in found] == starts
-
-
-def test_a_short_recording_has_its_window_however_short():
-    ((start, window),) = stream_windows([np.ones(3, np.float32)], 8, least=5)
-    assert start == 0 and window.tolist() == [1, 1, 1, 0, 0, 0, 0, 0]
