@@ -1,17 +1,19 @@
-"""Paths as users write them, directories that can be written to, files that are there whole.
+"""Paths as users write them, errors of reading and writing, files that are never half written.
 
-A path of Google Cloud Storage, gs://..., is an `epath.Path`, which reads and lists as `Path` does.
+A path on Google Cloud Storage, gs://..., is an `epath.Path`, which is used as a `Path` is.
 """
 
 import contextlib
 import fcntl
 import importlib.util
+import json
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ergl_jax.errors import InputError
 
@@ -19,11 +21,10 @@ REMOTE = "gs://"
 
 
 def user_path(text: str | os.PathLike, name: str = "the path") -> Path:
-    """A path as a user writes it, ~ for their home; also the `type` of a command's flags.
+    """A path as a user writes it, with ~ for their home; also the `type` of a command's flags.
 
-    `--out=~/a` reaches a program as it is: a shell expands ~ only where a word begins. Raises
-    InputError for an empty one, which Python takes for the current directory, and for an address of
-    another kind than gs://.
+    Shells expand ~ only at the start of a word, so not in `--out=~/a`. Raises InputError for an
+    empty path, which Python takes for the current directory, and for a URL other than gs://.
     """
     if not os.fspath(text):
         raise InputError(f"{name} is empty")
@@ -31,7 +32,7 @@ def user_path(text: str | os.PathLike, name: str = "the path") -> Path:
     if is_remote(text):
         if not importlib.util.find_spec("gcsfs"):
             raise InputError(f'{text}: Google Cloud Storage needs `pip install "ergl_jax[gcs]"`')
-        from etils import epath  # not above: local paths need not wait for it
+        from etils import epath  # not above: local paths don't need this slow import
 
         return epath.Path(REMOTE + text[len(REMOTE) :])
     if re.match("[a-z0-9+]+://", text.lower()):
@@ -40,71 +41,121 @@ def user_path(text: str | os.PathLike, name: str = "the path") -> Path:
 
 
 def local_path(text: str | os.PathLike, name: str = "the path") -> Path:
-    """As `user_path`, for what must lie on this machine: an InputError where it doesn't."""
+    """As `user_path`, but InputError for a path that is not on this machine."""
     if is_remote(text):
         raise InputError(f"{text}: must be on this machine; copy it from or to the bucket yourself")
     return user_path(text, name)
 
 
 def is_remote(path: str | os.PathLike) -> bool:
+    """Whether the path is on Google Cloud Storage."""
     return os.fspath(path).lower().startswith(REMOTE)
 
 
-def make_directory(path: str | os.PathLike, name: str) -> Path:
-    """Makes a directory, its parents too; an InputError that calls it `name` where it can't."""
-    path = user_path(path)
-    if is_remote(path):  # made with the first object in it
-        return path
+@contextlib.contextmanager
+def reading(path: str | os.PathLike, remedy: str = "", form: str = "") -> Iterator[None]:
+    """Turns any error of the code below it, which reads or parses a file, into an InputError.
+
+    Args:
+      path: the file that the message names.
+      remedy: what to do about it, the end of the message.
+      form: the file's format, e.g. "CSV", for the message of a file that can't be parsed.
+    """
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # parsers raise many kinds
+        if isinstance(error, UnicodeDecodeError):
+            reason = "not UTF-8 text"
+        else:
+            text = getattr(error, "strerror", None) or " ".join(str(error).split())
+            prefix = f"not {form}: " if form and not isinstance(error, OSError) else ""
+            reason = prefix + (text or type(error).__name__)
+        raise InputError(f"{path} can't be read: {reason}{remedy and f'; {remedy}'}") from error
+
+
+def read_bytes(path: Path, remedy: str = "") -> bytes:
+    """The content of a file; InputError where it can't be read (see `reading`)."""
+    with reading(path, remedy):
+        return path.read_bytes()
+
+
+def read_text(path: Path, remedy: str = "") -> str:
+    """The content of a UTF-8 text file, as `read_bytes`."""
+    with reading(path, remedy):
+        return path.read_text(encoding="utf-8")
+
+
+def read_json(path: Path, remedy: str = "") -> Any:
+    """The value in a JSON file, as `read_bytes`; `schema.check` checks its fields."""
+    text = read_text(path, remedy)
+    with reading(path, remedy, "JSON"):
+        return json.loads(text)
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike) -> Iterator[None]:
+    """Turns an OSError of the code below it, which writes a file, into an InputError."""
+    try:
+        yield
     except OSError as error:
+        reason = error.strerror or "the disk is full"  # NumPy's own OSErrors have no strerror
         raise InputError(
-            f"{name} {path} can't be made: {error.strerror}; choose another"
+            f"{path} can't be written: {reason}; make space or choose another"
         ) from error
-    if not os.access(path, os.W_OK):
-        raise InputError(f"{name} {path} can't be written to; choose another")
+
+
+def make_directory(path: str | os.PathLike, name: str) -> Path:
+    """Makes a directory and its parents; InputError as of `check_directory`."""
+    path = check_directory(path, name)
+    if not is_remote(path):  # a bucket makes it with its first object
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def check_directory(path: str | os.PathLike, name: str) -> Path:
-    """The path, if `make_directory` could make it; makes nothing: for before what may fail."""
-    path = Path(path)
-    there = next(each for each in (path, *path.absolute().parents) if os.path.lexists(each))
-    if not there.is_dir():
-        raise InputError(f"{name} {path} can't be made: {there} is a file; choose another")
-    if not os.access(there, os.W_OK):
-        raise InputError(f"{name} {path} can't be written to; choose another")
+    """The path, if it is a directory that can be written to, or one that could be made.
+
+    InputError otherwise, which calls it `name`. Makes nothing: for use before slow work.
+    """
+    path = user_path(path)
+    if not is_remote(path):
+        nearest = next(x for x in (path, *path.absolute().parents) if os.path.lexists(x))
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+            reason = "is read-only" if nearest.is_dir() else "is a file"
+            raise InputError(
+                f"{name} {path} can't be made or written to: {nearest} {reason}; choose another"
+            )
     return path
 
 
 @contextlib.contextmanager
 def atomic_write_together(directory: Path) -> Iterator[Path]:
-    """Lends a directory in `directory`, the files of which then replace those of their names there.
+    """Yields a temporary directory, whose files replace those in `directory` at the end.
 
-    Where several processes do this at once, all files that stay are one's. An exception leaves the
-    old ones alone. `directory` exists; InputError where it can't be written to.
+    After an exception all old files are still there. Of several processes that write at once, the
+    files of one replace all of the others'. InputError where `directory`, which exists, can't be
+    written to.
     """
-    try:
-        beside = Path(tempfile.mkdtemp(prefix=".", suffix=".writing", dir=directory))
+    with writing(directory):
+        tmp_path = Path(tempfile.mkdtemp(prefix=".", suffix=".writing", dir=directory))
         try:
-            yield beside
+            yield tmp_path
             with _locked(directory):
-                targets = {path: directory / path.name for path in beside.iterdir()}
-                if strange := [path for path in targets.values() if path.is_dir()]:
-                    raise InputError(f"{strange[0]} is a directory where a file is to be written")
+                targets = {path: directory / path.name for path in tmp_path.iterdir()}
+                if any(path.is_dir() for path in targets.values()):  # before the first is replaced
+                    raise IsADirectoryError(0, "a directory has the name of a file to write")
                 for path, target in targets.items():
                     os.replace(path, target)
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
-    except OSError as error:
-        raise InputError(
-            f"{directory} can't be written to: {error.strerror}; make space or choose another"
-        ) from error
+            shutil.rmtree(tmp_path, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    """Waits for other processes that are here too; the system frees a killed one's lock."""
+    """Waits for other processes that write here; a killed process loses its lock."""
     number = os.open(directory, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):  # a file system without locks
@@ -116,43 +167,37 @@ def _locked(directory: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Lends a path beside `path` to write to, which then becomes `path`.
+    """Yields a temporary path to write to, which replaces `path` at the end.
 
-    A reader finds the old file or the new one, whole; an exception leaves the old one alone, and
-    so does another process that writes it at the same time. Raises InputError where `path` is a
-    directory, a device or a pipe, or can't be written to. Lends a local path in place of a remote
-    one, which the finished file is copied to.
+    A reader sees the old file or the new one, never half of it; an exception leaves the old one.
+    Several processes may write the same file at once. The temporary path is local; for a remote
+    `path` the finished file is uploaded. InputError where `path` can't be written or is no file.
     """
     if is_remote(path):
         with tempfile.TemporaryDirectory() as directory:
-            beside = Path(directory) / path.name
-            yield beside
-            upload(beside, path)
+            tmp_path = Path(directory) / path.name
+            yield tmp_path
+            upload(tmp_path, path)
         return
-    if path.is_dir():
-        raise InputError(f"{path} is a directory: name the file to write")
-    if path.exists() and not path.is_file():  # replaced, it would be gone
-        raise InputError(f"{path} is a device or a pipe: name the file to write")
-    beside = path.with_name(f"{path.name}.{os.getpid()}.writing")
+    if path.exists() and not path.is_file():  # a device or a pipe would be lost
+        kind = "a directory" if path.is_dir() else "a device or a pipe"
+        raise InputError(f"{path} is {kind}: name the file to write")
+    tmp_path = path.with_name(f"{path.name}.{os.getpid()}.writing")
     try:
-        yield beside
-        os.replace(beside, path)
-    except OSError as error:
-        reason = error.strerror or "the disk is full"  # NumPy's own errors are no system's
-        raise InputError(
-            f"{path} can't be written: {reason}; make space or choose another"
-        ) from error
+        with writing(path):
+            yield tmp_path
+            os.replace(tmp_path, path)
     finally:
         with contextlib.suppress(OSError):
-            beside.unlink()
+            tmp_path.unlink()
 
 
 def upload(path: Path, remote: Path) -> None:
-    """Copies a file of this machine to a remote path; InputError where that fails."""
+    """Copies a local file to a remote path; InputError where that fails."""
     try:
         remote.write_bytes(path.read_bytes())
-    except Exception as error:  # whatever a client of the storage raises
+    except Exception as error:  # storage clients raise many kinds
         raise InputError(
-            f"{remote} can't be written: {error}; see that the bucket is there and this machine "
-            "may write to it"
+            f"{remote} can't be written: {error}; check that the bucket exists and that this "
+            "machine may write to it"
         ) from error

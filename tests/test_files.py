@@ -1,4 +1,4 @@
-"""Files are there whole or not at all."""
+"""Errors of reading and writing in one line; files that are never half written."""
 
 import errno
 import os
@@ -8,17 +8,48 @@ from pathlib import Path
 
 import pytest
 
+from ergl_jax import files
 from ergl_jax.errors import InputError
 from ergl_jax.files import atomic_write, user_path
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "No such file or directory"),
+        (b"\xff", "not UTF-8 text"),
+        (b'{"a"\n: ', "not JSON: Expecting value: line 2"),
+        (b"[" * 100_000, "not JSON: maximum recursion depth exceeded"),
+    ],
+)
+def test_what_cannot_be_read_is_an_input_error(tmp_path, content, reason):
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        files.read_json(path, "choose another")
+    message = str(caught.value)
+    assert message.startswith(f"{path} can't be read: {reason}")
+    assert message.endswith("; choose another") and "\n" not in message
+
+
+def test_read_json(tmp_path):
+    (tmp_path / "a.json").write_text('{"ä": [1]}', encoding="utf-8")
+    assert files.read_json(tmp_path / "a.json") == {"ä": [1]}
+
+
+def test_reading_keeps_an_input_error():
+    with pytest.raises(InputError, match="^line 3: no name$"), files.reading("a.csv"):
+        raise InputError("line 3: no name")
+
+
 def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
     path = tmp_path / "a.csv"
     for text in ("old", "new"):
-        with atomic_write(path) as beside:
-            beside.write_text(text)
+        with atomic_write(path) as temporary:
+            temporary.write_text(text)
             assert not path.exists() or path.read_text() == "old"
         assert path.read_text() == text and list(tmp_path.iterdir()) == [path]
 
@@ -26,21 +57,19 @@ def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
 def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("old")
-    for error, seen in ((OSError, InputError), (KeyboardInterrupt, KeyboardInterrupt)):
-        with pytest.raises(seen), atomic_write(path) as beside:
-            beside.write_text("half")
+    full = OSError(errno.ENOSPC, "No space left on device")
+    for error, seen in ((full, InputError), (KeyboardInterrupt, KeyboardInterrupt)):
+        with pytest.raises(seen) as caught, atomic_write(path) as temporary:
+            temporary.write_text("half")
             raise error
         assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-
-
-def test_a_full_disk_is_a_line(tmp_path):
-    message = "a.csv can't be written: No space left on device; make space"
-    with pytest.raises(InputError, match=message), atomic_write(tmp_path / "a.csv"):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        if error is full:
+            message = f"{path} can't be written: No space left on device; make space"
+            assert str(caught.value).startswith(message)
 
 
 def test_two_processes_may_write_the_same_file(tmp_path):
-    """Each has a place of its own to write to; the last one stays, whole."""
+    """Each has its own temporary file; the last one to finish stays, whole."""
     path = tmp_path / "a.txt"
     with atomic_write(path) as mine:
         mine.write_text("mine")
@@ -51,22 +80,22 @@ def test_two_processes_may_write_the_same_file(tmp_path):
     assert path.read_text() == "mine" and list(tmp_path.iterdir()) == [path]
 
 
-def test_a_directory_is_not_replaced(tmp_path):
-    with pytest.raises(InputError, match="is a directory: name the file"), atomic_write(tmp_path):
-        pytest.fail("it must not come to writing")
-    assert tmp_path.is_dir()
+def test_directories_and_pipes_are_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path, kind in ((tmp_path, "a directory"), (pipe, "a device or a pipe")):
+        with pytest.raises(InputError, match=f"{path} is {kind}: name"), atomic_write(path):
+            pytest.fail("reached the writing")
+    assert pipe.is_fifo()
+    (tmp_path / "a").mkdir()
+    with pytest.raises(InputError, match="a directory has the name of a file"):
+        with files.atomic_write_together(tmp_path) as directory:
+            (directory / "a").write_text("")
+    assert (tmp_path / "a").is_dir()
 
 
-def test_a_users_home_is_expanded_and_no_strangers(monkeypatch):
+def test_only_a_known_home_is_expanded(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     assert user_path("~/a") == Path("/home/me/a") == user_path(Path("~/a"))
     for same in ("a/~", "~nobody-of-this-name/a", "/a"):
         assert user_path(same) == Path(same)
-
-
-def test_a_pipe_is_not_replaced(tmp_path):
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    with pytest.raises(InputError, match="pipe is a device or a pipe"), atomic_write(pipe):
-        pass
-    assert pipe.is_fifo()
