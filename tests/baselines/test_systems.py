@@ -145,7 +145,7 @@ class TestDocs:
         assert cells[1] == f"{parameters:,}"
         assert cells[2] == f"{gmac:.3g}"
         assert cells[3] == row(name).published
-        assert (tables.READING in row(name).remarks) == ("reading" in cells[4])
+        assert (tables.READING in row(name).remarks) == (tables.READING in cells[4])
 
     def test_name_no_file_that_is_not_there(self):
         for path in re.findall(r"\]\(\.\./([^)#]+)", self.text):
