@@ -7,7 +7,7 @@
 
 The paper reports 78.08 +- 2.01 % on TUT 2018. `:synthetic` takes some two minutes on two CPU
 cores; README.md has its score. `:folder` trains on the recordings that a manifest
-lists; see README.md for its columns.
+lists; docs/data.md has its columns.
 """
 
 import ml_collections
