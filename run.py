@@ -23,7 +23,6 @@ from ergl_jax.errors import InputError, command, report
 from ergl_jax.files import user_path
 from ergl_jax.recipes import tables as training_tables
 from ergl_jax.training import hosts, train, workdirs
-from ergl_jax.training.results import versions
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configs/ergl.py[:source]; override a field with --config.field=value."
@@ -75,7 +74,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     sys.exit(2)
 
 
-@hosts.ending_together
+@hosts.exit_together
 @command(resumes=True)
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
@@ -101,11 +100,11 @@ def main(argv: list[str]) -> None:
     if FRESH.value:
         if MODE.value != "train":
             raise InputError(f"--fresh starts a training: leave it out with --mode={MODE.value}")
-        asked, workdir = workdir, workdirs.beside(workdir)
+        asked, workdir = workdir, workdirs.first_unused(workdir)
         if workdir != asked:
             print(f"{asked} stays as it is; to go on with this run, --workdir={workdir}")
     print(f"{MODE.value} in {workdir} on {jax.device_count()} {jax.default_backend()} device(s)")
-    print(", ".join(f"{name} {number}" for name, number in versions().items()), flush=True)
+    print(", ".join(f"{name} {number}" for name, number in workdirs.versions().items()), flush=True)
     if rows:
         train_table(config, rows, workdir)
     else:

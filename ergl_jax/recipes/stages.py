@@ -23,7 +23,6 @@ from ergl_jax.bundle import Bundle
 from ergl_jax.bundle import load as load_bundle
 from ergl_jax.errors import InputError
 from ergl_jax.training import workdirs
-from ergl_jax.training.results import read_results
 from ergl_jax.training.step import TrainState
 
 SEEDS = 1000  # from one stage's seed to the next one's
@@ -67,7 +66,7 @@ def is_done(config, workdir: Path) -> bool:
     workdirs.check(config, workdir)
     if not (workdir / "results.json").exists():
         return False
-    read_results(workdir)
+    workdirs.read_results(workdir)
     return True
 
 
@@ -79,7 +78,7 @@ def bundles(config, workdir: Path) -> list[Bundle]:
 def seconds(config, workdir: Path) -> float:
     """How long the stages trained, in all."""
     runs = (directory(workdir, stage["name"]) for stage in config.stages)
-    return sum(read_results(run)["training_seconds"] for run in runs)
+    return sum(workdirs.read_results(run)["training_seconds"] for run in runs)
 
 
 def start(state: TrainState, config, workdir: Path) -> TrainState:

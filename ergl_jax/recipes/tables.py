@@ -20,7 +20,6 @@ from ergl_jax.errors import InputError, InputErrorOnAScreen, report
 from ergl_jax.files import atomic_write, make_directory
 from ergl_jax.recipes import stages
 from ergl_jax.training import hosts, macs, train, workdirs
-from ergl_jax.training.results import read_results
 
 COLUMNS = (
     "row",
@@ -74,7 +73,7 @@ def run(rows: Sequence[Row], workdir: Path, *, seeds: Sequence[int], shard: str)
     if (
         of == 1 and hosts.is_main_process()
     ):  # another shard may be in the middle of writing the table
-        workdirs.sweep(workdir)
+        workdirs.remove_unfinished(workdir)
     failures = {}
     for (row, seed), is_done in list(zip(runs, done, strict=True))[mine::of]:
         if is_done:
@@ -155,7 +154,7 @@ def _line(row: Row, workdir: Path, seeds: Sequence[int], failures: dict) -> dict
     for seed in seeds:
         directory = _directory(workdir, row, seed)
         if (directory / "results.json").exists():
-            found.append(read_results(directory))
+            found.append(workdirs.read_results(directory))
     values = dict.fromkeys(COLUMNS, "")
     values |= {"row": row.name, "published %": row.published}
     values["remarks"] = "; ".join(filter(None, (row.remarks, failures.get(row.name, ""))))

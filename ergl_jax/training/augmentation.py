@@ -1,24 +1,20 @@
-"""SpecAugment, mixup and circular shifts on the device; all off in the paper's configuration."""
+"""Circular shift, mixup and SpecAugment on the device; all off in the paper's configuration."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ergl_jax.errors import InputError
-
 Batch = dict[str, jax.Array]
 
 
-def make_augment(config) -> Callable[[jax.Array, Batch], Batch]:
+def make_augment(config: Any) -> Callable[[jax.Array, Batch], Batch]:
     """The function (key, batch) -> batch that a `config.augment` describes.
 
-    A batch holds log_mel (B, F, M), scene (B, scenes) and events (B, n). Order: circular shift in
-    time, mixup, SpecAugment (arXiv 1904.08779: masks take the clip's mean).
+    A batch has log_mel (B, F, M), scene (B, scenes) and events (B, n). Order: circular shift in
+    time, mixup, SpecAugment (arXiv 1904.08779; masks are filled with the clip's mean).
     """
-    for field in ("time_masks", "time_width", "mel_masks", "mel_width", "mixup_alpha"):
-        if config[field] < 0:
-            raise InputError(f"augment.{field}={config[field]} is negative: 0 switches it off")
 
     def augment(key: jax.Array, batch: Batch) -> Batch:
         roll, mix, time, mel = jax.random.split(key, 4)
@@ -35,32 +31,32 @@ def make_augment(config) -> Callable[[jax.Array, Batch], Batch]:
 
 
 def circular_shift(key: jax.Array, x: jax.Array) -> jax.Array:
-    """Each clip of x (B, F, M) rolled along time by a shift of its own."""
+    """Rolls each clip of x (B, F, M) along time by a random shift of its own."""
     shifts = jax.random.randint(key, x.shape[:1], 0, x.shape[1])
     return jax.vmap(lambda clip, shift: jnp.roll(clip, shift, axis=0))(x, shifts)
 
 
 def mixup(key: jax.Array, batch: Batch, alpha: float) -> Batch:
-    """Each clip with another of the batch, in log-mel, scene and events (arXiv 1710.09412).
+    """Mixes each clip with another of the batch: log-mel, scene and events (arXiv 1710.09412).
 
-    The share of the first clip is Beta(alpha, alpha), one for each pair.
+    The weight of the first clip is drawn from Beta(alpha, alpha), once for each pair.
     """
-    partner_key, share_key = jax.random.split(key)
+    partner_key, weight_key = jax.random.split(key)
     clips = batch["log_mel"].shape[0]
     partner = jax.random.permutation(partner_key, clips)
-    share = jax.random.beta(share_key, alpha, alpha, (clips,))
+    weight = jax.random.beta(weight_key, alpha, alpha, (clips,))
 
     def mix(x: jax.Array) -> jax.Array:
-        lam = share.reshape(clips, *([1] * (x.ndim - 1)))
+        lam = weight.reshape(clips, *([1] * (x.ndim - 1)))
         return lam * x + (1 - lam) * x[partner]
 
     return jax.tree.map(mix, batch)
 
 
 def mask(key: jax.Array, x: jax.Array, *, axis: int, count: int, width: int) -> jax.Array:
-    """`count` stripes of 0 to `width` frames (axis 1) or mel bins (axis 2) of x (B, F, M) levelled.
+    """Fills `count` stripes of 0 to `width` frames (axis 1) or mel bins (axis 2) of x (B, F, M).
 
-    Each clip has stripes of its own; they take the clip's mean.
+    Each clip has stripes of its own, filled with its mean.
     """
     size, mean = x.shape[axis], x.mean(axis=(1, 2), keepdims=True)
     position = jnp.arange(size)

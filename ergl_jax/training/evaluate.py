@@ -1,4 +1,4 @@
-"""Predictions for a split, and what they are worth."""
+"""Predictions of a model on a split, their scores, and the files that show them."""
 
 import contextlib
 import csv
@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,8 +17,9 @@ from ergl_jax.datasets.batches import eval_indices, stream
 from ergl_jax.datasets.builder import SceneDataset, SceneSplit
 from ergl_jax.errors import InputError
 from ergl_jax.files import atomic_write, make_directory
-from ergl_jax.training import hosts, metrics, plots
-from ergl_jax.training.calibration import expected_calibration_error
+from ergl_jax.inference.narrative import plain
+from ergl_jax.inference.pictures import label
+from ergl_jax.training import hosts, metrics
 from ergl_jax.training.step import Tree, make_predict, replicate
 
 BATCH = 64
@@ -29,48 +31,43 @@ class Predictions:
 
     scene_logits: np.ndarray  # (N, scenes)
     scene: np.ndarray  # (N,)
-    event_probabilities: np.ndarray | None  # (N, n)
     events: np.ndarray  # (N, E), all events of the dataset
-    embedding: np.ndarray | None = None  # (N, D), of a model that has one
+    event_probabilities: np.ndarray | None = None  # (N, n), of models that have them
+    embedding: np.ndarray | None = None  # (N, D), of models that have one
 
 
 def predict(run: Callable, variables: Tree, split: SceneSplit, batch_size: int) -> Predictions:
-    """Runs a `make_predict` over a split; the last batch is padded, its padding cut away.
+    """Predicts a split with a `make_predict` function; the last batch is padded.
 
-    Each of several processes reads and predicts its share, `batch_size` clips at a time, and gets
-    what the others have.
-
-    Raises InputError where an output is not finite: an epoch's last step can be what diverges.
+    Each of several processes predicts its share of the clips, `batch_size` at a time, and receives
+    the outputs of the others. Raises InputError if an output is not finite: the last step of an
+    epoch may be the one that diverges.
     """
-    processes, mine = jax.process_count(), jax.process_index()
+    processes, index = jax.process_count(), jax.process_index()
     indices, mask = eval_indices(len(split), processes * batch_size)
     parts = []
-    for batch in stream(split, np.split(indices, processes, axis=1)[mine]):
+    for batch in stream(split, np.split(indices, processes, axis=1)[index]):
         batch |= run(variables, batch.pop("log_mel"))
         parts.append(batch)
     stacked = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
-    # (P, steps, B, ...) to (steps, P, B, ...): the order of `indices`.
+    # (P, steps, B, ...) to (steps, P, B, ...), the order of `indices`, and to (N, ...).
     whole = {name: np.swapaxes(x, 0, 1) for name, x in hosts.gather(stacked).items()}
     whole = {
         name: x.reshape(mask.size, *x.shape[3:])[mask.ravel() > 0] for name, x in whole.items()
     }
     if not all(np.isfinite(x).all() for x in whole.values()):
         raise InputError(
-            "the model's outputs are not finite: it diverged; train it with a lower "
+            "the model's outputs are not finite: training diverged; try a lower "
             "--config.optimizer.learning_rate, or some --config.optimizer.warmup_epochs"
         )
-    return Predictions(
-        scene_logits=whole["scene_logits"],
-        scene=whole["scene"],
-        event_probabilities=whole.get("event_probabilities"),
-        events=whole["events"],
-        embedding=whole.get("embedding"),
+    return Predictions(**whole)
+
+
+def scores(predictions: Predictions, events: np.ndarray, *, threshold: float) -> dict[str, Any]:
+    """Scene metrics, and event metrics against the columns `events` of the labels, if any."""
+    result: dict[str, Any] = dict(
+        metrics.scene_metrics(predictions.scene_logits, predictions.scene)
     )
-
-
-def scores(predictions: Predictions, events: np.ndarray, *, threshold: float) -> dict:
-    """`metrics.scene_metrics`, and `event_metrics` against the label columns `events`, if any."""
-    result = metrics.scene_metrics(predictions.scene_logits, predictions.scene)
     if predictions.event_probabilities is not None and len(events):
         result |= metrics.event_metrics(
             predictions.event_probabilities, predictions.events[:, events], threshold=threshold
@@ -79,98 +76,71 @@ def scores(predictions: Predictions, events: np.ndarray, *, threshold: float) ->
 
 
 def evaluate(
-    bundle: Bundle, dataset: SceneDataset, *, threshold: float, batch_size: int
-) -> tuple[Predictions, dict]:
-    """A bundle on the test split of a dataset.
+    bundle: Bundle, dataset: SceneDataset, *, threshold: float
+) -> tuple[Predictions, dict[str, Any]]:
+    """Predictions of a bundle on a dataset's test split, and their scores.
 
-    Scenes are matched by name. Events too, where the dataset has all of the bundle's; otherwise
-    their scores are left out.
+    Scenes are matched by name and counted as in the bundle. Events are matched by name too; their
+    scores are left out if the dataset lacks some of the bundle's.
 
-    Returns:
-      The Predictions, with scenes as the bundle counts them, and a dict of their scores.
-
-    Raises InputError as `check_fits` does.
+    Raises InputError if the dataset has no test split, a scene that the bundle doesn't have, or
+    another front end, clip length or padding.
     """
-    check_fits(bundle, dataset)
-    run = make_predict(bundle.build())
-    predictions = predict(run, replicate(dict(bundle.variables)), dataset.split("test"), batch_size)
+    for field in ("front_end", "clip_seconds", "pad"):
+        found, wanted = getattr(dataset, field), getattr(bundle, field)
+        if found != wanted:
+            found, wanted = (getattr(value, "name", value) for value in (found, wanted))
+            raise InputError(
+                f"the dataset has {field}={found}, the bundle needs {field}={wanted}: set "
+                f"--config.data.{field}={wanted}"
+            )
+    if unknown := sorted(set(dataset.scenes) - set(bundle.scenes)):
+        raise InputError(f"the bundle has no scene {unknown[0]!r}, which the dataset has")
+    run, variables = make_predict(bundle.build()), replicate(dict(bundle.variables))
+    predictions = predict(run, variables, dataset.split("test"), batch_size())
     position = np.array([bundle.scenes.index(name) for name in dataset.scenes])
     predictions = dataclasses.replace(predictions, scene=position[predictions.scene])
-    known = set(bundle.events) <= set(dataset.events)
-    events = [dataset.events.index(name) for name in bundle.events] if known else []
+    has_events = set(bundle.events) <= set(dataset.events)
+    events = [dataset.events.index(name) for name in bundle.events] if has_events else []
     found = scores(predictions, np.array(events, int), threshold=threshold)
-    return predictions, found | calibration_errors(predictions, bundle.temperature)
+    return predictions, found | metrics.calibration_errors(
+        predictions.scene_logits, predictions.scene, bundle.temperature
+    )
 
 
 def test_bundle(
     bundle: Bundle, dataset: SceneDataset, *, threshold: float, directory: Path
-) -> dict:
-    """Scores on the test split, its files written to `directory`, which is made if need be."""
-    predictions, found = evaluate(bundle, dataset, threshold=threshold, batch_size=batch_size())
+) -> dict[str, Any]:
+    """Scores on the test split; writes its files to `directory`, which is made if need be."""
+    predictions, found = evaluate(bundle, dataset, threshold=threshold)
     if hosts.is_main_process():
-        make_directory(directory, "directory")  # here: what can't be evaluated leaves none
+        make_directory(directory, "directory")  # only now, so that an error leaves none behind
         write(directory, predictions, dataset.split("test"), bundle)
     return found
 
 
 def batch_size() -> int:
-    """Clips at a time that are evaluated: BATCH, rounded up to a multiple of the devices."""
+    """Clips per evaluation step: BATCH, rounded up to a multiple of the devices."""
     devices = jax.local_device_count()
     return math.ceil(BATCH / devices) * devices
 
 
-def check_fits(bundle: Bundle, dataset: SceneDataset) -> None:
-    """InputError unless a bundle can be tested on a dataset.
-
-    That is where the dataset has no test split, a scene that the bundle doesn't know, or another
-    front end, clip length or padding.
-    """
-    if dataset.front_end != bundle.front_end:
-        raise InputError(
-            f"the dataset was made with front end {dataset.front_end.name!r}, the bundle wants "
-            f"{bundle.front_end.name!r}: set --config.data.front_end={bundle.front_end.name}"
-        )
-    if dataset.clip_seconds != bundle.clip_seconds:
-        raise InputError(
-            f"the dataset has clips of {dataset.clip_seconds} s, the bundle wants "
-            f"{bundle.clip_seconds} s: set --config.data.clip_seconds={bundle.clip_seconds}"
-        )
-    if dataset.pad != bundle.pad:
-        raise InputError(
-            f"the dataset was made with pad={dataset.pad!r}, the bundle wants {bundle.pad!r}: set "
-            f"--config.data.pad={bundle.pad}"
-        )
-    if "test" not in dataset.sizes:
-        raise InputError(f"dataset {dataset.name!r} has no test split: mark rows of it as test")
-    if unknown := sorted(set(dataset.scenes) - set(bundle.scenes)):
-        raise InputError(f"the bundle does not know scene {unknown[0]!r} of the dataset")
-
-
-def calibration_errors(predictions: Predictions, temperature: float) -> dict[str, float]:
-    """The expected calibration error, as it is and with a temperature."""
-    logits, truth = predictions.scene_logits, predictions.scene
-    return {
-        "expected_calibration_error_before": expected_calibration_error(logits, truth, 1.0),
-        "expected_calibration_error": expected_calibration_error(logits, truth, temperature),
-    }
-
-
 def write(directory: Path, predictions: Predictions, split: SceneSplit, bundle: Bundle) -> None:
-    """Writes predictions.csv, confusion.csv and confusion.png of the split that `bundle` predicted.
+    """Writes predictions.csv, confusion.csv and confusion.png.
 
-    Probabilities are calibrated: as `ergl classify` gives them.
+    Probabilities are calibrated, as those of `ergl classify`.
     """
     scenes = bundle.scenes
     counts = metrics.confusion(
         predictions.scene, predictions.scene_logits.argmax(axis=1), len(scenes)
     )
-    with _csv(directory / "confusion.csv") as writer:
+    with _csv_writer(directory / "confusion.csv") as writer:
         writer.writerow(["true \\ predicted", *scenes])
         writer.writerows([name, *row] for name, row in zip(scenes, counts, strict=True))
-    with atomic_write(directory / "confusion.png") as beside:
-        plots.confusion(beside, counts, scenes)
+    with atomic_write(directory / "confusion.png") as tmp_path:
+        _plot_confusion(tmp_path, counts, scenes)
     probabilities = softmax(predictions.scene_logits / bundle.temperature, axis=1)
-    with _csv(directory / "predictions.csv") as writer:
+    with _csv_writer(directory / "predictions.csv") as writer:
         writer.writerow(["clip", "scene", "predicted", *scenes])
         names = (split[index]["name"] for index in range(len(split)))
         rows = zip(names, predictions.scene, probabilities, strict=True)
@@ -181,7 +151,32 @@ def write(directory: Path, predictions: Predictions, split: SceneSplit, bundle: 
 
 
 @contextlib.contextmanager
-def _csv(path: Path) -> Iterator:
-    """A csv.writer of a file that is there whole or not at all."""
-    with atomic_write(path) as beside, open(beside, "w", newline="", encoding="utf-8") as file:
+def _csv_writer(path: Path) -> Iterator:
+    """A csv.writer of a file that is written atomically."""
+    with atomic_write(path) as tmp_path, open(tmp_path, "w", newline="", encoding="utf-8") as file:
         yield csv.writer(file)
+
+
+def _plot_confusion(path: Path, counts: np.ndarray, scenes: tuple[str, ...]) -> None:
+    """Draws counts (scenes, scenes) as a PNG: shades are shares of the row, numbers are clips."""
+    # Imported here: Matplotlib creates directories in the user's home.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    size = len(scenes)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = Figure(figsize=(3 + 0.55 * size, 2.2 + 0.55 * size), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    labels = [label(plain(name)) for name in scenes]
+    axes.set_xticks(range(size), labels, rotation=45, ha="right")
+    axes.set_yticks(range(size), labels)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    accuracy = np.nanmean(metrics.class_accuracy(counts))
+    axes.set_title(f"class-wise mean accuracy {100 * accuracy:.1f} %")
+    for row, column in np.argwhere(counts > 0):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, counts[row, column], ha="center", va="center", color=colour)
+    figure.savefig(path, dpi=120, format="png")

@@ -1,8 +1,8 @@
 """Several processes that train together, on one machine or many (docs/distributed.md).
 
-All run the same program on the same configuration; process 0 leads: it writes what is written once.
-What one of them finds out alone, all must agree on before they act on it, or they wait for each
-other for good. One process alone asks nobody and pays nothing.
+All run the same program with the same configuration; process 0 writes the files. JAX's collective
+operations wait for every process, so what only one of them can see (a signal, a damaged file) is
+shared before any acts on it. With a single process nothing is exchanged.
 """
 
 import functools
@@ -21,9 +21,9 @@ from jax.experimental import multihost_utils
 
 from ergl_jax.errors import InputError
 
-HEARTBEAT_SECONDS = 20  # a process that is silent for so long is dead, and ends the others
-PATIENCE_SECONDS = 60  # for what process 0 wrote to be seen by the others, on a network's disk
-LAST_SECONDS = 3  # that process 0 leaves to the others, who may have an error of their own to tell
+HEARTBEAT_SECONDS = 20  # of silence, after which a process counts as dead and the others exit
+SHARED_DISK_SECONDS = 60  # until a file of process 0 must be visible on a network disk
+EXIT_SECONDS = 3  # that process 0 waits before it exits, so that the others can report their errors
 LOST = ("Gloo", "NCCL", "UNAVAILABLE", "Connection", "heartbeat")  # in errors of lost processes
 
 
@@ -32,12 +32,12 @@ def start(
     num_processes: int | None = None,
     process_id: int | None = None,
 ) -> None:
-    """Joins this process to the others of its run, before JAX is used otherwise.
+    """Connects this process to the others of its run; call it before any other use of JAX.
 
-    None stands for what SLURM, Open MPI, Kubernetes or a TPU slice tells by itself. Raises
-    InputError where nothing tells, or the others don't come.
+    None is detected by JAX from SLURM, Open MPI, Kubernetes or a TPU slice (not tried on any of
+    these). Raises InputError where nothing is detected or the others can't be reached.
     """
-    # JAX would take SIGTERM for itself; the run's own way is to stop after an epoch.
+    # JAX would handle SIGTERM itself; a run stops after the epoch.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
@@ -56,7 +56,7 @@ def start(
     if jax.device_count() != jax.process_count() * jax.local_device_count():
         raise InputError(
             f"this process has {jax.local_device_count()} of the {jax.device_count()} devices of "
-            f"{jax.process_count()} processes: give each as many"
+            f"{jax.process_count()} processes: give each process the same number"
         )
 
 
@@ -66,69 +66,68 @@ def is_main_process() -> bool:
 
 
 def any_process(flag: bool) -> bool:
-    """Whether `flag` is up in any process; all must ask at the same place."""
+    """Whether `flag` is true in any process; all must call this at the same point."""
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 
 def gather(tree: Any) -> Any:
-    """Arrays (P, ...) of what each of the P processes has, in all of them; of equal shapes."""
+    """Stacks the arrays of all P processes, of equal shapes, to (P, ...) in each of them."""
     if jax.process_count() == 1:
         return jax.tree.map(lambda x: x[None], tree)
     return multihost_utils.process_allgather(tree)
 
 
-def check_same(text: str, what: str, advice: str) -> None:
-    """InputError unless `text` is the same in all processes; `what` says what it is."""
-    sums = gather(np.array(zlib.crc32(text.encode()), np.uint32))
-    if (sums != sums[0]).any():
-        raise InputError(f"the processes of this run differ in {what}: {advice}")
+def require(condition: bool, message: str) -> None:
+    """Raises InputError in all processes unless `condition` is true in all of them."""
+    if any_process(not condition):
+        raise InputError(message)
+
+
+def check_same(text: str, what: str, remedy: str) -> None:
+    """Raises InputError unless `text` is the same in all processes; `what` names it."""
+    digest = np.array(zlib.crc32(text.encode()), np.uint32)
+    same = (gather(digest) == digest).all()
+    require(bool(same), f"the processes of this run differ in {what}: {remedy}")
 
 
 def check_shared(path: Path) -> None:
-    """InputError unless all processes see the file `path` that process 0 has written."""
+    """Raises InputError unless all processes see the file `path`, which process 0 has written."""
     if jax.process_count() == 1:
         return
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (found := path.exists()) and time.monotonic() < deadline:
+    deadline = time.monotonic() + SHARED_DISK_SECONDS
+    while not (exists := path.exists()) and time.monotonic() < deadline:
         time.sleep(1)
-    if any_process(not found):
-        raise InputError(
-            f"{path} of process 0 is not there for all processes: name a --workdir on a disk that "
-            "they share"
-        )
+    require(exists, f"not all processes see {path}: put --workdir on a disk that they share")
 
 
 def main_process_first(function: Callable[[], Any]) -> Any:
-    """What `function` returns in each process, process 0 being through before the others begin.
+    """Calls `function` in process 0, then in the others; returns its result in each.
 
-    So they find what it made, where they share a disk, and make their own where they don't.
+    The others find the files that process 0 has made, or make their own if they share no disk.
     """
-    if jax.process_count() == 1:
-        return function()
     if not is_main_process():
-        if any_process(False):
-            raise InputError("process 0 of this run has stopped: it says why")
+        require(True, "process 0 of this run has failed: see its output")
         return function()
+    failed = True
     try:
         result = function()
-    except BaseException:
-        any_process(True)
-        raise
-    any_process(False)
-    return result
+        failed = False
+        return result
+    finally:
+        any_process(failed)
 
 
-def ending_together(main: Callable[..., int | None]) -> Callable[..., int | None]:
+def exit_together(main: Callable[..., int | None]) -> Callable[..., int | None]:
     """Decorates a program's `main`, which returns its exit status.
 
-    At JAX's own exit a process that has failed would wait for the others, and they wait for it. So
-    it leaves without: then they end too, by its silence or by an error that is told in a line.
+    At exit JAX waits for all processes, so a failed one would block with the others. It skips that
+    wait; the others exit too, by heartbeat timeout or with a one-line error.
     """
 
     @functools.wraps(main)
-    def ended(*arguments):
+    def wrapped(*arguments):
         try:
             status = main(*arguments)
         except Exception as error:
@@ -136,8 +135,8 @@ def ending_together(main: Callable[..., int | None]) -> Callable[..., int | None
                 raise
             if isinstance(error, jax.errors.JaxRuntimeError) and any(x in str(error) for x in LOST):
                 print(
-                    "error: another process of this run has ended, see what it says; the same "
-                    f"commands go on after the last checkpoint ({str(error).splitlines()[0]})",
+                    "error: another process of this run has exited, see its output; the same "
+                    f"commands continue from the last checkpoint ({str(error).splitlines()[0]})",
                     file=sys.stderr,
                 )
             else:
@@ -147,8 +146,8 @@ def ending_together(main: Callable[..., int | None]) -> Callable[..., int | None
             sys.stdout.flush()
             sys.stderr.flush()
             if is_main_process():
-                time.sleep(LAST_SECONDS)
+                time.sleep(EXIT_SECONDS)
             os._exit(status)
         return status
 
-    return ended
+    return wrapped

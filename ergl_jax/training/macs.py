@@ -1,6 +1,7 @@
-"""How much a model computes."""
+"""Multiply-accumulate operations (MACs) of a model."""
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -9,14 +10,14 @@ from jax.extend import core
 
 
 def count(model: nn.Module, variables: dict, shape: tuple[int, int]) -> int:
-    """Multiply-accumulates of a clip: those of its convolutions and matrix products.
+    """MACs of one clip in the convolutions and matrix products of a model. Computes nothing.
 
-    As the model is written: what a platform computes in another shape (models/convolution.py) is
-    counted plainly. Nothing is computed.
+    Counts the operations as the model defines them: where kernels/ has an equivalent for one
+    platform, the plain version counts.
 
     Args:
       model: any that takes a log-mel.
-      variables: its own, arrays or their shapes.
+      variables: of the model, arrays or their shapes.
       shape: (F, M) of a clip.
     """
     clip = jax.ShapeDtypeStruct((1, *shape), np.float32)
@@ -24,11 +25,11 @@ def count(model: nn.Module, variables: dict, shape: tuple[int, int]) -> int:
     return _count(traced.jaxpr)
 
 
-def _count(jaxpr: core.Jaxpr) -> int:
-    return sum(_of_equation(equation) for equation in jaxpr.eqns)
+def _count(jaxpr: Any) -> int:
+    return sum(_count_equation(equation) for equation in jaxpr.eqns)
 
 
-def _of_equation(equation) -> int:
+def _count_equation(equation: Any) -> int:
     name, parameters = equation.primitive.name, equation.params
     if name == "dot_general":
         (contracted, _), _ = parameters["dimension_numbers"]
@@ -45,4 +46,4 @@ def _of_equation(equation) -> int:
         for value in parameters.values()
         if isinstance(value, core.Jaxpr | core.ClosedJaxpr)
     ]
-    return parameters.get("length", 1) * sum(map(_count, inner))
+    return parameters.get("length", 1) * sum(_count(each) for each in inner)

@@ -19,19 +19,19 @@ from ergl_jax.errors import InputError, Stopped, postponed_sigterm
 from ergl_jax.files import make_directory
 from ergl_jax.recipes import closed_form, stages
 from ergl_jax.training import (
-    calibration,
     device_data,
     evaluate,
     hosts,
     losses,
     macs,
     metric_writer,
+    metrics,
     optimizer,
     transfer,
+    workdirs,
 )
 from ergl_jax.training.augmentation import make_augment
 from ergl_jax.training.checkpoints import Checkpoints, Progress
-from ergl_jax.training.results import versions, write_json
 from ergl_jax.training.step import (
     AXIS,
     Trainer,
@@ -102,7 +102,7 @@ class Run:
         self.writer = None
         if hosts.is_main_process():
             make_directory(workdir, "workdir")
-            write_json(workdir / "config.json", json.loads(config.to_json()))
+            workdirs.write_json(workdir / "config.json", json.loads(config.to_json()))
             self.writer = metric_writer.MetricWriter(workdir, done=self.progress.epoch)
         hosts.check_shared(workdir / "config.json")
         self.checkpoints = self.checkpoints or Checkpoints(directory)
@@ -114,7 +114,7 @@ class Run:
             return False
         # An epoch was saved before the next one's line, and the last before the results.
         done = (self.workdir / "results.json").exists()
-        return done or metric_writer.epochs_written(self.workdir) > 1
+        return done or metric_writer.last_epoch(self.workdir) > 1
 
     def _labels(self) -> "_Labels":
         """Of the training split: which events were chosen, and how they go with scenes."""
@@ -264,8 +264,8 @@ class Run:
         if not self.validation:
             return 1.0, None
         found = self._predict_validation(replicate(variables))
-        temperature = calibration.fit_temperature(found.scene_logits, found.scene)
-        return temperature, evaluate.calibration_errors(found, temperature)
+        temperature = metrics.fit_temperature(found.scene_logits, found.scene)
+        return temperature, metrics.calibration_errors(found.scene_logits, found.scene, temperature)
 
     def _save(self, epoch: int, values: dict, seconds: float) -> None:
         """Keeps the state as latest, and as best where validation says so."""
@@ -329,14 +329,14 @@ class Run:
             "skipped_updates": self.progress.skipped,
             "training_seconds": self.progress.seconds + stages.seconds(config, self.workdir),
             "devices": [device.device_kind for device in jax.devices()],
-            "versions": versions(),
+            "versions": workdirs.versions(),
         }
         if "test" in dataset.sizes:
             results["test"] = evaluate.test_bundle(
                 bundle, dataset, threshold=config.data.event_threshold, directory=self.workdir
             )
         if hosts.is_main_process():
-            write_json(self.workdir / "results.json", results)
+            workdirs.write_json(self.workdir / "results.json", results)
         return results
 
     def close(self) -> None:

@@ -16,7 +16,6 @@ from ergl_jax.datasets.events import read_list
 from ergl_jax.errors import InputError
 from ergl_jax.recipes import closed_form, stages
 from ergl_jax.training import device_data, evaluate, hosts, losses, optimizer, workdirs
-from ergl_jax.training.results import write_json
 from ergl_jax.training.run import Run
 from ergl_jax.training.step import check_batch_size
 
@@ -38,7 +37,7 @@ def train(config, workdir: Path) -> dict:
             print(f"Stage {name}", flush=True)
             train(stage, stages.directory(workdir, name))
     if hosts.is_main_process():
-        workdirs.sweep(workdir)
+        workdirs.remove_unfinished(workdir)
     check_target(workdir / "bundle")  # now, not after the last epoch
     dataset = _open_dataset(config, f"train in {workdir}")
     if "train" not in dataset.sizes:
@@ -71,7 +70,7 @@ def evaluate_bundle(config, workdir: Path) -> dict:
         bundle, dataset, threshold=config.data.event_threshold, directory=directory
     )
     if hosts.is_main_process():
-        write_json(directory / "results.json", results)
+        workdirs.write_json(directory / "results.json", results)
     return results
 
 

@@ -1,61 +1,120 @@
-"""Work directories: whose they are, and another beside one."""
+"""Work directories of runs: their settings, results.json and errors of reading and writing."""
 
+import contextlib
+import importlib.metadata
 import itertools
 import json
+import platform
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import jax
+
+import ergl_jax
+from ergl_jax import schema
 from ergl_jax.errors import InputError
-from ergl_jax.files import is_remote
+from ergl_jax.files import atomic_write, is_remote
 
 
-def check(config, workdir: Path) -> None:
-    """InputError where `workdir` belongs to a run of another configuration."""
-    mine = json.loads(config.to_json())
+def check(config: Any, workdir: Path) -> None:
+    """Raises InputError if `workdir` belongs to a run with other settings."""
     path = workdir / "config.json"
-    if path.exists():
-        try:
-            theirs = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(theirs, dict):
-                raise ValueError("no configuration")
-        except (OSError, ValueError, RecursionError) as error:
-            raise InputError(
-                f"{path} is damaged ({error}): choose another --workdir, or delete the file to go "
-                "on with these settings"
-            ) from error
-        if different := sorted(_differences(theirs, mine)):
-            raise InputError(
-                f"{workdir} belongs to a run with other settings: {'; '.join(different)}. "
-                "Choose another --workdir, or start beside it with --fresh"
-            )
+    if not path.exists():
+        return
+    with reading(path, "choose another --workdir, or delete the file to continue this run"):
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(theirs, dict):
+            raise ValueError("not a JSON object")
+    old, new = _flatten(theirs), _flatten(json.loads(config.to_json()))
+    if different := [
+        f"{name} was {old.get(name)!r}, is {new.get(name)!r}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]:
+        raise InputError(
+            f"{workdir} belongs to a run with other settings: {'; '.join(different)}. "
+            "Choose another --workdir, or train in a new one with --fresh"
+        )
 
 
-def _differences(theirs: dict, mine: dict, prefix: str = "") -> list[str]:
-    """Fields that differ between two nested configurations, with both values."""
-    different = []
-    for name in theirs.keys() | mine.keys():
-        old, new = theirs.get(name), mine.get(name)
-        if _is_stages(old) and _is_stages(new) and len(old) == len(new):
-            old, new = dict(enumerate(old)), dict(enumerate(new))
-        if isinstance(old, dict) and isinstance(new, dict):
-            different += _differences(old, new, f"{prefix}{name}.")
-        elif old != new:
-            different.append(f"{prefix}{name} was {old!r}, is {new!r}")
-    return different
+def _flatten(config: dict) -> dict[str, Any]:
+    """A nested configuration as {"train.epochs": 300, "stages.0.name": ...}."""
+
+    def is_leaf(value: Any) -> bool:
+        stages = isinstance(value, list) and value and isinstance(value[0], dict)
+        return not isinstance(value, dict) and not stages
+
+    leaves = jax.tree_util.tree_leaves_with_path(config, is_leaf=is_leaf)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): value for path, value in leaves}
 
 
-def _is_stages(value) -> bool:
-    return isinstance(value, list) and all(isinstance(each, dict) for each in value)
-
-
-def sweep(workdir: Path) -> None:
-    """Removes what a run that was killed had begun to write."""
+def remove_unfinished(workdir: Path) -> None:
+    """Removes files that a killed run had begun to write."""
     if not is_remote(workdir):
         for path in [*workdir.glob("*.writing"), *workdir.glob("evaluation/*.writing")]:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def beside(workdir: Path) -> Path:
-    """The first of `workdir`, `workdir`-2, `workdir`-3 ... where nothing is yet."""
+def first_unused(workdir: Path) -> Path:
+    """The first of `workdir`, `workdir`-2, `workdir`-3 ... that does not exist."""
     others = (workdir.with_name(f"{workdir.name}-{number}") for number in itertools.count(2))
     return next(path for path in itertools.chain([workdir], others) if not path.exists())
+
+
+def versions() -> dict[str, str]:
+    """Versions of the software that a run's numbers depend on."""
+    packages = {name: name for name in ("jax", "jaxlib", "flax", "optax")}
+    packages["orbax"] = "orbax-checkpoint"
+    return {"ergl_jax": ergl_jax.__version__, "python": platform.python_version()} | {
+        name: importlib.metadata.version(package) for name, package in packages.items()
+    }
+
+
+def read_results(workdir: Path) -> dict[str, Any]:
+    """`workdir/results.json` of a finished run. Raises InputError if it is damaged."""
+    path = workdir / "results.json"
+    remedy = "delete it, and the same command writes it again"
+    with reading(path, remedy):
+        results = json.loads(path.read_text(encoding="utf-8"))
+    wanted: dict = {"parameters": int, "gmac_per_clip": float, "training_seconds": float}
+    if isinstance(results, dict) and results.get("test") is not None:
+        wanted["test"] = {"class_mean_accuracy": float}
+    schema.check(results, wanted, f"{path} is damaged, {remedy}: ", others=True)
+    return results
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Writes a JSON file atomically."""
+    with atomic_write(path) as tmp_path:
+        tmp_path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def reading(path: Path, remedy: str) -> Iterator[None]:
+    """Turns errors in reading the file `path` into an InputError with a remedy."""
+    try:
+        yield
+    except (OSError, ValueError, RecursionError) as error:  # RecursionError: by nested JSON
+        raise InputError(f"{path} is damaged ({reason(error)}): {remedy}") from error
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns errors in writing `path` during training into an InputError: a full disk, mostly."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ValueError: by tensorstore
+        raise InputError(
+            f"{path} can't be written: {reason(error)}; make space, and the same command "
+            "continues from the last checkpoint"
+        ) from error
+
+
+def reason(error: Exception) -> str:
+    """An error's message, short enough to be part of a line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    first_line = (str(error).splitlines() or [""])[0]
+    return f"{first_line[:150]} ({type(error).__name__})"

@@ -15,7 +15,7 @@ import soundfile
 from ergl_jax import bundle as bundles
 from ergl_jax.datasets import builder, sources, synthetic
 from ergl_jax.errors import InputError
-from ergl_jax.training import calibration, device_data, train
+from ergl_jax.training import device_data, metrics, train
 from ergl_jax.training.run import Run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,11 +102,11 @@ class TestAWholeRun:
         clips = dataset.split("validation").arrays()
         output = bundle.build().apply(bundle.variables, clips["log_mel"], train=False)
         logits = np.asarray(output.scene_logits)
-        expected = calibration.fit_temperature(logits, clips["scene"])
+        expected = metrics.fit_temperature(logits, clips["scene"])
         assert bundle.temperature == pytest.approx(expected, rel=1e-3)
         assert tiny.results["validation_calibration"] == {
             name: pytest.approx(
-                calibration.expected_calibration_error(logits, clips["scene"], temperature),
+                metrics.expected_calibration_error(logits, clips["scene"], temperature),
                 abs=1e-4,
             )
             for name, temperature in (
