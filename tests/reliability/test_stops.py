@@ -94,7 +94,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
     train.train(tiny.config(**CNN, train__epochs=EPOCHS), workdir)
     out, err = capfd.readouterr()
     (line,) = [line for line in err.splitlines() if "damaged" in line]
-    assert line.startswith(f"{workdir}/checkpoints/latest/{EPOCHS} is damaged and passed over: ")
+    assert line.startswith(f"{workdir}/checkpoints/latest/{EPOCHS} is damaged and skipped: ")
     assert f"Going on after epoch {EPOCHS - 1} of {workdir}" in out
     assert [line["epoch"] for line in lines(workdir)] == list(range(1, EPOCHS + 1))
     found, expected = (checkpoints(each)[f"latest/{EPOCHS}"][0] for each in (workdir, whole))
@@ -109,10 +109,10 @@ def test_a_run_without_a_checkpoint_that_can_be_read_stops(start, command, whole
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
     run = start(*command, f"--workdir={workdir}")
     assert run.wait() == 2, run.output()
-    *passed_over, line = told(run)
+    *skipped, line = told(run)
     assert re.match(r"error: no checkpoint in \S*/latest can be read: .*--fresh", line)
-    assert len(passed_over) == 2  # latest keeps two
-    assert all("is damaged and passed over" in each for each in passed_over)
+    assert len(skipped) == 2  # latest keeps two
+    assert all("is damaged and skipped" in each for each in skipped)
     after = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
     assert before == after
 
@@ -137,7 +137,7 @@ def test_a_damaged_best_gives_way_to_the_one_before_then_to_none(whole, tiny, tm
     before, last = sorted(best.iterdir(), key=lambda path: int(path.name))
     spoil(last / "state")
     results = train.train(config, workdir)
-    assert f"{last} is damaged and passed over" in capfd.readouterr().err
+    assert f"{last} is damaged and skipped" in capfd.readouterr().err
     assert results["epoch"] == int(before.name)
     accuracy = lines(workdir)[results["epoch"] - 1]["validation_class_mean_accuracy"]
     assert results["validation_class_mean_accuracy"] == accuracy
@@ -203,7 +203,7 @@ sys.addaudithook(watch)
     assert len(told(run)) == 1 or not foreseen  # Orbax's threads have their own to say
     (line,) = [line for line in told(run) if line.startswith(f"error: {workdir}/")]
     assert "can't be written" in line
-    assert "the same command goes on" in line
+    assert "the same command continues" in line
     assert (workdir / "checkpoints/latest/1").is_dir() and (workdir / "checkpoints/best/1").is_dir()
     filler.unlink()
     run = start(*flags)
