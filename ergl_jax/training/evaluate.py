@@ -83,19 +83,9 @@ def evaluate(
     Scenes are matched by name and counted as in the bundle. Events are matched by name too; their
     scores are left out if the dataset lacks some of the bundle's.
 
-    Raises InputError if the dataset has no test split, a scene that the bundle doesn't have, or
-    another front end, clip length or padding.
+    Raises InputError as `check_fits` does.
     """
-    for field in ("front_end", "clip_seconds", "pad"):
-        found, wanted = getattr(dataset, field), getattr(bundle, field)
-        if found != wanted:
-            found, wanted = (getattr(value, "name", value) for value in (found, wanted))
-            raise InputError(
-                f"the dataset has {field}={found}, the bundle needs {field}={wanted}: set "
-                f"--config.data.{field}={wanted}"
-            )
-    if unknown := sorted(set(dataset.scenes) - set(bundle.scenes)):
-        raise InputError(f"the bundle has no scene {unknown[0]!r}, which the dataset has")
+    check_fits(bundle, dataset)
     run, variables = make_predict(bundle.build()), replicate(dict(bundle.variables))
     predictions = predict(run, variables, dataset.split("test"), batch_size())
     position = np.array([bundle.scenes.index(name) for name in dataset.scenes])
@@ -106,6 +96,26 @@ def evaluate(
     return predictions, found | metrics.calibration_errors(
         predictions.scene_logits, predictions.scene, bundle.temperature
     )
+
+
+def check_fits(bundle: Bundle, dataset: SceneDataset) -> None:
+    """Raises InputError unless a bundle can be tested on a dataset.
+
+    The dataset needs a test split, no scene that the bundle lacks, and the bundle's front end, clip
+    length and padding.
+    """
+    for field in ("front_end", "clip_seconds", "pad"):
+        found, wanted = getattr(dataset, field), getattr(bundle, field)
+        if found != wanted:
+            found, wanted = (getattr(value, "name", value) for value in (found, wanted))
+            raise InputError(
+                f"the dataset has {field}={found}, the bundle needs {field}={wanted}: set "
+                f"--config.data.{field}={wanted}"
+            )
+    if "test" not in dataset.sizes:
+        raise InputError(f"dataset {dataset.name!r} has no test split: mark rows of it as test")
+    if unknown := sorted(set(dataset.scenes) - set(bundle.scenes)):
+        raise InputError(f"the bundle has no scene {unknown[0]!r}, which the dataset has")
 
 
 def test_bundle(
