@@ -1,7 +1,7 @@
-"""`ergl`, the command for whoever has a bundle: `ergl classify`, `ergl explain` and so on.
+"""The `ergl` command: `ergl classify`, `ergl explain` and so on.
 
-Each subcommand is a module here with HELP, `add_arguments(parser)` and `run(args) -> status`; what
-is slow to import, it imports when it runs.
+Each subcommand is a module here with HELP, `add_arguments(parser)` and `run(args) -> status`. It
+imports slow modules only when it runs.
 """
 
 import argparse
@@ -19,8 +19,9 @@ COMMANDS = ("classify", "explain", "atlas", "export", "demo", "doctor")
 
 @command(resumes=False)
 def main(argv: list[str] | None = None) -> int:
-    """Runs a subcommand and returns its exit status: 0, or 2 on wrong input."""
-    parser = Parser(prog="ergl", description="Acoustic scenes by their event-relational graph.")
+    """Runs a subcommand and returns its exit status; 2 for wrong input."""
+    description = "Classifies acoustic scenes with a graph of sound events."
+    parser = Parser(prog="ergl", description=description)
     parser.add_argument("--version", action="version", version=ergl_jax.__version__)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
@@ -30,10 +31,10 @@ def main(argv: list[str] | None = None) -> int:
         module.add_arguments(subparser)
         subparser.set_defaults(run=module.run)
     args = parser.parse_args(argv)
-    for stream in (sys.stdout, sys.stderr):  # file names may hold what the terminal can't show
+    for stream in (sys.stdout, sys.stderr):  # the terminal may lack characters of file names
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    if argv is None:  # a program of its own: JAX hasn't begun
+    if argv is None:  # as a program: JAX isn't initialised yet
         use_threaded_convolutions()
     use_compilation_cache()
     return args.run(args)

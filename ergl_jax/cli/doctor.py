@@ -1,19 +1,19 @@
-"""Tells what is installed here and whether it works, as text to paste into a report.
+"""Prints what is installed and whether it works, as text for a bug report.
 
     ergl doctor
     ergl doctor --bundle runs/synthetic/bundle
 
-Writes to a temporary directory and to the cache of compiled programs alone, and says nothing of the
-network or of you: your home directory is written ~.
+Writes only to a temporary directory and to the cache of compiled programs. Prints neither network
+addresses nor your name; your home directory is written as ~.
 
-Exit status: 0, or 1 where a check failed.
+Exit status: 0, or 1 if a check failed.
 """
 
 import argparse
 
 from ergl_jax.files import user_path
 
-HELP = "tell what is installed and whether it works"
+HELP = "print what is installed and whether it works"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,9 +24,9 @@ def run(args: argparse.Namespace) -> int:
     from ergl_jax.inference import doctor
 
     failures = 0
-    for line in doctor.examine(args.bundle):
-        mark = "FAILED: " if line.failed else ""
-        print(doctor.private(f"{line.topic + ':':20} {mark}{line.text}"), flush=True)
-        failures += line.failed
-    print(f"{failures} of the checks failed" if failures else "no check failed")
+    for topic, text, failed in doctor.examine(args.bundle):
+        mark = "FAILED: " if failed else ""
+        print(doctor.private(f"{topic + ':':20} {mark}{text}"), flush=True)
+        failures += failed
+    print(f"{failures} checks failed" if failures else "no check failed")
     return 1 if failures else 0
