@@ -204,9 +204,9 @@ def test_an_export(inert, payload, tmp_path, form):
     path = tmp_path / f"model.{form}"
     path.write_bytes(payload)
     said = {"format": form, "sha256": hashlib.sha256(payload).hexdigest()}
-    export.beside(path).write_text(json.dumps(said))
+    export.description_path(path).write_text(json.dumps(said))
     assert str(path) in inert(export.load, path)
-    export.beside(path).write_bytes(payload)
+    export.description_path(path).write_bytes(payload)
     assert f"model.{form}.json" in inert(export.load, path)
 
 
