@@ -12,7 +12,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
-from ergl_jax.files import atomic_write, is_remote, make_directory, upload
+from ergl_jax.files import atomic_write, is_remote, make_directory, read_bytes, upload
 from ergl_jax.training import workdirs
 
 
@@ -75,8 +75,8 @@ def _lines(workdir: Path) -> list[str]:
     path = workdir / "metrics.jsonl"
     if not path.exists():
         return []
-    with workdirs.reading(path, "move it away or choose another --workdir"):
-        return path.read_bytes().decode("utf-8", "replace").splitlines()
+    content = read_bytes(path, "move it away or choose another --workdir")
+    return content.decode("utf-8", "replace").splitlines()
 
 
 def _epoch(line: str) -> int:

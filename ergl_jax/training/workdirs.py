@@ -1,4 +1,4 @@
-"""Work directories of runs: their settings, results.json and errors of reading and writing."""
+"""Work directories of runs: their settings, results.json and errors of writing."""
 
 import contextlib
 import importlib.metadata
@@ -15,7 +15,7 @@ import jax
 import ergl_jax
 from ergl_jax import schema
 from ergl_jax.errors import InputError
-from ergl_jax.files import atomic_write, is_remote
+from ergl_jax.files import atomic_write, is_remote, read_json, reading
 
 
 def check(config: Any, workdir: Path) -> None:
@@ -76,8 +76,7 @@ def read_results(workdir: Path) -> dict[str, Any]:
     """`workdir/results.json` of a finished run. Raises InputError if it is damaged."""
     path = workdir / "results.json"
     remedy = "delete it, and the same command writes it again"
-    with reading(path, remedy):
-        results = json.loads(path.read_text(encoding="utf-8"))
+    results = read_json(path, remedy)
     wanted: dict = {"parameters": int, "gmac_per_clip": float, "training_seconds": float}
     if isinstance(results, dict) and results.get("test") is not None:
         wanted["test"] = {"class_mean_accuracy": float}
@@ -89,15 +88,6 @@ def write_json(path: Path, value: dict) -> None:
     """Writes a JSON file atomically."""
     with atomic_write(path) as tmp_path:
         tmp_path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-
-
-@contextlib.contextmanager
-def reading(path: Path, remedy: str) -> Iterator[None]:
-    """Turns errors in reading the file `path` into an InputError with a remedy."""
-    try:
-        yield
-    except (OSError, ValueError, RecursionError) as error:  # RecursionError: by nested JSON
-        raise InputError(f"{path} is damaged ({reason(error)}): {remedy}") from error
 
 
 @contextlib.contextmanager

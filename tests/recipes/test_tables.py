@@ -179,8 +179,8 @@ def test_the_table_of_what_is_done_is_written_after_each_run(trainings, tmp_path
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is damaged .*: delete it, and the same command writes it again"),
-        ("[" * 100_000, "is damaged"),
+        ("{", "can't be read: .*; delete it, and the same command writes it again"),
+        ("[" * 100_000, "can't be read"),
         ("[]", "is damaged, delete it, .*: what it holds is no object"),
         ('{"parameters": 1, "gmac_per_clip": 1}', "is damaged, .*: training_seconds is missing"),
         (

@@ -216,7 +216,7 @@ def test_a_workdir_that_cannot_be_made_or_read_is_named(tiny, tmp_path):
     (tmp_path / "run").mkdir()
     for damaged in ("{", "[1]", "null", "3"):
         (tmp_path / "run" / "config.json").write_text(damaged)
-        with pytest.raises(InputError, match="config.json is damaged"):
+        with pytest.raises(InputError, match="config.json can't be read"):
             train.train(tiny.config(), tmp_path / "run")
 
 

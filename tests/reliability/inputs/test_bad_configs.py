@@ -141,12 +141,12 @@ def test_wrong_flags_of_the_run(train, commands):
 
 
 DAMAGED = {
-    "no JSON": ("{", ["config.json is damaged"]),
-    "a list": ("[]", ["config.json is damaged"]),
-    "null": ("null", ["config.json is damaged"]),
-    "no text": ("\xff", ["config.json is damaged"]),
-    "nested": ("[" * 100_000, ["config.json is damaged"]),
-    "a folder": (None, ["config.json is damaged"]),
+    "no JSON": ("{", ["config.json can't be read"]),
+    "a list": ("[]", ["config.json can't be read"]),
+    "null": ("null", ["config.json can't be read"]),
+    "no text": ("\xff", ["config.json can't be read"]),
+    "nested": ("[" * 100_000, ["config.json can't be read"]),
+    "a folder": (None, ["config.json can't be read"]),
     "another's": (json.dumps({"seed": 7}), ["seed was 7, is 0", "another --workdir"]),
 }
 
