@@ -19,11 +19,11 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
 
 import harness  # noqa: E402
 
-HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 WHAT = (
     *("train_step", "epoch", "memory", "forward", "edges", "log_mel"),
@@ -32,14 +32,14 @@ WHAT = (
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "librosa", "torch")
 
 
+def git(*arguments: str) -> str:
+    command = ["git", *arguments]
+    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
 def circumstances() -> dict:
-    """Where and of what a benchmark is run."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", *arguments]
-        done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
-        return done.stdout.strip()
-
+    """Date, machine, environment, versions and commit of a benchmark."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -63,7 +63,7 @@ def circumstances() -> dict:
         "environment": environment,
         "versions": versions,
         "commit": git("rev-parse", "HEAD"),
-        # What ran is not that commit; figures of other runs don't count.
+        # Whether other code than the commit's ran; new figures of other benchmarks don't count.
         "changed": bool(git("status", "--porcelain", ":/", ":!results")),
     }
 
@@ -91,17 +91,17 @@ def render() -> str:
 
 
 def main() -> None:
-    # No help of its own where a benchmark is named: that one's flags are asked for.
+    # Without --help of its own where a benchmark is named, whose help is printed instead.
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description=__doc__.splitlines()[0],
+        description=__doc__.partition("\n")[0],
         add_help=False,
         allow_abbrev=False,
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--what", choices=WHAT)
     what.add_argument("--render", action="store_true", help="print all of results/")
-    parser.add_argument("--json", type=Path, help="by default results/<what>.json beside this file")
+    parser.add_argument("--json", type=Path, help="default: results/<what>.json beside this file")
     options, rest = parser.parse_known_args()
     if options.render:
         print(render())
@@ -117,7 +117,7 @@ def main() -> None:
     script = HERE / f"{options.what}.py"
     sys.argv = [str(script), *rest]
     done = runpy.run_path(str(script), run_name="__main__")
-    found["title"] = done["__doc__"].splitlines()[0].rstrip(".")
+    found["title"] = done["__doc__"].partition("\n")[0].rstrip(".")
     RESULTS.mkdir(exist_ok=True)
     path = options.json or RESULTS / f"{options.what}.json"
     path.write_text(json.dumps(found | {"tables": tables}, indent=1) + "\n", encoding="utf-8")

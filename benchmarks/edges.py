@@ -1,17 +1,16 @@
-"""MEL factorised, as ergl_jax computes it, beside MEL pair by pair, as eq. 3 and 4 stand.
+"""MEL factorised, as in ergl_jax, against MEL pair by pair, as in eq. 3 and 4.
 
     python benchmarks/edges.py
 
-Both on tokens (B, n, T, C) of 31 tokens and 64 channels, by the same weights. NCM is the same in
-both; pair by pair, NNM projects, attends and averages for each ordered pair, in tensors
-(B, n, n, T, C). The clips are shared out to the devices, as run.py does with two CPU devices where
-each gets four or more. Edges and gradients are compared first. Memory is the larger of what XLA
-plans for temporaries and, on CPU, of what the process grows by in a call; what plans for more than
---most-gb is not run. The second table sets NCM beside `jax.nn.dot_product_attention`, on a GPU
-cuDNN's flash attention in bfloat16. Prints Markdown tables.
+Both on tokens (B, n, T, C) of 31 tokens and 64 channels, with the same weights. NCM is the same in
+both. Pair by pair, NNM projects, attends and averages for each ordered pair of events, in tensors
+(B, n, n, T, C). The clips are split over the devices, as run.py does with two CPU devices if each
+gets four clips or more. Edges and gradients are compared before anything is timed. Memory is the
+larger of XLA's plan for temporaries and, on CPU, of the growth of the process in a call; programs
+that plan for more than --max-gb are not run. The second table compares NCM with
+`jax.nn.dot_product_attention`, on a GPU with cuDNN's flash attention in bfloat16.
 """
 
-import argparse
 import statistics
 
 import harness
@@ -33,60 +32,61 @@ def pair_by_pair(params, v):
     s = NodeContext().apply({"params": params["ncm"]}, v)
     batch, n, tokens, channels = s.shape
     pairs = (batch, n, n, tokens, channels)
-    asking = jnp.broadcast_to(s[:, None], pairs)  # at [b, i, j] what j has
-    answering = jnp.broadcast_to(s[:, :, None], pairs)  # and what i has
-    # Or XLA sees that each of these is one tensor many times, and projects it once.
-    asking, answering = jax.lax.optimization_barrier((asking, answering))
+    senders = jnp.broadcast_to(s[:, None], pairs)  # S_j at [b, i, j]
+    receivers = jnp.broadcast_to(s[:, :, None], pairs)  # S_i
+    # Else XLA sees that each of these repeats one tensor, and projects it once.
+    senders, receivers = jax.lax.optimization_barrier((senders, receivers))
     weights = {k: x["kernel"] for k, x in params["nnm"]["_Projections_0"].items()}
-    query = asking @ weights["query"]
-    key, value = answering @ weights["key"], answering @ weights["value"]
+    query = senders @ weights["query"]
+    key, value = receivers @ weights["key"], receivers @ weights["value"]
     logits = jnp.einsum("bijqc,bijkc->bijqk", query, key) / channels**0.5
     return jnp.einsum("bijqk,bijkc->bijqc", jax.nn.softmax(logits), value).mean(axis=3)
 
 
-def tokens(batch: int, n: int, options) -> jax.Array:
+def draw_tokens(batch: int, n: int, options) -> jax.Array:
     return jax.random.normal(jax.random.key(0), (batch, n, options.tokens, options.channels))
 
 
 def passes(function, weights):
-    """The function itself, and its gradient by both arguments under a weighted mean."""
+    """The function, and its gradient by both arguments under a weighted mean."""
     yield "forward", function
     loss = lambda params, x: (function(params, x) * weights).mean()  # noqa: E731
     yield "forward and backward", jax.grad(loss, argnums=(0, 1))
 
 
-def compare(what: str, ours, other, tolerance: float) -> None:
-    """SystemExit where two trees of arrays differ by more than `tolerance` of the largest value."""
+def check_equal(what: str, ours, other, tolerance: float) -> None:
+    """SystemExit if two trees of arrays differ by more than `tolerance` of the largest value."""
     ours, other = jax.tree.leaves(ours), jax.tree.leaves(other)
     pairs = [[np.asarray(x, np.float32) for x in pair] for pair in zip(ours, other, strict=True)]
     error = max(np.abs(a - b).max() / np.abs(b).max() for a, b in pairs)
     print(f"{what}: differ by {error:.1e} of the largest value")
     if not error < tolerance:
-        raise SystemExit("these are two different functions: nothing is timed")
+        raise SystemExit("the two functions differ: nothing is timed")
 
 
-def rows_of(batch: int, n: int, options) -> list[list]:
-    v = tokens(batch, n, options)
+def mel_rows(batch: int, n: int, options) -> list[list]:
+    v = draw_tokens(batch, n, options)
     params = jax.jit(EdgeLearning().init)(jax.random.key(1), v)["params"]
     weights = jax.random.normal(jax.random.key(2), (batch, n, n, options.channels))
+    (ours, shardings), (naive, _) = (
+        harness.shard_clips(function, 2) for function in (factorised, pair_by_pair)
+    )
+    params, v = jax.device_put((params, v), shardings)
     rows = []
-    (ours, where), (naive, _) = (harness.shared_out(each, 2) for each in (factorised, pair_by_pair))
-    params, v = jax.device_put((params, v), where)
-    both = zip(passes(ours, weights), passes(naive, weights), strict=True)
-    for (what, a), (_, b) in both:
+    for (what, a), (_, b) in zip(passes(ours, weights), passes(naive, weights), strict=True):
         compiled = [jax.jit(each).lower(params, v).compile() for each in (a, b)]
-        planned = [harness.planned(each) / 1e9 for each in compiled]
+        planned = [harness.planned_bytes(each) / 1e9 for each in compiled]
         calls = {
             number: lambda each=each: jax.block_until_ready(each(params, v))
             for number, each in enumerate(compiled)
-            if planned[number] <= options.most_gb
+            if planned[number] <= options.max_gb
         }
         if len(calls) == 2:
             found = [each(params, v) for each in compiled]
-            compare(f"{batch} x {n} events, {what}", *found, TOLERANCE)
-        times = harness.in_turn(calls, options.rounds)
+            check_equal(f"{batch} x {n} events, {what}", *found, TOLERANCE)
+        times = harness.time_in_turn(calls, options.rounds)
         ms = {number: f"{1000 * statistics.median(each):.1f} ms" for number, each in times.items()}
-        mb = {number: harness.memory(compiled[number], calls[number]) / 1e6 for number in calls}
+        mb = {k: harness.needed_bytes(compiled[k], calls[k]) / 1e6 for k in calls}
         row = [f"{batch} x {n}", what]
         row += [ms.get(number, "not run") for number in range(2)]
         row.append(harness.ratio(times[1], times[0]) if len(times) == 2 else "")
@@ -101,7 +101,7 @@ def rows_of(batch: int, n: int, options) -> list[list]:
 def attention_rows(batch: int, n: int, options) -> list[list]:
     gpu = jax.default_backend() == "gpu"
     dtype = jnp.bfloat16 if gpu else jnp.float32
-    v = tokens(batch, n, options).astype(dtype)
+    v = draw_tokens(batch, n, options).astype(dtype)
     params = jax.jit(NodeContext().init)(jax.random.key(1), v)["params"]
     weights = jax.random.normal(jax.random.key(2), v.shape)
 
@@ -121,47 +121,44 @@ def attention_rows(batch: int, n: int, options) -> list[list]:
     for (what, a), (_, b) in zip(passes(ours, weights), passes(library, weights), strict=True):
         compiled = [jax.jit(each).lower(params, v).compile() for each in (a, b)]
         found = [each(params, v) for each in compiled]
-        compare(f"NCM, {batch} x {n} events, {what}", *found, 3e-2 if gpu else TOLERANCE)
+        check_equal(f"NCM, {batch} x {n} events, {what}", *found, 3e-2 if gpu else TOLERANCE)
         calls = {k: lambda f=f: jax.block_until_ready(f(params, v)) for k, f in enumerate(compiled)}
-        times = harness.in_turn(calls, options.rounds)
+        times = harness.time_in_turn(calls, options.rounds)
         ms = [f"{1000 * statistics.median(each):.1f} ms" for each in times.values()]
         rows.append([f"{batch} x {n}", what, *ms, harness.ratio(times[1], times[0])])
     return rows
 
 
-def size(name: str) -> tuple[int, int]:
+def size(text: str) -> tuple[int, int]:
     """Clips and events of "8x25"."""
-    batch, n = name.split("x")
-    return int(batch), int(n)
+    batch, _, n = text.partition("x")
+    return harness.positive(batch), harness.positive(n)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = harness.parser(__doc__, rounds=7)
     add = parser.add_argument
-    sizes = ["8x10", "8x25", "2x100", "1x400"]
-    add("--sizes", nargs="+", default=sizes, help="clips x events")
-    add("--attention-sizes", nargs="*", default=["8x25", "2x100"], help="of the second table")
-    add("--tokens", type=int, default=31)
-    add("--channels", type=int, default=64)
-    add("--most-gb", type=float, default=12)
-    add("--rounds", type=int, default=7)
-    add("--cpu-devices", type=int, default=1, help="that JAX makes of the CPU")
+    sizes = [(8, 10), (8, 25), (2, 100), (1, 400)]
+    add("--sizes", nargs="+", type=size, default=sizes, help="clips x events, as 8x10")
+    add("--attention-sizes", nargs="*", type=size, default=[(8, 25), (2, 100)])
+    add("--tokens", type=harness.positive, default=31)
+    add("--channels", type=harness.positive, default=64)
+    add("--max-gb", type=float, default=12)
+    add("--cpu-devices", type=harness.positive, default=1)
     options = parser.parse_args()
-    if any(batch % options.cpu_devices for batch, _ in map(size, options.sizes)):
-        parser.error("the clips of --sizes must divide by --cpu-devices")
-    harness.use_cpu_as_training_does(options.cpu_devices)
-
-    def each(names: list[str], rows_of) -> list[list]:
-        return [row for batch, n in map(size, names) for row in rows_of(batch, n, options)]
-
+    if any(batch % options.cpu_devices for batch, _ in options.sizes):
+        parser.error("the clips of --sizes must be divisible by --cpu-devices")
+    harness.use_cpu(options.cpu_devices)
     header = ["clips x events", ""]
     for what in ("time", "memory"):
         header += [f"{what}: factorised", "pair by pair", "ratio"]
-    print("\n" + harness.table(header, each(options.sizes, rows_of)) + "\n")
+    rows = [row for each in options.sizes for row in mel_rows(*each, options)]
+    print("\n" + harness.table(header, rows) + "\n")
     if options.attention_sizes:
         header = ["NCM, clips x events", "", "ours", "dot_product_attention", "ratio"]
-        print("\n" + harness.table(header, each(options.attention_sizes, attention_rows)))
+        rows = [row for each in options.attention_sizes for row in attention_rows(*each, options)]
+        print("\n" + harness.table(header, rows))
 
 
 if __name__ == "__main__":
-    main()
+    harness.start(main)

@@ -4,21 +4,19 @@
     python benchmarks/growth.py --sweep layers seconds batch devices
     python benchmarks/growth.py --sweep seconds --model whole --setting quickstart
 
-One thing grows, all else stays as the flags say. `--model head` is ERGL without its encoder, on
-tokens of noise, as many as Cnn14 makes of the clip; `whole` is a setting's model on spectrograms.
-Each row runs in a process of its own, by the Trainer, compiled ahead of time; devices are virtual
-ones of the CPU, which share its cores. Memory, of all devices, is the larger of what XLA plans for
-temporaries and, on CPU, of what the process grows by in a step. A row that plans for more than is
-free is not run, and its plan is shown. A power is that of the growth from the row before: 1 is
-linear, 2 quadratic. Prints a Markdown table.
+One quantity grows, the others are as the flags set them. `--model head` is ERGL without its
+encoder, on tokens of noise, as many as Cnn14 makes of the clip; `whole` is a setting's model on
+spectrograms. Each row is measured in a process of its own, with the Trainer's compiled step;
+devices are virtual CPU devices, which share the cores. Memory, of all devices, is the larger of
+XLA's plan for temporaries and, on CPU, of the growth of the process in a step. A row that plans for
+more than is free is not run; its plan is shown. A power is the exponent of the growth since the row
+before: 1 is linear, 2 quadratic.
 """
 
 import argparse
 import json
 import math
-import os
 import statistics
-import subprocess
 import sys
 
 import harness
@@ -33,7 +31,7 @@ SWEEPS = {
 
 
 def measure(spec: dict) -> dict:
-    """Seconds of a step (median) or "error", and its bytes; a process's whole work."""
+    """Seconds of a step (median) and its bytes, or "error" and its planned bytes."""
     import jax
     import numpy as np
 
@@ -42,7 +40,7 @@ def measure(spec: dict) -> dict:
     from ergl_jax.training import optimizer
     from ergl_jax.training.step import AXIS, Trainer, _split, init_state, replicate
 
-    harness.use_cpu_as_training_does(spec["devices"])
+    harness.use_cpu(spec["devices"])
     gpu = jax.default_backend() == "gpu"
     setting = harness.setting(spec["setting"], gpu=gpu)
     config = setting.config.copy_and_resolve_references()
@@ -69,18 +67,18 @@ def measure(spec: dict) -> dict:
         shape = (frames, setting.mels)
         x = -40 + 15 * rng.standard_normal((batch, *shape))
     data = {
-        "log_mel": np.float32(x),  # or tokens: the Trainer gives the model what bears this name
+        "log_mel": np.float32(x),  # or tokens: the model's input, whatever it is
         "scene": rng.integers(0, setting.scenes, batch),
         "events": np.float32(rng.uniform(size=(batch, spec["events"]))),
     }
     adamw = optimizer.adamw(config.optimizer, steps_per_epoch=100, epochs=config.train.epochs)
     trainer = Trainer(model, adamw, lambda key, batch: batch, num_scenes=setting.scenes, seed=0)
     state = replicate(init_state(model, adamw, seed=0, shape=shape))
-    # Within the Trainer, for the plan is known only of the compiled step itself.
     data = _split(data)
+    # The Trainer's own step, as only a compiled program has a plan.
     step = trainer._step.func.lower(*trainer._step.args, state, data).compile()
-    planned = harness.planned(step)
-    if not gpu and planned > (free := available()):
+    planned = harness.planned_bytes(step)
+    if not gpu and planned > (free := free_bytes()):
         return {"error": f"not run: {free / 1e9:.1f} GB free", "bytes": planned}
 
     def call():
@@ -89,92 +87,66 @@ def measure(spec: dict) -> dict:
         jax.block_until_ready((state, metrics))
 
     call()
-    needed = max(planned, harness.peak_growth(call) or 0)
-    return {
-        "seconds": statistics.median(harness.in_turn({"": call}, spec["rounds"])[""]),
-        "bytes": needed,
-    }
+    needed = harness.needed_bytes(step, call)
+    seconds = statistics.median(harness.time_in_turn({"": call}, spec["rounds"])[""])
+    return {"seconds": seconds, "bytes": needed}
 
 
-def available() -> int:
+def free_bytes() -> int:
     """Bytes of memory that are free for programs."""
     with open("/proc/meminfo", encoding="utf-8") as file:
         line = next(line for line in file if line.startswith("MemAvailable"))
     return 1024 * int(line.split()[1])
 
 
-def in_a_process(spec: dict) -> dict:
-    """`measure` in a process of its own: its memory and its devices are its own."""
-    command = [sys.executable, __file__, "--one", json.dumps(spec)]
-    paths = [str(harness.REPOSITORY), os.environ.get("PYTHONPATH", "")]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
-        check=False,
-    )
-    if done.returncode == 0:
-        return json.loads(done.stdout.splitlines()[-1])
-    if done.returncode < 0:
-        return {"error": f"ended by signal {-done.returncode}: out of memory?"}
-    reasons = [line for line in done.stderr.splitlines() if "Error" in line]
-    return {"error": reasons[-1][:160] if reasons else f"status {done.returncode}"}
-
-
 def rows_of(sweep: str, values: list[int], spec: dict) -> list[list]:
     rows, last = [], None
     for value in values:
-        found = in_a_process(spec | {sweep: value})
+        try:
+            found = harness.run_script(__file__, "--one", json.dumps(spec | {sweep: value}))
+        except harness.InputError as error:  # out of memory, mostly
+            found = {"error": str(error)[:160]}
         print(f"{sweep} {value}: {found}", file=sys.stderr, flush=True)
+        memory = f"{found['bytes'] / 1e6:.1f} MB" if "bytes" in found else ""
         if "error" in found:
-            plan = f"{found['bytes'] / 1e6:.1f} MB" if "bytes" in found else ""
-            rows.append([sweep, value, found["error"], "", plan, ""])
+            rows.append([sweep, value, found["error"], "", memory, ""])
             continue
-        time, size = found["seconds"], found["bytes"]
+        now = value, found["seconds"], found["bytes"]
         powers = ["", ""]
         if last:
-            grown = math.log(value / last[0])
-            powers = [
-                f"{math.log(b / a) / grown:.2f}"
-                for a, b in zip(last[1:], (time, size), strict=True)
-            ]
-        rows.append(
-            [sweep, value, f"{1000 * time:.1f} ms", powers[0], f"{size / 1e6:.1f} MB", powers[1]]
-        )
-        last = value, time, size
+            growth = [math.log(b / a) for a, b in zip(last, now, strict=True)]
+            powers = [f"{each / growth[0]:.2f}" for each in growth[1:]]
+        rows.append([sweep, value, f"{1000 * now[1]:.1f} ms", powers[0], memory, powers[1]])
+        last = now
     return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = harness.parser(__doc__, rounds=7)
     add = parser.add_argument
     add("--sweep", nargs="+", default=["events"], choices=SWEEPS)
-    add("--values", type=lambda text: [int(x) for x in text.split(",")], help="of the one sweep")
+    add("--values", type=lambda text: [harness.positive(x) for x in text.split(",")])
     add("--model", default="head", choices=["head", "whole"])
     add("--setting", default="paper", choices=harness.SETTINGS, help="encoder, width, optimiser")
-    add("--tokens", type=int, help="of the head; by default as Cnn14 makes of the clip")
-    for name, usual in (("events", 25), ("layers", 2), ("seconds", 10), ("batch", 8)):
-        add(f"--{name}", type=int, default=usual, help="where it is not swept over")
-    add("--devices", type=int, default=1, help="virtual devices of the CPU")
-    add("--rounds", type=int, default=7)
+    add("--tokens", type=harness.positive, help="of the head; default: as Cnn14 makes of the clip")
+    for name, default in (("events", 25), ("layers", 2), ("seconds", 10), ("batch", 8)):
+        add(f"--{name}", type=harness.positive, default=default, help="if not in --sweep")
+    add("--devices", type=harness.positive, default=1, help="virtual devices of the CPU")
     add("--one", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(measure(options.one)))
         return
     if options.values and len(options.sweep) > 1:
-        parser.error("--values are of one sweep")
+        parser.error("--values needs a single --sweep")
     if options.tokens and "seconds" in options.sweep and options.model == "head":
-        parser.error("--tokens would leave nothing of the clip's length to grow")
+        parser.error("--tokens fixes what --sweep=seconds would let grow")
     spec = {k: v for k, v in vars(options).items() if k not in ("sweep", "values", "one")}
-    rows = [
-        row
-        for sweep in options.sweep
-        for row in rows_of(sweep, options.values or SWEEPS[sweep], spec)
-    ]
+    rows = []
+    for sweep in options.sweep:
+        rows += rows_of(sweep, options.values or SWEEPS[sweep], spec)
     print(harness.table(["", "", "step", "power", "memory", "power"], rows))
 
 
 if __name__ == "__main__":
-    main()
+    harness.start(main)

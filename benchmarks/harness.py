@@ -1,8 +1,6 @@
-"""What benchmarks share: many training runs, calls timed in turn, the settings, Markdown tables.
+"""What benchmarks share: flags, settings, training runs, timing, memory, Markdown tables."""
 
-Of many runs some go on at once, each in a work directory of its own; a finished one is kept.
-"""
-
+import argparse
 import csv
 import ctypes
 import json
@@ -18,31 +16,54 @@ from pathlib import Path
 from queue import Queue
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY))  # so that benchmarks find configs, which is not installed
+sys.path.insert(0, str(REPOSITORY))  # for configs, which is not installed
+
+from ergl_jax.errors import InputError, Parser, command  # noqa: E402
+
+
+def parser(doc: str, *, rounds: int = 0) -> argparse.ArgumentParser:
+    """A parser described by the first line of `doc`, with --rounds if that has a default."""
+    made = Parser(description=doc.partition("\n")[0])
+    if rounds:
+        made.add_argument("--rounds", type=positive, default=rounds, help="of calls, in turn")
+    return made
+
+
+def positive(text: str) -> int:
+    """The type of flags that count something."""
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def start(main: Callable[[], None]) -> None:
+    """Runs a benchmark's `main`; an InputError ends the program with one line and status 2."""
+    if status := command(resumes=False)(main)():
+        sys.exit(status)
 
 
 def run_all(runs: dict[str, list[str]], root: Path, *, at_once: int) -> None:
-    """`python run.py <flags> --workdir=root/<name>` for each name of `runs`.
+    """`python run.py <flags> --workdir=root/<name>` for each name of `runs`; keeps finished runs.
 
-    The CPU cores are shared out among the runs that go on at once: two small models train faster
-    side by side, each on half of the cores, than one after the other on all.
+    Runs at the same time share the CPU cores: two small models train faster side by side, each on
+    half of the cores, than one after the other on all.
     """
     cores = sorted(os.sched_getaffinity(0))
-    share = max(1, len(cores) // at_once)
-    free = Queue()
+    size = max(1, len(cores) // at_once)
+    free: Queue = Queue()
     for slot in range(at_once):
-        free.put(cores[slot * share % len(cores) :][:share])
+        free.put(cores[slot * size % len(cores) :][:size])
 
     def work(name: str) -> None:
         workdir = root / name
         if (workdir / "results.json").exists():
             return
         workdir.mkdir(parents=True, exist_ok=True)
-        mine, start = free.get(), time.perf_counter()
-        command = [sys.executable, str(REPOSITORY / "run.py"), *runs[name], f"--workdir={workdir}"]
+        mine = free.get()
+        flags = [*runs[name], f"--workdir={workdir.absolute()}"]
         with open(workdir / "log.txt", "a", encoding="utf-8") as log:
-            code = subprocess.run(
-                command,
+            status = subprocess.run(
+                [sys.executable, str(REPOSITORY / "run.py"), *flags],
                 cwd=REPOSITORY,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -50,16 +71,15 @@ def run_all(runs: dict[str, list[str]], root: Path, *, at_once: int) -> None:
                 check=False,
             ).returncode
         free.put(mine)
-        if code:
-            raise SystemExit(f"{name} failed with status {code}: see {workdir}/log.txt")
-        print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
+        if status:
+            raise InputError(f"{name} failed with status {status}: see {workdir}/log.txt")
 
     with ThreadPoolExecutor(at_once) as pool:
         list(pool.map(work, runs))
 
 
 def results(workdir: Path) -> dict:
-    """What a finished run wrote into results.json."""
+    """results.json of a finished run."""
     return json.loads((workdir / "results.json").read_text(encoding="utf-8"))
 
 
@@ -69,58 +89,56 @@ def predictions(workdir: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def epochs(workdir: Path) -> list[dict[str, float]]:
-    """The lines of metrics.jsonl."""
-    lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def told_by(script: str, *arguments: str, environment: dict[str, str]):
-    """What a script of ours, run in a process of its own, prints as JSON in its last line."""
+def run_script(script: str, *arguments: str, environment: dict[str, str] | None = None):
+    """Runs one of our scripts in a new process; returns the JSON in its last line of output."""
     done = subprocess.run(
         [sys.executable, script, *arguments],
         cwd=REPOSITORY,
-        env=environment | {"PYTHONPATH": str(REPOSITORY)},
+        env=(environment or dict(os.environ)) | {"PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode:
-        raise SystemExit(done.stderr)
+        lines = done.stderr.strip().splitlines() or ["no message: out of memory?"]
+        raise InputError(f"{Path(script).name}: status {done.returncode}: {lines[-1]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def use_cpu_as_training_does(devices: int) -> None:
-    """What run.py asks of JAX and XLA for so many devices of the CPU; before JAX is used."""
-    import jax  # not above: what only starts other programs needs none
+def use_cpu(devices: int, *, training: bool = True) -> None:
+    """Sets JAX's CPU devices and XLA's flags as run.py does, or as `ergl` if not `training`.
+
+    Call it before any other use of JAX.
+    """
+    import jax  # not above: programs that only start others don't need it
 
     from ergl_jax import cpu
 
     jax.config.update("jax_num_cpu_devices", devices)
     if devices == 1:
         cpu.use_threaded_convolutions()
-    cpu.use_barriers()
+    if training:
+        cpu.use_barriers()
 
 
-PAUSE = 0.1  # seconds before each pair of calls: OpenMP's threads go on spinning after PyTorch's
+PAUSE = 0.1  # seconds before each pair of calls: PyTorch's OpenMP threads keep spinning for a while
 
 
-def in_turn(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each call in each of `rounds`, in which one has its turn after another.
+def time_in_turn(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each call in each of `rounds`, in which every call has its turn.
 
-    What else the machine does then falls on all alike. In its turn each is called twice and the
-    second call is timed, as in training, where a step follows a step: the first fetches back the
-    memory that others took meanwhile. A call returns when its work is done, not when it is
-    queued.
+    So other load on the machine affects all alike. In its turn each is called twice and the second
+    call is timed, as in training, where step follows step: the first call gets back the memory that
+    the others have taken. A call must return when its work is done, not when it is queued.
     """
-    times = {name: [] for name in calls}
+    times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
             time.sleep(PAUSE)
             call()
-            start = time.perf_counter()
+            begin = time.perf_counter()
             call()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(time.perf_counter() - begin)
     return times
 
 
@@ -130,66 +148,66 @@ def ratio(times: list[float], base: list[float]) -> str:
     return f"{statistics.median(each):.2f} ({min(each):.2f} to {max(each):.2f})"
 
 
-def kilobytes(field: str) -> int:
-    """A field of this process's status, such as "VmRSS:"; OSError elsewhere than on Linux."""
+def resident_bytes(field: str) -> int:
+    """A field of this process's status in bytes, such as "VmRSS:"; OSError except on Linux."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 def peak_growth(call: Callable[[], object]) -> int | None:
-    """Bytes by which this process's memory grows at most in a call; None where Linux can't tell."""
+    """Bytes by which this process's memory grows at most in a call; None except on Linux."""
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # what was freed and kept would hide what is taken
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak begins anew
-        before = kilobytes("VmRSS:")
+        ctypes.CDLL(None).malloc_trim(0)  # freed memory that is kept would hide what is taken
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets the peak
+        before = resident_bytes("VmRSS:")
         call()
-        return 1024 * (kilobytes("VmHWM:") - before)
+        return resident_bytes("VmHWM:") - before
     except (AttributeError, OSError):
         return None
 
 
-def shared_out(function: Callable, arguments: int) -> tuple[Callable, tuple]:
-    """`function` with clips, its last argument and its result, shared out to all devices.
+def shard_clips(function: Callable, arguments: int) -> tuple[Callable, tuple]:
+    """`function` with the clips (its last argument, and its result) split over all devices.
 
-    And where its arguments then lie, the first ones whole on each device.
+    Also returns the shardings of its arguments; the others are replicated.
     """
     import jax
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
     mesh = Mesh(jax.local_devices(), ("clips",))
     specs = (PartitionSpec(),) * (arguments - 1) + (PartitionSpec("clips"),)
-    shared = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=specs[-1])
-    return shared, tuple(NamedSharding(mesh, spec) for spec in specs)
+    sharded = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=specs[-1])
+    return sharded, tuple(NamedSharding(mesh, spec) for spec in specs)
 
 
-def planned(compiled) -> int:
-    """Bytes that XLA plans for temporaries of a compiled JAX program that runs on all devices."""
+def planned_bytes(compiled) -> int:
+    """Bytes that XLA plans for temporaries of a compiled program that runs on all devices."""
     import jax
 
     return compiled.memory_analysis().temp_size_in_bytes * jax.local_device_count()
 
 
-def memory(compiled, call: Callable[[], object]) -> int:
-    """Bytes that a call of a compiled JAX program needs beside its arguments.
+def needed_bytes(compiled, call: Callable[[], object]) -> int:
+    """Bytes that a call of a compiled program needs, without its arguments.
 
-    The larger of what XLA plans for temporaries and of what the process grows by: the first knows
-    nothing of libraries that allocate for themselves, the second nothing of a GPU.
+    The larger of XLA's plan, which omits libraries that allocate for themselves, and the growth of
+    the process, which omits a GPU.
     """
-    return max(planned(compiled), peak_growth(call) or 0)
+    return max(planned_bytes(compiled), peak_growth(call) or 0)
 
 
-def beside(
+def compare(
     makers: dict[str, Callable[[], Callable]],
     *,
     rounds: int,
     clips: int,
     flops: float,
-    peak_tflops: float | None,
+    peak_tflops: float | None = None,
 ) -> list[list[str]]:
-    """Rows of a table that sets implementations beside the first one, in turn in each round.
+    """Times implementations in turn; rows of a table with the columns COMPARED.
 
-    Each of `makers` compiles what it has to and returns a call on `clips` clips that counts
-    `flops`; what a maker fails with is said in its row. Columns: BESIDE.
+    Each of `makers` compiles what it needs and returns a call on `clips` clips of `flops`
+    operations. A maker's error is reported in its row.
     """
     calls, failed = {}, {}
     for name, make in makers.items():
@@ -197,14 +215,14 @@ def beside(
             calls[name] = make()
         except Exception as error:  # noqa: BLE001
             failed[name] = f"failed: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
-    times = in_turn(calls, rounds)
-    medians = {name: statistics.median(each) for name, each in times.items()}
+    times = time_in_turn(calls, rounds)
     first, rows = next(iter(makers)), []
     for name in makers:
         if name in failed:
-            rows.append([name, failed[name], *[""] * (len(BESIDE) - 2)])
+            rows.append([name, failed[name], *[""] * (len(COMPARED) - 2)])
             continue
-        median, speed = medians[name], flops / medians[name] / 1e12
+        median = statistics.median(times[name])
+        speed = flops / median / 1e12
         share = f" ({100 * speed / peak_tflops:.0f} %)" if peak_tflops else ""
         span = f"{1000 * min(times[name]):.1f} to {1000 * max(times[name]):.1f}"
         row = [name, f"{1000 * median:.1f}", span, f"{clips / median:.2f}", f"{speed:.3f}{share}"]
@@ -212,7 +230,7 @@ def beside(
     return rows
 
 
-BESIDE = ["", "median, ms", "all rounds, ms", "clips/s", "TFLOP/s", "time over the first row's"]
+COMPARED = ["", "median, ms", "all rounds, ms", "clips/s", "TFLOP/s", "time over the first row's"]
 
 
 @dataclass(frozen=True)
@@ -232,7 +250,7 @@ SETTINGS = ("quickstart", "esc10", "paper")
 
 
 def setting(name: str, *, gpu: bool = False) -> Setting:
-    """One of SETTINGS. The paper's batch of 64 is a GPU's; on CPU it is 2."""
+    """One of SETTINGS. The paper's batch of 64 is for a GPU; on CPU it is 2."""
     from configs import ergl, esc10
     from ergl_jax.audio import get_front_end
 
@@ -256,8 +274,5 @@ def table(header: list[str], rows: list[list]) -> str:
 
 def mean_std(values: list[float]) -> str:
     """Mean ± standard deviation (of the sample) of accuracies in 0..1, in %."""
-    mean = sum(values) / len(values)
-    if len(values) == 1:
-        return f"{100 * mean:.1f}"
-    variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    return f"{100 * mean:.1f} ± {100 * variance**0.5:.1f}"
+    spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{100 * statistics.mean(values):.1f}{spread}"

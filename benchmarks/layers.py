@@ -6,7 +6,6 @@ Times an encoder, forward and backward, A and B in turn in one run. Prints a Mar
 medians and their ratio.
 """
 
-import argparse
 import statistics
 from unittest import mock
 
@@ -77,10 +76,10 @@ def compiled(architecture: str, divisor: int, shape: tuple[int, int, int], chang
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=7)
+    parser = harness.parser(__doc__)
+    parser.add_argument("--repeats", type=harness.positive, default=7)
     options = parser.parse_args()
-    harness.use_cpu_as_training_does(devices=1)
+    harness.use_cpu(1)
     variants = {
         "Flax": FLAX,
         "our convolution": FLAX | {"Conv": OURS["Conv"]},
@@ -95,7 +94,7 @@ def main() -> None:
         ("cnn14", 1, (2, 1001, 64)),
     ):
         calls = {name: compiled(architecture, divisor, shape, v) for name, v in variants.items()}
-        times = harness.in_turn(calls, options.repeats)
+        times = harness.time_in_turn(calls, options.repeats)
         for name, each in times.items():
             what = f"{architecture} / {divisor}, {' x '.join(map(str, shape))}"
             median = f"{1000 * statistics.median(each):.0f} ms"
@@ -104,4 +103,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    harness.start(main)

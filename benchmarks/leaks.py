@@ -1,17 +1,16 @@
-"""Memory, threads and open files while the same is done many times over.
+"""Memory, threads and open files while the same work is repeated many times.
 
     python benchmarks/leaks.py
 
-Small runs (configs/test.py, smaller still) of 200 epochs, from resident and from streamed data,
+Small runs (configs/test.py, smaller still) of 200 epochs, with data in device memory and streamed,
 each epoch validated and saved; 300 classifications of a file; a dataset opened, read and dropped
-200 times. After each epoch or call, once garbage is collected: the process's memory (VmRSS), which
-the allocator's habits move by tens of MiB; the bytes that it has lent out (mallinfo2) and Python's
-count of objects, which they do not; the bytes of all live JAX arrays, what devices say they hold,
-threads and open files. Slopes leave out the first two; their standard error comes from the means
-of blocks, as what follows on one another is alike. Prints a Markdown table.
+200 times. After each epoch or call and garbage collection: the process's memory (VmRSS), which
+varies by tens of MiB with the allocator; the bytes that malloc has handed out (mallinfo2) and the
+blocks of Python's allocator, which don't; the bytes of live JAX arrays and of device memory,
+threads and open files. Slopes leave out the first two samples; their standard error is that of the
+means of blocks, since neighbouring samples are correlated.
 """
 
-import argparse
 import ctypes
 import dataclasses
 import gc
@@ -23,11 +22,16 @@ from pathlib import Path
 
 import numpy as np
 
-BLOCKS = 9  # of what a slope is fitted to
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # for tests, which load this file
+
+import harness  # noqa: E402
+
+SKIP = 2  # samples, until programs are compiled and caches filled
+BLOCKS = 9  # whose means a slope is fitted to
 KIB = 1024
 COLUMNS = {  # of the table: its field of a Sample, and the unit
     "memory, KiB": ("resident", KIB),
-    "lent out, KiB": ("lent", KIB),
+    "malloc, KiB": ("lent", KIB),
     "Python objects": ("objects", 1),
     "live arrays, KiB": ("arrays", KIB),
     "device memory, KiB": ("device", KIB),
@@ -36,14 +40,14 @@ COLUMNS = {  # of the table: its field of a Sample, and the unit
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """What this process holds."""
+    """What this process uses."""
 
     resident: int  # bytes of memory
-    lent: int  # bytes that malloc has lent out, 0 where it does not tell
-    objects: int  # blocks of Python's own allocator
+    lent: int  # bytes that malloc has handed out; 0 without glibc
+    objects: int  # blocks of Python's allocator
     arrays: int  # bytes of live JAX arrays
-    device: int  # bytes that devices say are in use, 0 where they don't
-    threads: int  # the kernel's count: XLA's and Grain's too
+    device: int  # bytes of device memory in use; 0 for devices that don't report it
+    threads: int  # of the kernel: XLA's and Grain's too
     files: int
 
 
@@ -53,19 +57,14 @@ def sample() -> Sample:
     gc.collect()
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     return Sample(
-        resident=_resident(),
-        lent=_lent(),
+        resident=harness.resident_bytes("VmRSS:"),
+        lent=_malloc_bytes(),
         objects=sys.getallocatedblocks(),
         arrays=sum(x.nbytes for x in jax.live_arrays()),
         device=sum(each.get("bytes_in_use", 0) for each in stats),
         threads=len(os.listdir("/proc/self/task")),
         files=len(os.listdir("/proc/self/fd")) - 1,  # the listing's own
     )
-
-
-def _resident() -> int:
-    status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return KIB * next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
 
 
 class _MallInfo(ctypes.Structure):
@@ -80,18 +79,18 @@ class _MallInfo(ctypes.Structure):
     ]
 
 
-def _lent() -> int:
+def _malloc_bytes() -> int:
     function = getattr(ctypes.CDLL(None), "mallinfo2", None)
     if function is None:
         return 0
     function.restype = _MallInfo
     found = function()
-    return found.uordblks + found.hblkhd  # on heaps, and mapped for themselves
+    return found.uordblks + found.hblkhd  # on heaps, and mapped directly
 
 
-def slope(values: list[float], skip: int) -> tuple[float, float]:
-    """Least-squares growth a step after the first `skip`, and its standard error, by blocks."""
-    blocks = np.array_split(np.asarray(values[skip:], float), BLOCKS)
+def slope(values: list[float]) -> tuple[float, float]:
+    """Least-squares growth per sample after the first SKIP, and its standard error, by blocks."""
+    blocks = np.array_split(np.asarray(values[SKIP:], float), BLOCKS)
     x = np.cumsum([len(block) for block in blocks]) - [len(block) / 2 for block in blocks]
     y = np.array([block.mean() for block in blocks])
     x, y = x - x.mean(), y - y.mean()
@@ -118,14 +117,14 @@ def train(workdir: Path, data_dir: Path, epochs: int, resident: str) -> list[Sam
     """A Sample after each epoch of a run, and one after its end."""
     from ergl_jax.training import metric_writer, train
 
-    gc.freeze()  # what is there already needn't be looked through each time
+    gc.freeze()  # so that existing objects aren't traversed each time
     samples, write = [], metric_writer.MetricWriter.write
 
-    def writing(self, *arguments) -> None:
+    def write_and_sample(self, *arguments) -> None:
         write(self, *arguments)
         samples.append(sample())
 
-    metric_writer.MetricWriter.write = writing
+    metric_writer.MetricWriter.write = write_and_sample
     try:
         train.train(small_config(data_dir, epochs, resident), workdir)
     finally:
@@ -143,7 +142,7 @@ def classify(bundle: Path, calls: int) -> list[Sample]:
         clip = Path(directory) / "clip.wav"
         soundfile.write(clip, np.random.default_rng(0).uniform(-0.1, 0.1, 44100), 44100)
         model = ergl_jax.load(bundle)
-        return _repeated(lambda: model.classify(clip), calls)
+        return repeat(lambda: model.classify(clip), calls)
 
 
 def open_dataset(data_dir: Path, calls: int) -> list[Sample]:
@@ -151,15 +150,11 @@ def open_dataset(data_dir: Path, calls: int) -> list[Sample]:
     from ergl_jax.datasets import sources
 
     config = small_config(data_dir, 1, "always").data
-
-    def call() -> None:
-        sources.open_dataset(config).split("test").arrays()
-
-    return _repeated(call, calls)
+    return repeat(lambda: sources.open_dataset(config).split("test").arrays(), calls)
 
 
-def _repeated(call: Callable[[], object], calls: int) -> list[Sample]:
-    gc.freeze()  # what is there already needn't be looked through each time
+def repeat(call: Callable[[], object], calls: int) -> list[Sample]:
+    gc.freeze()  # so that existing objects aren't traversed each time
     samples = []
     for _ in range(calls):
         call()
@@ -169,36 +164,31 @@ def _repeated(call: Callable[[], object], calls: int) -> list[Sample]:
 
 def row(name: str, samples: list[Sample]) -> list[str]:
     """A line of the table."""
-    skip = 2  # until then programs are compiled and caches filled
     cells = [name, str(len(samples))]
     for field, unit in COLUMNS.values():
         values = [getattr(each, field) / unit for each in samples]
-        growth, error = slope(values, skip)
-        span = f"{values[skip]:.0f} to {values[-1]:.0f}"
-        cells += [f"{growth:+.3f} ± {error:.3f}", span] if any(values) else ["not told", ""]
+        growth, error = slope(values)
+        span = f"{values[SKIP]:.0f} to {values[-1]:.0f}"
+        cells += [f"{growth:+.3f} ± {error:.3f}", span] if any(values) else ["not reported", ""]
     for field in ("threads", "files"):
-        cells.append(f"{getattr(samples[skip], field)} to {getattr(samples[-1], field)}")
+        cells.append(f"{getattr(samples[SKIP], field)} to {getattr(samples[-1], field)}")
     return cells
 
 
 def main() -> None:
-    import harness
-
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=200)
-    parser.add_argument("--classifications", type=int, default=300)
-    parser.add_argument("--openings", type=int, default=200)
-    parser.add_argument("--csv", type=Path, help="all samples go there")
+    parser = harness.parser(__doc__)
+    parser.add_argument("--epochs", type=harness.positive, default=200)
+    parser.add_argument("--classifications", type=harness.positive, default=300)
+    parser.add_argument("--openings", type=harness.positive, default=200)
     options = parser.parse_args()
+    calls, openings = options.classifications, options.openings
+    if min(options.epochs, calls, openings) < SKIP + BLOCKS:
+        parser.error(f"each number must be at least {SKIP + BLOCKS}")
     rows = []
 
     def keep(name: str, samples: list[Sample]) -> None:
         rows.append(row(name, samples))
         print(*rows[-1], sep="; ", flush=True)
-        if options.csv:
-            with open(options.csv, "a", encoding="utf-8") as file:
-                for number, each in enumerate(samples, start=1):
-                    print(name, number, *dataclasses.astuple(each), sep=",", file=file)
 
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
@@ -206,15 +196,13 @@ def main() -> None:
             samples = train(root / name, root / "data", options.epochs, resident)
             keep(f"epochs, {name} data", samples[:-1])
             print(f"before and after the end of the run: {samples[-2:]}", flush=True)
-        calls = options.classifications
         keep("classifications", classify(root / "resident" / "bundle", calls))
-        keep("openings of a dataset", open_dataset(root / "data", options.openings))
+        keep("openings of a dataset", open_dataset(root / "data", openings))
     header = ["", "times"]
     for what in COLUMNS:
-        header += [f"{what}: growth a time", "from, to"]
+        header += [f"{what}: growth each time", "from, to"]
     print(harness.table([*header, "threads", "files"], rows))
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parent))
-    main()
+    harness.start(main)

@@ -1,20 +1,18 @@
-"""Log-mel spectrograms a second, beside librosa in one process, in threads and in processes.
+"""Log-mel spectrograms per second, against librosa in one process, in threads and in processes.
 
     python benchmarks/log_mel.py
 
-Clips of 10 s of noise that lie in memory: no decoding. ergl_jax takes batches, on one device and
-shared out to one for each worker, as pseudo-labelling does. librosa's melspectrogram and
-power_to_db have the front end's own parameters, take a clip at a time as its users do, and their
-workers hold the clips already; each returns the spectrograms to the caller. The spectrograms are
-compared first. Prints a Markdown table.
+Clips of 10 s of noise in memory, without decoding. ergl_jax takes batches, on one device and split
+over one device per worker, as in pseudo-labelling. librosa's melspectrogram and power_to_db have
+the same parameters and take one clip at a time; its workers have the clips already. Each returns
+the spectrograms to the caller. They are compared before anything is timed.
 """
 
-import argparse
-import functools
 import multiprocessing
 import os
 import statistics
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import harness
 import jax
@@ -51,7 +49,7 @@ def librosa_log_mel(waveform: np.ndarray, front_end: FrontEnd) -> np.ndarray:
 
 
 class Worker:
-    """What a process of the pool holds: the front end and the clips."""
+    """The front end and the clips of a process of the pool."""
 
     front_end: FrontEnd
     clips: np.ndarray
@@ -66,11 +64,11 @@ class Worker:
 
 
 def rows_of(name: str, options) -> list[list]:
-    front_end, count = get_front_end(name), options.clips
-    clips, workers = draw(front_end, count), options.workers
-    one = functools.partial(log_mel, front_end=front_end)
-    shared, where = harness.shared_out(one, 1)
-    shared = jax.jit(shared, in_shardings=where)
+    front_end, count, workers = get_front_end(name), options.clips, options.workers
+    clips = draw(front_end, count)
+    one_device = partial(log_mel, front_end=front_end)
+    sharded, shardings = harness.shard_clips(one_device, 1)
+    sharded = jax.jit(sharded, in_shardings=shardings)
 
     def ours(run) -> np.ndarray:
         parts = [clips[at : at + options.batch] for at in range(0, count, options.batch)]
@@ -80,18 +78,16 @@ def rows_of(name: str, options) -> list[list]:
     def librosas(run) -> np.ndarray:
         return np.stack(list(run(lambda clip: librosa_log_mel(clip, front_end), clips)))
 
-    # Each process computes on one core: as many as there are cores would else crowd each other.
+    # One core per process: with a thread per core in each, they would compete.
     os.environ |= {x: "1" for x in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
-    # Not forked: JAX has threads.
+    pools = multiprocessing.get_context("spawn")  # JAX has threads, so no forks
     with (
-        multiprocessing.get_context("spawn").Pool(
-            workers, Worker.begin, (front_end, count)
-        ) as pool,
+        pools.Pool(workers, Worker.begin, (front_end, count)) as pool,
         ThreadPoolExecutor(workers) as threads,
     ):
         calls = {
-            f"ergl_jax, {jax.local_device_count()} devices": lambda: ours(shared),
-            "ergl_jax, one device": lambda: ours(one),
+            f"ergl_jax, {jax.local_device_count()} devices": lambda: ours(sharded),
+            "ergl_jax, one device": lambda: ours(one_device),
             "librosa": lambda: librosas(map),
             f"librosa, {workers} threads": lambda: librosas(threads.map),
             f"librosa, {workers} processes": lambda: np.stack(pool.map(Worker.work, range(count))),
@@ -100,35 +96,30 @@ def rows_of(name: str, options) -> list[list]:
         difference = max(np.abs(x - first).max() for x in others)
         print(f"{name}: ergl_jax and librosa differ by {difference:.1e} dB at most")
         if not difference < TOLERANCE:
-            raise SystemExit("these are two different front ends: nothing is timed")
-        times = harness.in_turn(calls, options.rounds)
+            raise SystemExit("the two front ends differ: nothing is timed")
+        times = harness.time_in_turn(calls, options.rounds)
+    base = next(iter(times.values()))
     return [
-        [
-            name,
-            what,
-            f"{count / statistics.median(each):.1f}",
-            harness.ratio(each, next(iter(times.values()))),
-        ]
+        [name, what, f"{count / statistics.median(each):.1f}", harness.ratio(each, base)]
         for what, each in times.items()
     ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = harness.parser(__doc__, rounds=7)
     add = parser.add_argument
     add("--front-ends", nargs="+", default=["paper", "panns_16k"])
-    add("--clips", type=int, default=64, help="in each round")
-    add("--batch", type=int, default=16, help="clips that ergl_jax takes at a time")
-    add("--workers", type=int, default=os.cpu_count(), help="devices, threads and processes")
-    add("--rounds", type=int, default=7)
+    add("--clips", type=harness.positive, default=64, help="in each round")
+    add("--batch", type=harness.positive, default=16, help="clips that ergl_jax takes at a time")
+    add("--workers", type=harness.positive, default=os.cpu_count(), help="devices or processes")
     options = parser.parse_args()
     if options.clips % options.workers or options.batch % options.workers:
-        parser.error("--clips and --batch must divide by --workers")
-    jax.config.update("jax_num_cpu_devices", options.workers)
+        parser.error("--clips and --batch must be divisible by --workers")
+    harness.use_cpu(options.workers, training=False)
     rows = [row for name in options.front_ends for row in rows_of(name, options)]
     header = ["front end", "", "clips/s", "time over the first row's"]
     print("\n" + harness.table(header, rows))
 
 
 if __name__ == "__main__":
-    main()
+    harness.start(main)

@@ -1,15 +1,14 @@
-"""Clips a second of pseudo-labelling, beside the same Cnn14_16k in PyTorch; and the port itself.
+"""Clips per second of pseudo-labelling, against the same Cnn14_16k in PyTorch, and of the port.
 
     python benchmarks/pseudo_label.py --root runs/pseudo_label
 
 Random weights in the original format are ported in a process of their own, whose seconds and peak
-memory are printed. Then both label the same WAV files of 10 s, in turn, decoding included. What
-PyTorch does is as PANNs' own inference: evaluation mode, no gradients. JAX compiles once a run, so
-its clips a second are those of a long run less a short one's. CPU seconds tell more than the clock
-where other work goes on beside.
+memory are printed. Then both label the same WAV files of 10 s, in turn, decoding included; PyTorch
+as PANNs' own inference does, in evaluation mode without gradients. JAX compiles once per run, so
+its clips per second are those of a long run minus a short one's. CPU seconds are more reliable than
+the clock on a machine with other load.
 """
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -43,7 +42,7 @@ print(f"port: {time.perf_counter() - start:.1f} s, imports included, {peak:.0f} 
 
 
 def write_manifest(path: Path, clips: int) -> Path:
-    """Noise of as many clips, and their manifest."""
+    """Writes clips of noise, and their manifest."""
     rows = ["file,scene"]
     for i in range(clips):
         noise = 0.1 * np.random.default_rng(i).standard_normal(int(SECONDS * RATE))
@@ -53,11 +52,11 @@ def write_manifest(path: Path, clips: int) -> Path:
     return path
 
 
-def seconds(function, *arguments) -> tuple[np.ndarray, np.ndarray]:
-    """How long a call takes, by the clock and by the processor; and what it returns."""
-    start = np.array([time.perf_counter(), time.process_time()])
+def timed(function, *arguments) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds of a call by the clock and of the CPU (2,), and its result."""
+    begin = np.array([time.perf_counter(), time.process_time()])
     result = function(*arguments)
-    return np.array([time.perf_counter(), time.process_time()]) - start, result
+    return np.array([time.perf_counter(), time.process_time()]) - begin, result
 
 
 def with_jax(bundle, manifest: Path, batch_size: int) -> np.ndarray:
@@ -84,20 +83,20 @@ def with_torch(pann, directory: Path, clips: int, batch_size: int) -> np.ndarray
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = harness.parser(__doc__, rounds=7)
     parser.add_argument("--root", type=Path, default=Path("runs/pseudo_label"))
-    parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--batches", type=int, default=4, help="timed, in each round")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--batch_size", type=harness.positive, default=8)
+    parser.add_argument("--batches", type=harness.positive, default=4, help="timed, in each round")
     options = parser.parse_args()
     root, size = options.root.resolve(), options.batch_size
     use_cores(size)  # as data_prep/pseudo_label.py does
     root.mkdir(parents=True, exist_ok=True)
     pann = torch_panns.PANN("cnn14", "panns_16k")
     checkpoint = torch_panns.save(pann, root / "random.pth")
+    paths = [str(harness.REPOSITORY), str(harness.REPOSITORY / "data_prep")]
     subprocess.run(
         [sys.executable, "-c", PORT, checkpoint, root / "bundle"],
-        env=os.environ | {"PYTHONPATH": str(harness.REPOSITORY)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
         check=True,
     )
     bundle = bundles.load(root / "bundle")
@@ -107,20 +106,20 @@ def main() -> None:
     with_torch(pann, root, 1, 1)
     rows, ratios = [], []
     for number in range(1, options.rounds + 1):
-        begin, _ = seconds(with_jax, bundle, short, size)
-        whole, found = seconds(with_jax, bundle, long, size)
-        other, expected = seconds(with_torch, pann, root, clips, size)
+        begin, _ = timed(with_jax, bundle, short, size)
+        whole, found = timed(with_jax, bundle, long, size)
+        other, expected = timed(with_torch, pann, root, clips, size)
         ours, theirs = (whole - begin) / (options.batches * size), other / clips
         rows.append([number, f"{1 / ours[0]:.2f}", f"{1 / theirs[0]:.2f}"])
         rows[-1] += [f"{x:.2f}" for x in (theirs[0] / ours[0], ours[1], theirs[1])]
         ratios.append(theirs / ours)
     clock, processor = (statistics.median(column) for column in zip(*ratios, strict=True))
     header = ["round", "ergl_jax, clips/s", "PyTorch, clips/s", "ratio"]
-    header += ["ergl_jax, CPU s a clip", "PyTorch, CPU s a clip"]
+    header += ["ergl_jax, CPU s per clip", "PyTorch, CPU s per clip"]
     print(harness.table(header, rows))
     print(f"median ratio by the clock {clock:.2f}, by CPU seconds {processor:.2f}")
     print(f"probabilities differ by {np.abs(found - expected).max():.1e} at most")
 
 
 if __name__ == "__main__":
-    main()
+    harness.start(main)

@@ -2,13 +2,11 @@
 
     python benchmarks/startup.py
 
-`python run.py --config=configs/ergl.py:synthetic` in processes of their own, in turn: without kept
-programs, and with those of the run before (ergl_jax/cache.py). The corpus is there already; to make
-it is another matter. The loss of the epoch says whether both compute the same. Prints a Markdown
-table.
+`python run.py --config=configs/ergl.py:synthetic` in new processes, in turn: without cached
+programs, and with those of the run before (ergl_jax/cache.py). The corpus is made before anything
+is timed. The epoch's losses show whether both compute the same.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -22,8 +20,8 @@ import harness
 CONFIG = "--config=configs/ergl.py:synthetic"
 
 
-def child(start: float, arguments: list[str]) -> None:
-    """run.py, stopped after an epoch: prints when that and the first step ended, and the loss."""
+def child(begin: float, arguments: list[str]) -> None:
+    """run.py, stopped after an epoch: prints the seconds to it and to the first step, and losses."""
     import runpy
 
     import jax
@@ -38,14 +36,14 @@ def child(start: float, arguments: list[str]) -> None:
 
         def timed_step(*args):
             result = jax.block_until_ready(step(*args))
-            found.setdefault("first step", time.time() - start)
+            found.setdefault("first step", time.time() - begin)
             return result
 
         self._resident_step = timed_step
 
     def timed_epoch(*args, **kwargs):
         _, metrics = epoch(*args, **kwargs)
-        found["first epoch"] = time.time() - start
+        found["first epoch"] = time.time() - begin
         print(json.dumps(found | {"loss": [float(x).hex() for x in metrics["loss"]]}), flush=True)
         os._exit(0)
 
@@ -54,33 +52,34 @@ def child(start: float, arguments: list[str]) -> None:
     runpy.run_path(str(harness.REPOSITORY / "run.py"), run_name="__main__")
 
 
-def start_up(cache: Path, data_dir: str) -> dict:
-    """`child` in a process of its own, its programs kept in `cache`."""
+def start_run(cache: Path, options) -> dict:
+    """`child` in a new process that caches its programs in `cache`."""
     with tempfile.TemporaryDirectory() as workdir:
-        flags = [CONFIG, f"--workdir={workdir}/run", f"--config.data.data_dir={data_dir}"]
-        # The second as run.py sets it, which can't start itself again here.
-        ours = {"XDG_CACHE_HOME": str(cache), "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-        environment = os.environ | ours
+        flags = [CONFIG, f"--workdir={workdir}/run", f"--config.data.data_dir={options.data_dir}"]
+        environment = dict(os.environ) | {
+            "XDG_CACHE_HOME": str(cache),
+            "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # so that run.py doesn't restart itself
+        }
         environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-        arguments = ("--child", str(time.time()), *flags)
-        return harness.told_by(__file__, *arguments, environment=environment)
+        arguments = ("--child", str(time.time()), *flags, *options.overrides)
+        return harness.run_script(__file__, *arguments, environment=environment)
 
 
 def main() -> None:
     if sys.argv[1:2] == ["--child"]:
         child(float(sys.argv[2]), sys.argv[3:])
         return
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = harness.parser(__doc__, rounds=5)
     parser.add_argument("--data-dir", default="data/prepared", help="of the synthetic corpus")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("overrides", nargs="*", help="--config.field=value, after --")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as first:
-        start_up(Path(first), options.data_dir)  # makes the corpus if need be
-    found = {"cold": [], "kept programs": []}
+        start_run(Path(first), options)  # makes the corpus if need be
+    found = {"cold": [], "cached programs": []}
     for _ in range(options.rounds):
         with tempfile.TemporaryDirectory() as cache:
             for each in found.values():
-                each.append(start_up(Path(cache), options.data_dir))
+                each.append(start_run(Path(cache), options))
     losses = {tuple(run["loss"]) for runs in found.values() for run in runs}
     print("losses are", "the same, bit for bit" if len(losses) == 1 else "not the same")
     rows = []
@@ -93,4 +92,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    harness.start(main)

@@ -1,9 +1,9 @@
-"""ERGL and a whole PANN in PyTorch, written to be fast: what ergl_jax is timed against.
+"""ERGL and a whole PANN in PyTorch, written to be fast, for comparison with ergl_jax.
 
-The equations of ergl_jax/models, with the means that PyTorch's users have: projections of one input
-are one matrix product, NCM is PyTorch's own attention, ReLU works in place, and NNM with GAP is
-factorised as in edges.py. tests/test_torch_ergl.py holds both to the same numbers. Only what
-the benchmarks need: tokens="frame", MEL, the sigmoid gate.
+The equations of ergl_jax/models, optimised as PyTorch's users would: projections of one input are
+one matrix product, NCM is PyTorch's own attention, ReLU works in place, and NNM with GAP is
+factorised as in models/edges.py. tests/test_torch_ergl.py checks that both give the same numbers.
+Only what the benchmarks need: tokens="frame", MEL, the sigmoid gate.
 
 Shapes as in ergl_jax/models: B clips, F frames, M mel bins, T tokens, D encoder channels, n events,
 C channels.
@@ -57,7 +57,7 @@ class Encoder(nn.Module):
 
 
 class EventEmbeddings(nn.Module):
-    """(B, D, T) -> (B, n, T, C): the n layers as one."""
+    """(B, D, T) -> (B, n, T, C): the n layers of the events as one."""
 
     def __init__(self, width: int, events: int, channels: int, dropout: float):
         super().__init__()
@@ -81,13 +81,13 @@ class EdgeLearning(nn.Module):
 
     def forward(self, v):
         batch, n, tokens, channels = v.shape
-        # One head: PyTorch's fast kernels want an axis of heads.
+        # With an axis of one head, which PyTorch's fast kernels need.
         query, key, value = self.ncm(v.view(batch, 1, n * tokens, channels)).chunk(3, dim=-1)
         s = F.scaled_dot_product_attention(query, key, value)
         query, key, value = self.nnm(s.squeeze(1)).chunk(3, dim=-1)  # (B, n * T, C) each
         logits = (query * channels**-0.5) @ key.transpose(1, 2)
         attention = logits.view(batch, n, tokens, n, tokens).softmax(dim=-1).mean(dim=2)
-        # (B, j, i, T) to (B, i, j, T): i receives what its own tokens hold under j's questions.
+        # (B, j, i, T) to (B, i, j, T): queries of j attend to the tokens of i, which receives.
         return attention.transpose(1, 2) @ value.view(batch, n, tokens, channels)
 
 
@@ -103,7 +103,7 @@ class GatedGCNLayer(nn.Module):
     def forward(self, h, e):
         a, b, u, v = self.nodes(h).chunk(4, dim=-1)
         e_hat = self.edges(e) + a[:, :, None] + b[:, None]
-        # The gates' divisor is the same for all senders, so it divides once a node.
+        # The divisor of the gates is the same for all senders: divide once per node.
         sigma = e_hat.float().sigmoid()
         received = (sigma * v[:, None]).sum(dim=2) / (sigma.sum(dim=2) + 1e-6)
         e = e + F.relu(self.edge_norm(e_hat.flatten(0, 2)), inplace=True).view_as(e)
@@ -160,7 +160,7 @@ def loss(model: nn.Module, log_mel, scene, events) -> torch.Tensor:
 
 
 def device() -> str:
-    """ "cuda" where JAX too has a GPU, set to what PyTorch does fastest there; else "cpu"."""
+    """ "cuda" with PyTorch's fastest settings if JAX has a GPU too; else "cpu"."""
     if jax.default_backend() != "gpu" or not torch.cuda.is_available():
         return "cpu"
     torch.backends.cudnn.benchmark = True
@@ -173,7 +173,7 @@ def _encoder(config) -> dict:
 
 
 def load(model: ERGL | PANN, variables: dict) -> None:
-    """Fills a model with ergl_jax's variables; every one of either side must be used."""
+    """Copies ergl_jax's variables into a model; both sides must match completely."""
     left = {}
     for tree in (variables["params"], variables["batch_stats"]):
         left |= {name: np.asarray(x) for name, x in flatten_dict(tree, sep="/").items()}

@@ -1,19 +1,18 @@
-"""A training step beside the same model in PyTorch.
+"""A training step against the same model in PyTorch.
 
     python benchmarks/train_step.py --settings quickstart esc10 paper
 
-Forward, losses, backward and AdamW, dropout as configured, no augmentation; clips come from data
-that lie on the device, as in run.py. Both models start from the same weights, and before anything
-is timed their losses are compared. On a GPU in bfloat16 (PyTorch by autocast), else in float32.
-Prints a Markdown table; FLOPs are those that PyTorch counts of its eager step.
+Forward, losses, backward and AdamW, dropout as configured, no augmentation; the clips are in device
+memory, as in run.py. Both models start with the same weights, and their losses are compared before
+anything is timed. On a GPU in bfloat16 (PyTorch by autocast), else in float32. FLOPs are those that
+PyTorch counts for its eager step.
 """
 
-import argparse
-import functools
 import os
+from functools import partial
 from unittest import mock
 
-# Or JAX takes most of the GPU's memory, and PyTorch finds none.
+# Else JAX takes most of the GPU's memory, and PyTorch has none.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import harness  # noqa: E402
@@ -35,22 +34,24 @@ TOLERANCE = 1e-4  # of the losses, in float32
 def draw(setting: harness.Setting, clips: int) -> dict[str, np.ndarray]:
     """log_mel (N, F, M) as noise in dB, scene (N,) and events (N, n)."""
     rng = np.random.default_rng(0)
+    noise = rng.standard_normal((clips, setting.frames, setting.mels))
     return {
-        "log_mel": np.float32(
-            -40 + 15 * rng.standard_normal((clips, setting.frames, setting.mels))
-        ),
+        "log_mel": np.float32(-40 + 15 * noise),
         "scene": rng.integers(0, setting.scenes, clips),
         "events": np.float32(rng.uniform(size=(clips, setting.events))),
     }
 
 
-def first_variables(setting: harness.Setting) -> dict:
-    """Variables to begin with; SystemExit where the losses by them differ, dropout off."""
+def sizes(setting: harness.Setting) -> dict[str, int]:
+    return {"num_scenes": setting.scenes, "num_events": setting.events}
+
+
+def initial_variables(setting: harness.Setting) -> dict:
+    """Initial variables; SystemExit if they give the models different losses, without dropout."""
     config = setting.config.model.copy_and_resolve_references()
     config.encoder.dropout = config.dropout = 0.0
-    sizes = {"num_scenes": setting.scenes, "num_events": setting.events}
-    model, data = registry.build(config, **sizes), draw(setting, 2)
-    init = jax.jit(functools.partial(model.init, train=False))
+    model, data = registry.build(config, **sizes(setting)), draw(setting, 2)
+    init = jax.jit(partial(model.init, train=False))
     variables = jax.device_get(init(jax.random.key(0), data["log_mel"][:1]))
 
     @jax.jit
@@ -61,36 +62,35 @@ def first_variables(setting: harness.Setting) -> dict:
 
     with jax.default_matmul_precision("float32"):
         expected = float(ours(variables, **data))
-    other = torch_ergl.ERGL(config, **sizes)
+    other = torch_ergl.ERGL(config, **sizes(setting))
     torch_ergl.load(other, variables)
     with torch.no_grad():
         found = torch_ergl.loss(other, *map(torch.from_numpy, data.values())).item()
     print(f"Loss of two clips: ergl_jax {expected:.6f}, PyTorch {found:.6f}\n", flush=True)
     if not abs(found - expected) < TOLERANCE:
-        raise SystemExit("these are two different models: nothing is timed")
+        raise SystemExit("the two models differ: nothing is timed")
     return variables
 
 
 def with_jax(setting: harness.Setting, variables: dict, data: dict, rows: np.ndarray, dtype: str):
-    """A call that takes a step for each of `rows` (S, B)."""
+    """A call that takes a step with each of `rows` (S, B)."""
     config = setting.config.model.copy_and_resolve_references()
     config.compute_dtype = dtype
-    sizes = {"num_scenes": setting.scenes, "num_events": setting.events}
-    model = registry.build(config, **sizes, axis_name=AXIS)
+    model = registry.build(config, **sizes(setting), axis_name=AXIS)
     adamw = optimizer.adamw(
         setting.config.optimizer, steps_per_epoch=100, epochs=setting.config.train.epochs
     )
     trainer = Trainer(model, adamw, lambda key, batch: batch, num_scenes=setting.scenes, seed=0)
     state = init_state(model, adamw, seed=0, shape=data["log_mel"].shape[1:])
     if jax.tree.structure(state.params) == jax.tree.structure(variables["params"]):
-        state = state.replace(**variables)
+        state = state.replace(**variables)  # not with Flax's layers, whose names differ
     state, resident = replicate(state), replicate(data)
 
     def call():
         nonlocal state
         state, _ = jax.block_until_ready(trainer.epoch(state, resident, rows))
 
-    for _ in range(2):  # a state that a step returns may be laid out otherwise, and compiles again
+    for _ in range(2):  # the state of the first may have another layout, and compile again
         call()
     return call
 
@@ -98,14 +98,12 @@ def with_jax(setting: harness.Setting, variables: dict, data: dict, rows: np.nda
 def with_flax_layers(*arguments):
     """The same with Flax's layers in the encoder."""
     with mock.patch.multiple(panns, **layers.FLAX):
-        return with_jax(*arguments)  # whose first calls, which trace, are within
+        return with_jax(*arguments)  # whose first calls trace the model
 
 
 def with_torch(setting, variables, data, rows, dtype, *, layout=torch.channels_last, mode=None):
-    """The same by PyTorch; `mode` is torch.compile's, None is eager."""
-    model = torch_ergl.ERGL(
-        setting.config.model, num_scenes=setting.scenes, num_events=setting.events
-    )
+    """The same in PyTorch; `mode` is torch.compile's, None is eager."""
+    model = torch_ergl.ERGL(setting.config.model, **sizes(setting))
     torch_ergl.load(model, variables)
     device = torch_ergl.device()
     model = model.to(device, memory_format=layout)
@@ -134,30 +132,28 @@ def with_torch(setting, variables, data, rows, dtype, *, layout=torch.channels_l
 
 
 def rows_of(name: str, options) -> list[list]:
-    torch.compiler.reset()  # of the last setting's: too many of one function, and it runs eagerly
+    torch.compiler.reset()  # else torch.compile gives up after too many shapes of one function
     gpu = torch_ergl.device() == "cuda"
     setting, dtype = harness.setting(name, gpu=gpu), "bfloat16" if gpu else "float32"
     count = options.steps or (10 if gpu else 1)
     rows = np.random.default_rng(0).permutation(count * setting.batch).astype(np.int32)
     rows = rows.reshape(count, setting.batch)
-    arguments = (setting, first_variables(setting), draw(setting, rows.size), rows, dtype)
+    arguments = (setting, initial_variables(setting), draw(setting, rows.size), rows, dtype)
     eager = with_torch(*arguments, layout=torch.contiguous_format)
     with FlopCounterMode(display=False) as counter:
         eager()
-    makers = {"ergl_jax": functools.partial(with_jax, *arguments)}
+    makers = {"ergl_jax": partial(with_jax, *arguments)}
     if options.flax:
-        makers["ergl_jax, Flax's layers"] = functools.partial(with_flax_layers, *arguments)
+        makers["ergl_jax, Flax's layers"] = partial(with_flax_layers, *arguments)
     makers["PyTorch eager"] = lambda: eager
-    makers["PyTorch eager, channels_last"] = functools.partial(with_torch, *arguments)
+    makers["PyTorch eager, channels_last"] = partial(with_torch, *arguments)
+    layouts = {"": torch.contiguous_format, ", channels_last": torch.channels_last}
     for mode in options.compile:
-        for end, layout in (
-            ("", torch.contiguous_format),
-            (", channels_last", torch.channels_last),
-        ):
-            makers[f"PyTorch compiled ({mode}){end}"] = functools.partial(
+        for end, layout in layouts.items():
+            makers[f"PyTorch compiled ({mode}){end}"] = partial(
                 with_torch, *arguments, layout=layout, mode=mode
             )
-    found = harness.beside(
+    found = harness.compare(
         makers,
         rounds=options.rounds,
         clips=rows.size,
@@ -169,23 +165,22 @@ def rows_of(name: str, options) -> list[list]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = harness.parser(__doc__, rounds=7)
     add = parser.add_argument
     add("--settings", nargs="+", default=harness.SETTINGS, choices=harness.SETTINGS)
-    add("--rounds", type=int, default=7)
-    add("--steps", type=int, help="of a timed call; 1 on CPU, 10 on GPU by default")
-    add("--compile", nargs="*", default=["default"], help="torch.compile's modes; none: no row")
-    add("--flax", action="store_true", help="a row for Flax's own layers in the encoder")
-    add("--cpu-devices", type=int, default=1, help="that JAX makes of the CPU")
-    add("--peak-tflops", type=float, help="the device's bound: adds the share of it in %%")
+    add("--steps", type=harness.positive, help="of a timed call; default: 1 on CPU, 10 on GPU")
+    add("--compile", nargs="*", default=["default"], help="torch.compile's modes; empty: no row")
+    add("--flax", action="store_true", help="adds a row with Flax's own layers in the encoder")
+    add("--cpu-devices", type=harness.positive, default=1)
+    add("--peak-tflops", type=float, help="of the device: adds the share of it in %%")
     options = parser.parse_args()
-    harness.use_cpu_as_training_does(options.cpu_devices)
+    harness.use_cpu(options.cpu_devices)
     rows = [row for name in options.settings for row in rows_of(name, options)]
     where = torch.cuda.get_device_name() if torch_ergl.device() == "cuda" else "CPU"
     print(f"JAX {jax.__version__} on {jax.device_count()} device(s), PyTorch {torch.__version__} ")
     print(f"on {torch.get_num_threads()} threads, {where}\n")
-    print(harness.table(["setting: steps of clips x frames", *harness.BESIDE], rows))
+    print(harness.table(["setting: steps of clips x frames", *harness.COMPARED], rows))
 
 
 if __name__ == "__main__":
-    main()
+    harness.start(main)

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ergl_jax.errors import InputError
+
 Batch = dict[str, jax.Array]
 
 
@@ -15,6 +17,9 @@ def make_augment(config: Any) -> Callable[[jax.Array, Batch], Batch]:
     A batch has log_mel (B, F, M), scene (B, scenes) and events (B, n). Order: circular shift in
     time, mixup, SpecAugment (arXiv 1904.08779; masks are filled with the clip's mean).
     """
+    for field in ("time_masks", "time_width", "mel_masks", "mel_width", "mixup_alpha"):
+        if config[field] < 0:
+            raise InputError(f"augment.{field}={config[field]} is negative: 0 switches it off")
 
     def augment(key: jax.Array, batch: Batch) -> Batch:
         roll, mix, time, mel = jax.random.split(key, 4)

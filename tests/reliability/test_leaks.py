@@ -65,17 +65,17 @@ LEAKS = {
 @pytest.mark.parametrize("what", LEAKS)
 def test_the_check_hears_a_leak(leaks, what):
     kept = []
-    samples = leaks._repeated(lambda: kept.append(LEAKS[what]()), 30)
+    samples = leaks.repeat(lambda: kept.append(LEAKS[what]()), 30)
     assert what in grown(samples)
     if what == "files":
         for file in kept:
             file.close()
-    assert grown(leaks._repeated(nothing, 30)) == set()
+    assert grown(leaks.repeat(nothing, 30)) == set()
 
 
 def test_the_check_hears_a_thread(leaks):
     end = threading.Event()
-    samples = leaks._repeated(lambda: threading.Thread(target=end.wait).start(), 30)
+    samples = leaks.repeat(lambda: threading.Thread(target=end.wait).start(), 30)
     end.set()
     assert "threads" in grown(samples)
 
@@ -108,5 +108,5 @@ def test_openings_of_a_dataset_keep_no_rows(leaks, data_dir):
 
 def test_the_check_hears_a_batch(leaks):
     kept = []
-    samples = leaks._repeated(lambda: kept.append(np.ones((8, 201, 64), np.float32)), 28)
+    samples = leaks.repeat(lambda: kept.append(np.ones((8, 201, 64), np.float32)), 28)
     assert grown(samples, **KEPT) == {"lent"}
