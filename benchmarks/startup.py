@@ -21,7 +21,7 @@ CONFIG = "--config=configs/ergl.py:synthetic"
 
 
 def child(begin: float, arguments: list[str]) -> None:
-    """run.py, stopped after an epoch: prints the seconds to it and to the first step, and losses."""
+    """run.py, stopped after an epoch: prints the seconds to it and to the first step, losses too."""
     import runpy
 
     import jax
