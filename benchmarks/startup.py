@@ -21,7 +21,7 @@ CONFIG = "--config=configs/ergl.py:synthetic"
 
 
 def child(begin: float, arguments: list[str]) -> None:
-    """run.py, stopped after an epoch: prints the seconds to it and to the first step, losses too."""
+    """run.py, stopped after an epoch: prints the seconds to the first step and epoch, and losses."""
     import runpy
 
     import jax

@@ -1,4 +1,4 @@
-"""What two runs must have in common, whatever happened to one of them."""
+"""Compares the work directories of two runs that must be equal."""
 
 import json
 import struct
@@ -16,13 +16,13 @@ def without_clock(values):
 
 
 def lines(workdir):
-    """metrics.jsonl without what a clock decides."""
+    """metrics.jsonl without times."""
     text = (workdir / "metrics.jsonl").read_text(encoding="utf-8")
     return [without_clock(json.loads(line)) for line in text.splitlines()]
 
 
 def checkpoints(workdir):
-    """latest/3 -> (its arrays, its progress without what a clock decides)."""
+    """latest/3 -> (its arrays, its progress without times)."""
     found = {}
     for path in sorted((workdir / "checkpoints").glob("*/*")):
         with ocp.PyTreeCheckpointer() as reader:
@@ -36,9 +36,9 @@ def checkpoints(workdir):
 
 
 def board(workdir):
-    """(epoch, tag) -> value as TensorBoard shows it: a start hides what came before it.
+    """(epoch, tag) -> value as TensorBoard shows it: a start hides later epochs of older files.
 
-    A file's last record may be cut short. An epoch told twice is an error.
+    A file's last record may be truncated. An epoch that is shown twice is an error.
     """
     shown = {}
     for path in sorted((workdir / "tensorboard").iterdir(), key=lambda path: path.stat().st_mtime):
@@ -84,4 +84,4 @@ def assert_same(one, other):
         )
         for workdir in (one, other)
     ]
-    assert names[0] == names[1]  # and so nothing half-written was left
+    assert names[0] == names[1]  # no unfinished files

@@ -27,7 +27,7 @@ class Started:
         os.kill(self.pid, number)
 
     def wait(self, seconds: float = 120) -> int:
-        """Its exit status, minus a signal's number where that ended it."""
+        """Its exit status; minus the number of the signal that ended it."""
         return self.ends.get(timeout=seconds)
 
     def kill(self) -> None:
@@ -38,13 +38,13 @@ class Started:
         return self.log.read_text(encoding="utf-8") if self.log.exists() else ""
 
     def last_lines(self) -> list[str]:
-        """Its lines without those of the progress bar, which are written over each other."""
+        """Its lines without the progress bar."""
         lines = [line.split("\r")[-1] for line in self.output().split("\n")]
         return [line for line in lines if line and not line.startswith("epochs:")]
 
 
 class Starter:
-    """The process that tests/reliability/starter.py describes."""
+    """The process that runs tests/reliability/starter.py."""
 
     def __init__(self, directory: Path):
         self.directory, self.count = directory, 0

@@ -1,12 +1,11 @@
-"""Starts run.py again and again without paying for its imports each time.
+"""Starts run.py many times but imports its modules once.
 
     python starter.py ROOT
 
-imports all that run.py needs, JAX not yet in use, and forks a process for each line of its standard
+imports what run.py needs, without using JAX, and forks a process for each line of its standard
 input, a JSON object: `argv`, `log` (a file for its output) and `hook`, source that is executed
-first. That process is run.py from its first line on; it can be killed like any other. Standard
-output answers with its process id, and with its exit status when it has ended: [pid, null], then
-[pid, status].
+before run.py. The process can be killed like any other. Standard output has its process id, and its
+exit status when it has ended: [pid, null], then [pid, status].
 """
 
 import json

@@ -1,6 +1,5 @@
-"""Two processes of two devices each: they train as one of four, and end together."""
+"""Two processes of two devices each: they train as one of four, and exit together."""
 
-import concurrent.futures
 import json
 import shutil
 import signal
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+pytestmark = pytest.mark.slow
 EPOCHS = 3
 STREAMED = "--config.data.resident=never"
 CONFIG = ["--config=configs/test.py", "--config.optimizer.schedule=constant"]
@@ -22,14 +22,14 @@ def address() -> str:
         return f"127.0.0.1:{free.getsockname()[1]}"
 
 
-class Starting:
-    """Starts run.py in one process or two, with devices of a CPU."""
+class Processes:
+    """Starts run.py in one process or two, with several CPU devices."""
 
     def __init__(self, start, data_dir):
         self.start, self.config = start, [*CONFIG, f"--config.data.data_dir={data_dir}"]
 
     def one(self, devices, *argv, instead=""):
-        """With `instead`, that Python source and not run.py."""
+        """`instead` is Python source that is run instead of run.py."""
         hook = f"import jax; jax.config.update('jax_num_cpu_devices', {devices})\n{instead}"
         return self.start(*self.config, *argv, hook=hook)
 
@@ -42,19 +42,19 @@ class Starting:
 
 
 @pytest.fixture(scope="module")
-def starting(start, tmp_path_factory):
-    return Starting(start, tmp_path_factory.mktemp("hosts") / "data")
+def processes(start, tmp_path_factory):
+    return Processes(start, tmp_path_factory.mktemp("hosts") / "data")
 
 
 @pytest.fixture(scope="module")
-def trained(starting, tmp_path_factory):
-    """Work directories of one process with four devices and of two with two each.
+def trained(processes, tmp_path_factory):
+    """Work directories of one process with four devices and of two with two each, and the two.
 
-    The two prepare the features, for the one that comes later too, and read their share from disk.
+    The two prepare the features and stream their share; the one has them in device memory.
     """
     base, epochs = tmp_path_factory.mktemp("trained"), f"--config.train.epochs={EPOCHS}"
-    both = starting.pair(f"--workdir={base / 'two'}", epochs, STREAMED)
-    one = starting.one(4, f"--workdir={base / 'one'}", epochs, "--config.data.resident=always")
+    both = processes.pair(f"--workdir={base / 'two'}", epochs, STREAMED)
+    one = processes.one(4, f"--workdir={base / 'one'}", epochs, "--config.data.resident=always")
     for process in (*both, one):
         assert process.wait() == 0, process.output()
     return base / "one", base / "two", both
@@ -64,38 +64,28 @@ def scores(workdir):
     return json.loads((workdir / "results.json").read_text())["test"]
 
 
-def epochs(workdir):
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line)["epoch"] for line in lines]
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_two_processes_train_what_one_does(trained):
+def test_two_processes_train_validate_and_test_as_one_does(trained):
     one, two, _ = trained
     a, b = (load_file(workdir / "bundle" / "model.safetensors") for workdir in (one, two))
     assert a.keys() == b.keys()
-    parameters = [name for name in a if name.startswith("params")]
-    difference = max(np.abs(a[name] - b[name]).max() for name in parameters)
-    print(f"largest difference of a parameter: {difference:.1e}")
-    assert difference < 1e-5
-    for name in a.keys() - set(parameters):  # running statistics are up to 50
-        np.testing.assert_allclose(b[name], a[name], rtol=1e-5, atol=1e-5, err_msg=name)
-
-
-def test_they_share_validation_and_test(trained):
-    one, two, _ = trained
+    for name in a:
+        if name.startswith("params"):
+            assert np.abs(a[name] - b[name]).max() < 1e-5, name
+        else:  # running statistics are up to 50
+            np.testing.assert_allclose(b[name], a[name], rtol=1e-5, atol=1e-5, err_msg=name)
     assert scores(two) == pytest.approx(scores(one), rel=1e-4, abs=1e-5)
-    lines = [
-        [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-        for workdir in (one, two)
-    ]
-    for a, b in zip(*lines, strict=True):
-        assert a.pop("clips_per_second") and b.pop("clips_per_second")
-        assert a == pytest.approx(b, rel=1e-4, abs=1e-5)
+    for x, y in zip(lines(one), lines(two), strict=True):
+        assert x.pop("clips_per_second") and y.pop("clips_per_second")
+        assert x == pytest.approx(y, rel=1e-4, abs=1e-5)
     rows = [(workdir / "predictions.csv").read_text().splitlines() for workdir in (one, two)]
     assert [row.split(",")[:2] for row in rows[0]] == [row.split(",")[:2] for row in rows[1]]
 
 
-def test_one_of_them_writes(trained):
+def test_only_process_0_writes(trained):
     one, two, (first, second) = trained
     files = [
         {
@@ -106,10 +96,23 @@ def test_one_of_them_writes(trained):
         for workdir in (one, two)
     ]
     assert files[0] == files[1]
-    assert epochs(two) == list(range(1, EPOCHS + 1))
     assert len(list((two / "tensorboard").iterdir())) == 1
     assert "class_mean_accuracy" in first.output()
     assert "class_mean_accuracy" not in second.output() and "epochs:" not in second.output()
+
+
+def test_one_process_with_one_device_resumes_from_their_checkpoint(trained, processes, tmp_path):
+    workdir = shutil.copytree(trained[1], tmp_path / "run")
+    for path in (workdir / "checkpoints").glob(f"*/{EPOCHS}"):
+        shutil.rmtree(path)
+    shutil.rmtree(workdir / "bundle")
+    (workdir / "results.json").unlink()
+    flags = (f"--workdir={workdir}", f"--config.train.epochs={EPOCHS}", STREAMED)
+    process = processes.one(1, *flags)
+    assert process.wait() == 0, process.output()
+    assert f"after epoch {EPOCHS - 1} of" in process.output()
+    assert [line["epoch"] for line in lines(workdir)] == list(range(1, EPOCHS + 1))
+    assert scores(workdir) and (workdir / "bundle" / "config.json").exists()
 
 
 def await_epoch(workdir, epoch, process):
@@ -119,91 +122,40 @@ def await_epoch(workdir, epoch, process):
         time.sleep(0.05)
 
 
-@pytest.fixture(scope="module")
-def stopped(starting, trained, tmp_path_factory):
-    """Two processes of which one got SIGTERM as they trained: flags, work directory, both."""
-    workdir = tmp_path_factory.mktemp("stopped") / "run"
-    argv = [f"--workdir={workdir}", "--config.train.epochs=100000", STREAMED]
-    both = starting.pair(*argv)
-    await_epoch(workdir, 2, both[0])
-    both[1].send(signal.SIGTERM)
-    done = epochs(workdir)[-1]  # after: whatever held this process up before is no epoch of theirs
-    return argv, workdir, both, done
-
-
-def test_a_sigterm_to_one_stops_both_after_the_same_epoch(stopped):
-    """The one that goes on, or the next where that was about to end."""
-    _, workdir, both, done = stopped
-    assert [process.wait(60) for process in both] == [128 + signal.SIGTERM] * 2
-    line = f"stopped by SIGTERM: epoch {epochs(workdir)[-1]} of 100000 is saved in {workdir}"
-    assert all(line in process.output() for process in both)
-    assert epochs(workdir)[-1] <= done + 2
-
-
-@pytest.fixture(scope="module")
-def killed(starting, stopped):
-    """They go on, and one of them is killed; by its number, a future of how the other ends."""
-    argv, workdir, *_ = stopped
-
-    def end(survivor, start):
-        return survivor.wait(60), time.monotonic() - start, survivor.output()
-
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        ends = {}
-        for number in (1, 0):
-            copy = shutil.copytree(workdir, workdir.with_name(f"without{number}"))
-            both, done = starting.pair(f"--workdir={copy}", *argv[1:]), epochs(copy)[-1]
-            await_epoch(copy, done + 2, both[0])
-            assert all(f"Going on after epoch {done} of" in each.output() for each in both)
-            both[number].kill()
-            ends[number] = pool.submit(end, both[1 - number], time.monotonic())
-        yield ends
-
-
-def test_one_process_with_one_device_goes_on(trained, killed, starting, tmp_path):
-    """As if the two had been killed before they could save their last epoch.
-
-    It does so while the survivors of `killed` wait for their partners.
-    """
-    _, two, _ = trained
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_signal_to_one_process_ends_both(processes, trained, tmp_path, number):
+    """SIGTERM after the same epoch, the current or the next; SIGKILL after both have resumed."""
     workdir = tmp_path / "run"
-    shutil.copytree(two, workdir)
-    for path in (workdir / "checkpoints").glob(f"*/{EPOCHS}"):
-        shutil.rmtree(path)
-    shutil.rmtree(workdir / "bundle")
-    (workdir / "results.json").unlink()
-    process = starting.one(
-        1,
-        f"--workdir={workdir}",
-        f"--config.train.epochs={EPOCHS}",
-        STREAMED,
-    )
-    assert process.wait() == 0, process.output()
-    assert f"Going on after epoch {EPOCHS - 1} of" in process.output()
-    assert epochs(workdir) == list(range(1, EPOCHS + 1))
-    assert scores(workdir) and (workdir / "bundle" / "config.json").exists()
+    argv = (f"--workdir={workdir}", "--config.train.epochs=100000", STREAMED)
+    both = processes.pair(*argv)
+    await_epoch(workdir, 2, both[0])
+    both[number].send(signal.SIGTERM)
+    before = lines(workdir)[-1]["epoch"]
+    assert [process.wait(60) for process in both] == [128 + signal.SIGTERM] * 2
+    done = lines(workdir)[-1]["epoch"]
+    assert done <= before + 2
+    assert all(f"epoch {done} of 100000 is saved" in process.output() for process in both)
 
-
-@pytest.mark.parametrize("number", [1, 0])
-def test_one_killed_ends_the_other(killed, number):
-    """Process 0 coordinates them."""
-    status, seconds, output = killed[number].result()
-    print(f"without {number} the survivor ended after {seconds:.0f} s with status {status}")
-    assert status != 0
+    both = processes.pair(*argv)
+    await_epoch(workdir, done + 2, both[0])
+    assert all(f"after epoch {done} of" in process.output() for process in both)
+    both[number].kill()
+    survivor = both[1 - number]  # process 0 coordinates
+    assert survivor.wait(60) != 0
     known = ("another task died", "another process", "leader task died")
-    assert any(part in output for part in known), output
+    assert any(part in survivor.output() for part in known), survivor.output()
 
 
-def test_processes_with_different_settings_stop(starting, trained, tmp_path):
-    both = starting.pair(f"--workdir={tmp_path / 'run'}", different=("", "--config.seed=1"))
+def test_processes_with_different_settings_stop(processes, trained, tmp_path):
+    both = processes.pair(f"--workdir={tmp_path / 'run'}", different=("", "--config.seed=1"))
     for process in both:
         assert process.wait(60) == 2, process.output()
         assert "error: the processes of this run differ in their flags" in process.output()
     assert not (tmp_path / "run").exists()
 
 
-def test_a_start_that_says_too_little_is_a_line(starting, tmp_path):
-    process = starting.one(1, "--num_processes=2", f"--workdir={tmp_path / 'run'}")
+def test_a_missing_flag_is_named(processes, tmp_path):
+    process = processes.one(1, "--num_processes=2", f"--workdir={tmp_path / 'run'}")
     assert process.wait() == 2
     line = process.last_lines()[-1]
     assert line.startswith("error: ") and "--coordinator_address=HOST:PORT" in line
@@ -232,16 +184,16 @@ os._exit(0)
 """
 
 
-def test_an_epoch_in_one_program_is_the_same(starting, tmp_path):
-    """As GPUs and TPUs run it; the starts above run step by step, as CPUs do."""
+def test_a_scanned_epoch_gives_the_same_numbers(processes, tmp_path):
+    """As on GPU and TPU; the runs above take step by step, as on CPU."""
     where, outs = address(), [tmp_path / f"{name}.npy" for name in "abc"]
-    processes = [
-        starting.one(
+    started = [
+        processes.one(
             devices, instead=SCANS.format(processes=count, number=number, address=where, out=out)
         )
         for devices, count, number, out in zip((2, 2, 4), (2, 2, 1), (0, 1, 0), outs, strict=True)
     ]
-    for process in processes:
+    for process in started:
         assert process.wait() == 0, process.output()
     first, second, alone = map(np.load, outs)
     np.testing.assert_array_equal(first, second)
