@@ -21,7 +21,7 @@ CONFIG = "--config=configs/ergl.py:synthetic"
 
 
 def child(begin: float, arguments: list[str]) -> None:
-    """run.py, stopped after an epoch: prints the seconds to the first step and epoch, and losses."""
+    """run.py until its first epoch ends: prints when that and the first step end, and losses."""
     import runpy
 
     import jax
