@@ -125,14 +125,14 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     # "ergl" (§2: cross entropy of the scene, squared error of the events), or that of another
     # system: training/losses.py has them.
     train.loss = "ergl"
-    # "steps" of gradient descent; or at once: "svm" (mltf) or "ensemble" (nnf).
-    train.fit = "steps"
+    # "sgd", gradient descent in epochs; or a closed form: "svm" (mltf) or "ensemble" (nnf).
+    train.trainer = "sgd"
     # The first epoch that validation may choose.
     train.select_from = 1
     # Leave out and count an update that is NaN or infinite, where the run would else stop.
     train.skip_nonfinite = False
 
-    # Runs that come first and whose weights this one begins with: see training/stages.py.
+    # Runs that come first and whose weights this one begins with: see recipes/stages.py.
     config.stages = ()
 
     # All off in the paper.

@@ -25,11 +25,11 @@ def get_config(argument: str = "tut2018"):
             "name": "network",
             "set": {
                 "model.variant": "cnn",
-                "train.fit": "steps",
+                "train.trainer": "sgd",
             },
             "take": {layer: layer for layer in NETWORK},
         },
     )
     config.model.variant = "svm"
-    config.train.fit = "svm"
+    config.train.trainer = "svm"
     return config.lock()

@@ -21,11 +21,11 @@ def get_config(argument: str = "tut2018"):
     config.stages = tuple(
         {
             "name": f"member{number}",
-            "set": {"model.variant": variant, "train.fit": "steps"},
+            "set": {"model.variant": variant, "train.trainer": "sgd"},
             "take": {f"member{number}": ""},
         }
         for number, variant in enumerate(MEMBERS)
     )
     config.model.variant = "ensemble"
-    config.train.fit = "ensemble"
+    config.train.trainer = "ensemble"
     return config.lock()

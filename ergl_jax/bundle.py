@@ -1,10 +1,9 @@
-"""A bundle is what travels: a directory of `config.json` and `model.safetensors`.
+"""A bundle: a trained model in a directory of `config.json` and `model.safetensors`.
 
-`config.json` holds all that inference needs to know: the model's configuration, the front end
-number by number, clip length and padding, scene and event names, the training data's licence, and
-the versions that wrote it. It needs nothing of training to be read. `model.safetensors` knows the
-hash of the `config.json` that it belongs to: a name or a front end that was changed there would
-change what the model says without anybody being told.
+Training writes it and inference reads it, without anything of training. `config.json` has the
+model's configuration, the front end number by number, clip length and padding, names of scenes and
+events, the data's licence, and versions. The weights store its SHA-256, so that an edited
+`config.json` is refused.
 """
 
 import dataclasses
@@ -19,7 +18,6 @@ from typing import Any
 import flax
 import flax.linen as nn
 import jax
-import ml_collections
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError
@@ -29,20 +27,22 @@ from safetensors.numpy import save_file
 import ergl_jax
 from ergl_jax import registry, schema
 from ergl_jax.audio import FRONT_ENDS, FrontEnd
+from ergl_jax.config import ModelConfig
 from ergl_jax.errors import InputError
 from ergl_jax.files import atomic_write, is_remote, user_path
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = 1
-RANGES = {"clip_seconds": (0.01, 3600.0), "temperature": (1e-3, 1e3)}  # what can be read
+RANGES = {"clip_seconds": (0.01, 3600.0), "temperature": (1e-3, 1e3)}
 DIGEST = "config_sha256"  # in the metadata of the weights; older bundles have none
 
-_FRONT_END_DEFAULTS = {  # of the fields that need not be there
+_FRONT_END_DEFAULTS = {  # of the fields that may be absent
     field.name: field.default
     for field in dataclasses.fields(FrontEnd)
     if field.default is not dataclasses.MISSING
 }
-_FIELDS = {
+_FIELDS: schema.Schema = {
+    "format": int,
     "model": {
         "name": str,
         "compute_dtype": str,
@@ -63,39 +63,34 @@ _FIELDS = {
     "source": str,
     "temperature": float,
 }
-_OF_A_MODEL = {
-    "ergl": {
-        "channels": int,
-        "tokens": str,
-        "mel": bool,
-        "gcn": {"layers": int, "gate": str},
-    },
+_MODEL_FIELDS: Mapping[str, schema.Schema] = {  # which a model of this name needs as well
+    "ergl": {"channels": int, "tokens": str, "mel": bool, "gcn": {"layers": int, "gate": str}},
     "pann_scene": {"variant": str, "frozen": bool},
     "nnf": {"variant": str},
     "mltf": {"variant": str},
 }
-_ADDED_LATER = {"source": "", "temperature": 1.0}  # which older bundles don't have
+_ADDED_LATER = {"source": "", "temperature": 1.0}  # absent from older bundles
 
 
 @dataclasses.dataclass(frozen=True)
 class Bundle:
-    """A trained model with all that is needed to use it.
+    """A trained model with everything needed to use it.
 
     Attributes:
-      model: the `config.model` it was built from.
+      model: its configuration.
       variables: {"params": ..., "batch_stats": ...}, numpy arrays.
       scenes, events: names, in the order of the model's outputs.
-      front_end: what makes its input (F, M) from a waveform.
-      clip_seconds: length of the clips it was trained on.
+      front_end: makes its input (F, M) from a waveform.
+      clip_seconds: length of its clips.
       pad: how shorter recordings were filled, "zero" or "repeat".
       licence: of the data it was trained on.
       dataset: name of that data.
-      source: where its weights come from, or those it began with; "" for none but its training.
-      temperature: what scene logits are divided by so that their softmax is calibrated; 1 where
-        no validation clips were there to fit it on.
+      source: where its initial weights come from; "" for random ones.
+      temperature: scene logits are divided by it, so that their softmax is calibrated; 1 where
+        there were no validation clips to fit it to.
     """
 
-    model: Mapping[str, Any]
+    model: ModelConfig
     variables: Mapping[str, Any]
     scenes: tuple[str, ...]
     events: tuple[str, ...]
@@ -109,23 +104,19 @@ class Bundle:
 
     def build(self) -> nn.Module:
         """The Flax module that `variables` belong to."""
-        return registry.build(
-            ml_collections.ConfigDict(self.model),
-            num_scenes=len(self.scenes),
-            num_events=len(self.events),
-        )
+        return registry.build(self.model, num_scenes=len(self.scenes), num_events=len(self.events))
 
     def save(self, directory: Path) -> None:
-        """Writes the bundle beside `directory` and renames it there; an older one is replaced.
+        """Writes a new directory and renames it to `directory`; replaces an older bundle.
 
-        Raises InputError where `directory` holds anything but a bundle, or the disk is full.
+        Raises InputError if `directory` has anything but a bundle in it, or the disk is full.
         """
         directory = check_target(directory)
         fresh = directory.with_name(directory.name + ".writing")
         old = directory.with_name(directory.name + ".replaced")
         config = {
             "format": FORMAT,
-            "model": dict(self.model),
+            "model": self.model.to_dict(),
             "scenes": list(self.scenes),
             "events": list(self.events),
             "front_end": self.front_end.numbers(),
@@ -146,7 +137,7 @@ class Bundle:
         flat = {name: np.ascontiguousarray(x) for name, x in flat.items()}
         text = (json.dumps(config, indent=2) + "\n").encode()
         digest = {DIGEST: hashlib.sha256(text).hexdigest()}
-        if is_remote(directory):  # file by file: a bucket renames no directory
+        if is_remote(directory):  # a bucket cannot rename directories
             with atomic_write(directory / WEIGHTS) as file:
                 save_file(flat, file, metadata=digest)
             with atomic_write(directory / CONFIG) as file:
@@ -157,7 +148,7 @@ class Bundle:
             fresh.mkdir(parents=True)
             (fresh / CONFIG).write_bytes(text)
             save_file(flat, fresh / WEIGHTS, metadata=digest)
-            if directory.exists():  # by renaming: nobody finds half of one
+            if directory.exists():  # by renaming, so that no reader sees half of one
                 shutil.rmtree(old, ignore_errors=True)
                 os.replace(directory, old)
             os.replace(fresh, directory)
@@ -174,9 +165,9 @@ class Bundle:
 
 
 def check_target(directory: Path) -> Path:
-    """The absolute path of a directory to save a bundle to, where none is or only a bundle.
+    """The absolute path of a directory to save a bundle to, which saving would replace.
 
-    Raises InputError for a file, or a directory that holds anything else: saving replaces it.
+    Raises InputError for a file, or a directory that has anything but a bundle in it.
     """
     directory = user_path(directory)
     directory = directory if is_remote(directory) else directory.absolute()
@@ -185,125 +176,116 @@ def check_target(directory: Path) -> Path:
     if directory.exists():
         if strange := sorted({path.name for path in directory.iterdir()} - {CONFIG, WEIGHTS}):
             raise InputError(
-                f"{directory} holds {strange[0]}, which is no part of a bundle: move it away, or "
-                "name another directory"
+                f"{directory} has {strange[0]} in it, which is no part of a bundle: move it away, "
+                "or name another directory"
             )
     return directory
 
 
-def load(directory: Path) -> Bundle:
+def load(directory: str | os.PathLike) -> Bundle:
     """The bundle in `directory`.
 
-    Raises InputError where a file is missing or damaged, the front end is one that this version
-    can't reproduce, the weights are not those of the model, or the configuration is not the one
-    that they were saved with.
+    Raises InputError if a file is missing or damaged, this version cannot reproduce the front end,
+    or config.json or the weights do not belong together.
     """
     directory = user_path(directory)
-    try:
-        content = {}
-        for name in (CONFIG, WEIGHTS):
-            content[name] = (directory / name).read_bytes()
-    except FileNotFoundError as error:
-        raise InputError(f"{directory} is not a bundle: it has no {name}") from error
-    except OSError as error:
-        raise InputError(f"{error.filename}: can't be read: {error.strerror}") from error
     path, weights_path = directory / CONFIG, directory / WEIGHTS
     try:
-        config = json.loads(content[CONFIG])
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
+        text, weights = path.read_bytes(), weights_path.read_bytes()
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        name = CONFIG if not path.is_file() else WEIGHTS
+        reason = f"it has no {name}" if missing else f"{name}: {error.strerror}"
+        raise InputError(f"{directory} is not a bundle: {reason}") from error
     try:
-        flat = load_weights(content[WEIGHTS])
-    except Exception as error:  # besides its own errors, whatever NumPy makes of the rest
+        bundle = _parse(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: {error}") from error
+    try:
+        flat = load_weights(weights)
+    except Exception as error:  # besides its own errors, those of NumPy
         raise InputError(f"{weights_path} is damaged: {error}") from error
-    written = config.get("format", FORMAT) if isinstance(config, dict) else FORMAT
-    if written != FORMAT:
+    try:
+        _check_weights(bundle, flat)
+    except Exception as error:  # of tracing the model, besides ValueError
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"{weights_path} does not fit {CONFIG}: {reason}") from error
+    digest = _metadata(weights).get(DIGEST)
+    if digest and digest != hashlib.sha256(text).hexdigest():
         raise InputError(
-            f"{path}: format={written!r}, and this version reads {FORMAT} alone: "
-            "install the version of ergl_jax that wrote it"
-        )
-    config = _checked(config, path)
-    bundle = Bundle(
-        **{name: config[name] for name in _FIELDS}
-        | {
-            "variables": {},
-            "scenes": tuple(config["scenes"]),
-            "events": tuple(config["events"]),
-            "front_end": FRONT_ENDS[config["front_end"]["name"]],
-        }
-    )
-    _check_weights(bundle, flat, directory)
-    digest = _metadata(content[WEIGHTS]).get(DIGEST)
-    if digest and digest != hashlib.sha256(content[CONFIG]).hexdigest():
-        raise InputError(
-            f"{path} is not the one that {WEIGHTS} was saved with: put that back, or change the "
+            f"{path} is not the one that {WEIGHTS} was saved with: restore it, or change the "
             "bundle from Python and save it (dataclasses.replace)"
         )
     return dataclasses.replace(bundle, variables=unflatten_dict(flat, sep="/"))
 
 
-def _checked(config: Any, path: Path) -> dict[str, Any]:
-    """What was read from config.json with all fields of _FIELDS; InputError names a wrong one."""
-    where = f"{path}: "
-    schema.check(config, {"format": int}, where, others=True)
-    config = _ADDED_LATER | config
-    schema.check(config, _FIELDS, where, others=True)
-    own = _OF_A_MODEL.get(config["model"]["name"], {})
-    schema.check(config["model"], own, where, "model.", others=True)
+def _parse(text: bytes) -> Bundle:
+    """config.json as a Bundle without variables; ValueError names a wrong field."""
+    config = json.loads(text)
+    if isinstance(config, dict) and config.get("format", FORMAT) != FORMAT:
+        raise ValueError(
+            f"format={config['format']!r}, but this version reads {FORMAT} alone: install the "
+            "version of ergl_jax that wrote it"
+        )
+    if isinstance(config, dict):
+        config = _ADDED_LATER | config
+    schema.check(config, _FIELDS, others=True)
+    model = config["model"]
+    schema.check(model, _MODEL_FIELDS.get(model["name"], {}), "", "model.", others=True)
     found = config["front_end"]
     front_end = FRONT_ENDS.get(found["name"])
     if not front_end or dataclasses.asdict(front_end) != _FRONT_END_DEFAULTS | found:
-        raise InputError(f"{where}this version can't reproduce the front end {found}")
-    for field, (least, most) in RANGES.items():
-        if not least <= config[field] <= most:
-            raise InputError(f"{where}{field}={config[field]} is not from {least:g} to {most:g}")
+        raise ValueError(f"this version can't reproduce the front end {found}")
+    for field, (low, high) in RANGES.items():
+        if not low <= config[field] <= high:
+            raise ValueError(f"{field}={config[field]} is not from {low:g} to {high:g}")
     if config["pad"] not in ("zero", "repeat"):
-        raise InputError(f'{where}pad={config["pad"]!r} is neither "zero" nor "repeat"')
+        raise ValueError(f'pad={config["pad"]!r} is neither "zero" nor "repeat"')
     for field in ("scenes", "events"):
         names = config[field]
-        if not all(isinstance(name, str) for name in names):
-            raise InputError(f"{where}{field} is no list of names: {str(names)[:60]}")
-        if len(set(names)) < len(names):
-            twice = sorted(name for name in set(names) if names.count(name) > 1)
-            raise InputError(f"{where}{field} names {twice[0]!r} twice")
-    if not config["scenes"] and config["model"]["name"] != "pann":
-        raise InputError(f"{where}scenes is empty, and only a PANN knows none")
-    return config
+        if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+            raise ValueError(f"{field} is not a list of different names: {str(names)[:60]}")
+    if not config["scenes"] and model["name"] != "pann":
+        raise ValueError("scenes is empty, which only a PANN's may be")
+    return Bundle(
+        **{name: config[name] for name in _FIELDS if name != "format"}
+        | {
+            "model": ModelConfig.from_saved(model),
+            "variables": {},
+            "scenes": tuple(config["scenes"]),
+            "events": tuple(config["events"]),
+            "front_end": front_end,
+        }
+    )
 
 
 def is_bundle(directory: Path) -> bool:
-    """Whether a directory holds a bundle's two files."""
+    """Whether a directory has a bundle's two files."""
     return all(os.path.isfile(directory / name) for name in (CONFIG, WEIGHTS))
 
 
-def _check_weights(bundle: Bundle, flat: Mapping[str, np.ndarray], directory: Path) -> None:
-    """InputError unless names, shapes and types of the weights are those of the model."""
-    path = directory / WEIGHTS
-    if bundle.model["name"] == "ergl" and bundle.model["gcn"]["layers"] > len(flat):
-        layers = bundle.model["gcn"]["layers"]  # before that many are traced
-        raise InputError(f"{directory / CONFIG}: model.gcn.layers={layers}, but {path} has fewer")
+def _check_weights(bundle: Bundle, flat: Mapping[str, np.ndarray]) -> None:
+    """ValueError unless names, shapes and types of the weights are those of the model."""
+    if bundle.model.name == "ergl" and bundle.model.gcn.layers > len(flat):
+        # Before that many layers are traced.
+        raise ValueError(f"model.gcn.layers={bundle.model.gcn.layers}, but there are fewer weights")
     frames = bundle.front_end.num_frames(bundle.clip_seconds)
     clip = jax.ShapeDtypeStruct((1, frames, bundle.front_end.n_mels), np.float32)
-    try:
-        model = bundle.build()
-        wanted = flatten_dict(
-            jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), clip), sep="/"
-        )
-    except Exception as error:  # an InputError that names the field, or whatever tracing says
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"{directory / CONFIG}: no model that can be built: {reason}") from error
+    model = bundle.build()
+    wanted = flatten_dict(
+        jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), clip), sep="/"
+    )
     if missing := sorted(wanted.keys() ^ flat.keys()):
-        raise InputError(f"{path}: {missing[0]} is missing from the weights or the model")
+        raise ValueError(f"{missing[0]} is missing from the weights or the model")
     for name, leaf in wanted.items():
         found = flat[name]
         if found.shape != leaf.shape or found.dtype != leaf.dtype:
-            raise InputError(
-                f"{path}: {name} is {found.dtype} {found.shape}, the model has {leaf.dtype} "
-                f"{leaf.shape}"
+            raise ValueError(
+                f"{name} is {found.dtype} {found.shape}, the model has {leaf.dtype} {leaf.shape}"
             )
 
 
 def _metadata(weights: bytes) -> dict[str, str]:
-    """What a .safetensors file, which has been read, says of itself."""
+    """The metadata of a .safetensors file."""
     header = json.loads(weights[8 : 8 + int.from_bytes(weights[:8], "little")])
     return header.get("__metadata__", {})

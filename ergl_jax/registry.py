@@ -4,7 +4,7 @@ Every system of the paper's tables is one of SYSTEMS; its file says where it com
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -22,10 +22,16 @@ from ergl_jax.baselines.pann_scene import PANNScene
 from ergl_jax.baselines.rgasc import RGASC
 from ergl_jax.baselines.surrey import SurreyCNN
 from ergl_jax.baselines.wavelet_crnn import WaveletCRNN
-from ergl_jax.errors import InputError
-from ergl_jax.models.ergl import ERGL, check_num_events
+from ergl_jax.models.ergl import ERGL
 from ergl_jax.models.panns import PANN, Encoder
 
+if TYPE_CHECKING:
+    from ergl_jax.config import ModelConfig
+
+# Trainers without gradient descent, and the model's name and variant that each is for.
+CLOSED_FORM = {"svm": ("mltf", "svm"), "ensemble": ("nnf", "ensemble")}
+_LOSSES = ("ergl", "bce", "scene")
+_EVENT_LOSSES = (*_LOSSES, "events", "joint", "rgasc_log", "rgasc_prob")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -39,54 +45,38 @@ class Shared(NamedTuple):
 
 
 class System(NamedTuple):
-    """A model and what a run must know of it.
+    """A model, and how it may be trained.
 
     Attributes:
       build: (config.model, Shared) -> its module.
-      events: whether it learns events beside the scene.
+      losses: what `train.loss` may be.
+      events: whether it learns events besides the scene.
       pretrained: its submodules that `model.init_from` may give weights to.
       variants: what `model.variant` may be; none: the system has one form.
     """
 
     build: Callable
+    losses: tuple[str, ...] = ()
     events: bool = False
     pretrained: tuple[str, ...] = ()
     variants: tuple[str, ...] = ()
 
 
-def build(config, *, num_scenes: int, num_events: int, axis_name: str | None = None) -> nn.Module:
-    """The model that a `config.model` names; its fields are commented in configs/ergl.py.
+def build(
+    config: "ModelConfig", *, num_scenes: int, num_events: int, axis_name: str | None = None
+) -> nn.Module:
+    """The model of a `config.model`.
 
     `axis_name` is the mapped axis over which BatchNorm shares its statistics in training.
     """
-    if config.compute_dtype not in DTYPES:
-        raise InputError(
-            f"model.compute_dtype={config.compute_dtype!r} is not one of: {', '.join(DTYPES)}"
-        )
-    _at_least_one("model.encoder.width_divisor", config.encoder.width_divisor)
-    _rate("model.encoder.dropout", config.encoder.dropout)
-    _rate("model.dropout", config.dropout)
     shared = Shared(num_scenes, num_events, axis_name, DTYPES[config.compute_dtype])
-    found = system(config.name)
-    if found.variants:  # others pass over it: a bundle of theirs may have none, or another's
-        check_variant(config)
-    return found.build(config, shared)
-
-
-def check_variant(config) -> None:
-    """InputError where a `config.model` has a variant that its system has not."""
-    known = system(config.name).variants
-    if config.variant not in (known or ("",)):
-        raise InputError(
-            f"model.variant={config.variant!r} is not one that {config.name!r} has: "
-            f"{', '.join(known) or 'none, leave it empty'}"
-        )
+    return system(config.name).build(config, shared)
 
 
 def system(name: str) -> System:
-    """The system of this name, or an InputError that lists the names."""
+    """The system of this name; ValueError lists the names."""
     if name not in SYSTEMS:
-        raise InputError(f"model.name={name!r} is not one of: {', '.join(SYSTEMS)}")
+        raise ValueError(f"model.name={name!r} is not one of: {', '.join(SYSTEMS)}")
     return SYSTEMS[name]
 
 
@@ -101,9 +91,6 @@ def _encoder(config, shared: Shared) -> Encoder:
 
 
 def _ergl(config, shared: Shared) -> ERGL:
-    check_num_events(shared.num_events)
-    _at_least_one("model.channels", config.channels)
-    _at_least_one("model.gcn.layers", config.gcn.layers)
     return ERGL(
         num_scenes=shared.num_scenes,
         num_events=shared.num_events,
@@ -124,11 +111,6 @@ def _cnn(config, shared: Shared) -> CNN:
 
 
 def _pann(config, shared: Shared) -> PANN:
-    if shared.num_scenes:
-        raise InputError(
-            "model.name='pann' tags events and knows no scenes: train 'pann_scene', or let "
-            "another model start from a PANN by model.init_from"
-        )
     return PANN(shared.num_events, _encoder(config, shared), config.dropout)
 
 
@@ -142,18 +124,16 @@ def _pann_scene(config, shared: Shared) -> PANNScene:
     )
 
 
-def _of_its_own(module: type, *, events: bool = False) -> System:
+def _of_its_own(module: type, *losses: str, events: bool = False) -> System:
     """A system that has its own layers and sizes, all divided by `encoder.width_divisor`."""
 
     def build(config, shared: Shared) -> nn.Module:
         sizes = {"num_scenes": shared.num_scenes}
         if events:
-            if shared.num_events < 1:
-                raise InputError(f"model.name={config.name!r} needs events: see data.num_events")
             sizes["num_events"] = shared.num_events
         return module(**sizes, **_common(config, shared))
 
-    return System(build, events)
+    return System(build, losses or (_EVENT_LOSSES if events else _LOSSES), events)
 
 
 def _nnf(config, shared: Shared) -> nn.Module:
@@ -174,35 +154,25 @@ def _common(config, shared: Shared) -> dict:
     }
 
 
-def _at_least_one(field: str, value: int) -> None:
-    """InputError unless value >= 1."""
-    if value < 1:
-        raise InputError(f"{field}={value} must be at least 1")
-
-
-def _rate(field: str, value: float) -> None:
-    if not 0 <= value < 1:
-        raise InputError(f"{field}={value} must be at least 0 and below 1")
-
-
 SYSTEMS = {
-    "ergl": System(_ergl, events=True, pretrained=("encoder",)),
-    "cnn": System(_cnn, pretrained=("encoder",)),
+    "ergl": System(_ergl, _EVENT_LOSSES, events=True, pretrained=("encoder",)),
+    "cnn": System(_cnn, _LOSSES, pretrained=("encoder",)),
     "pann": System(_pann, events=True),
     "pann_scene": System(
         _pann_scene,
+        _LOSSES,
         pretrained=("encoder", "fc1", "fc_audioset"),
         variants=("embedding", "tags"),
     ),
     "dcase2018": _of_its_own(DCASE2018),
     "surrey": _of_its_own(SurreyCNN),
-    "nnf": System(_nnf, variants=("mel", "filtered", "both", "ensemble")),
+    "nnf": System(_nnf, _LOSSES, variants=("mel", "filtered", "both", "ensemble")),
     "attention_crnn": _of_its_own(AttentionCRNN),
-    "abcnn": _of_its_own(ABCNN),
-    "mltf": System(_mltf, variants=("cnn", "svm")),
+    "abcnn": _of_its_own(ABCNN, *_LOSSES, "nll"),
+    "mltf": System(_mltf, _LOSSES, variants=("cnn", "svm")),
     "wavelet_crnn": _of_its_own(WaveletCRNN),
     "joint": _of_its_own(Joint, events=True),
     "mtl": _of_its_own(MTL, events=True),
-    "conditional": _of_its_own(Conditional, events=True),
+    "conditional": _of_its_own(Conditional, "conditional", events=True),
     "rgasc": _of_its_own(RGASC, events=True),
 }

@@ -6,10 +6,10 @@ from typing import Any
 
 from ergl_jax.errors import InputError
 
-Kinds = Mapping[str, "type | Kinds"]
+Schema = Mapping[str, "type | Schema"]
 
 
-def schema_of(example: Mapping[str, Any]) -> Kinds:
+def schema_of(example: Mapping[str, Any]) -> Schema:
     """The type of each field of an example, nested as it is."""
     return {
         name: schema_of(value) if isinstance(value, Mapping) else type(value)
@@ -18,7 +18,7 @@ def schema_of(example: Mapping[str, Any]) -> Kinds:
 
 
 def check(
-    found: Any, wanted: Kinds, where: str = "", prefix: str = "", *, others: bool = False
+    found: Any, wanted: Schema, where: str = "", prefix: str = "", *, others: bool = False
 ) -> None:
     """InputError unless `found` has the wanted fields, each of its type, and no others.
 

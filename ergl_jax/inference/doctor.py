@@ -103,12 +103,12 @@ def _checks() -> dict[str, Callable[[], str]]:
 
 def _model_facts(model: Model) -> dict[str, str]:
     bundle, front_end = model.bundle, model.bundle.front_end
-    encoder, params = bundle.model["encoder"], bundle.variables["params"]
-    architecture = encoder["architecture"] if "encoder" in params else "width"
+    encoder, params = bundle.model.encoder, bundle.variables["params"]
+    architecture = encoder.architecture if "encoder" in params else "width"
     parameters = sum(x.size for x in jax.tree.leaves(params))
     return {
-        "model": f"{bundle.model['name']}, {architecture} / {encoder['width_divisor']}, "
-        f"{parameters} parameters, {bundle.model['compute_dtype']}",
+        "model": f"{bundle.model.name}, {architecture} / {encoder.width_divisor}, "
+        f"{parameters} parameters, {bundle.model.compute_dtype}",
         "scenes": ", ".join(bundle.scenes),
         "events": ", ".join(bundle.events) or "none",
         "front end": f"{front_end.name}, {front_end.sample_rate} Hz",

@@ -159,7 +159,7 @@ class Explainer:
     def __init__(self, model: Model):
         if not isinstance(model.module, ERGL):
             raise InputError(
-                f"the bundle's model is {model.bundle.model['name']!r}, which has no graph to "
+                f"the bundle's model is {model.bundle.model.name!r}, which has no graph to "
                 "explain: take the bundle of an ERGL"
             )
         if len(model.bundle.scenes) < 2:

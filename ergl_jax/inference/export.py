@@ -199,9 +199,9 @@ def _read_stablehlo(content: bytes) -> Callable[[np.ndarray], Probabilities]:
 
 def _onnx(bundle: Bundle) -> bytes:
     for field, known in {"name": ("ergl", "cnn", "pann"), "compute_dtype": ("float32",)}.items():
-        if bundle.model[field] not in known:
+        if getattr(bundle.model, field) not in known:
             raise InputError(
-                f"model.{field}={bundle.model[field]!r}: ONNX export supports only "
+                f"model.{field}={getattr(bundle.model, field)!r}: ONNX export supports only "
                 f"{', '.join(known)}; export StableHLO"
             )
     _require_onnx()

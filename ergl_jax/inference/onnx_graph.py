@@ -28,9 +28,9 @@ def build(bundle: Bundle) -> onnx.ModelProto:
     graph = onnx.GraphProto(name="ergl_jax", input=[log_mel])
     h = _encoder(_Tensor(graph, "log_mel"), bundle, params["encoder"], stats["encoder"])
     scenes = events = None
-    if bundle.model["name"] == "ergl":
+    if bundle.model.name == "ergl":
         scenes, events = _ergl(h, bundle, params, stats["head"])
-    elif bundle.model["name"] == "cnn":
+    elif bundle.model.name == "cnn":
         scenes = _two_layers(h, params["shared"], params["scene"])
     else:
         events = _two_layers(h, params["fc1"], params["fc_audioset"])
@@ -121,7 +121,7 @@ def _affine(params: Mapping, stats: Mapping) -> tuple[np.ndarray, np.ndarray]:
 
 def _encoder(x: _Tensor, bundle: Bundle, params: Mapping, stats: Mapping) -> _Tensor:
     """(B, F, M) -> (B, D, T): channels first, as ONNX pools."""
-    spec = panns.architecture(bundle.model["encoder"]["architecture"])
+    spec = panns.architecture(bundle.model.encoder.architecture)
     x = x.batch_norm(params["BatchNorm_0"], stats["BatchNorm_0"])
     x = x.expand_dims([1])  # (B, 1, F, M)
     for index in range(len(spec.channels)):
@@ -145,24 +145,24 @@ def _two_layers(h: _Tensor, hidden: Mapping, last: Mapping) -> _Tensor:
 def _ergl(h: _Tensor, bundle: Bundle, params: Mapping, stats: Mapping) -> tuple[_Tensor, _Tensor]:
     """(B, D, T) -> scene and event logits."""
     v, tokens = _event_tokens(h, bundle, params["events"])  # (B, n, T, C)
-    head, n, channels = params["head"], len(bundle.events), bundle.model["channels"]
+    head, n, channels = params["head"], len(bundle.events), bundle.model.channels
     nodes = v.max_plus_mean(2) / 2.0
     classifier = head["event_classifier"]
     events = (nodes * classifier["kernel"]).sum([2], keepdims=0) + classifier["bias"]
-    if bundle.model["mel"]:
+    if bundle.model.mel:
         edges = _edges(v, head["mel"], n, tokens, channels)
     else:
         edges = h.constant(np.zeros((1, n, n, channels), np.float32))
-    for layer in range(bundle.model["gcn"]["layers"]):
-        gcn, gate = f"gcn{layer}", bundle.model["gcn"]["gate"]
+    for layer in range(bundle.model.gcn.layers):
+        gcn, gate = f"gcn{layer}", bundle.model.gcn.gate
         nodes, edges = _gated_gcn(nodes, edges, head[gcn], stats[gcn], gate, n)
     return nodes.reshape([-1, n * channels]).dense(head["scene"]), events
 
 
 def _event_tokens(h: _Tensor, bundle: Bundle, params: Mapping) -> tuple[_Tensor, int]:
     """(B, D, T) -> v (B, n, T, C) and T, which is 1 for tokens="clip"."""
-    spec = panns.architecture(bundle.model["encoder"]["architecture"])
-    if bundle.model["tokens"] == "clip":
+    spec = panns.architecture(bundle.model.encoder.architecture)
+    if bundle.model.tokens == "clip":
         tokens, z = 1, h.max_plus_mean(2, keepdims=1)
     else:
         tokens = bundle.front_end.num_frames(bundle.clip_seconds) // 2**spec.pools

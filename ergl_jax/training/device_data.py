@@ -1,6 +1,6 @@
-"""A split on its way to the devices: resident there, or streamed.
+"""Batches for the devices: the whole split in their memory, or streamed from disk.
 
-Both give the same batches: which clips a step sees follows from the seed and the epoch alone.
+Both give the same batches: the clips of a step follow from the seed and the epoch alone.
 """
 
 from collections.abc import Iterator
@@ -10,12 +10,10 @@ import numpy as np
 
 from ergl_jax.datasets.batches import stream
 from ergl_jax.datasets.builder import SceneSplit
-from ergl_jax.errors import InputError
 from ergl_jax.training import hosts
 from ergl_jax.training.step import local_share
 
-RESIDENT = ("auto", "always", "never")
-CPU_BYTES = 4 << 30  # what may be resident where a device does not tell its memory
+CPU_BYTES = 4 << 30  # the limit where a device does not report its memory
 
 
 def load(split: SceneSplit, events: np.ndarray) -> dict[str, np.ndarray]:
@@ -28,15 +26,8 @@ def load(split: SceneSplit, events: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def check_resident(mode: str) -> None:
-    """InputError unless `mode` is one of RESIDENT."""
-    if mode not in RESIDENT:
-        raise InputError(f"data.resident={mode!r} is not one of: {', '.join(RESIDENT)}")
-
-
 def is_resident(mode: str, split: SceneSplit) -> bool:
-    """Whether the split is to lie on every device; half of a device's memory is the limit."""
-    check_resident(mode)
+    """Whether to keep the split in every device's memory; "auto": if half of it is enough."""
     if mode != "auto":
         return mode == "always"
     needed = len(split) * split[0]["log_mel"].nbytes
@@ -60,7 +51,7 @@ def local_batches(
 def band_statistics(split: SceneSplit) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each band over all frames of a split: (M,) float32 each.
 
-    A band that never changes has deviation 1.
+    A band that never changes has a standard deviation of 1.
     """
     count, total, squares = 0, 0.0, 0.0
     for index in range(len(split)):
@@ -69,5 +60,5 @@ def band_statistics(split: SceneSplit) -> tuple[np.ndarray, np.ndarray]:
         total += x.sum(axis=0)
         squares += np.square(x).sum(axis=0)
     mean = total / count
-    deviation = np.sqrt(np.maximum(squares / count - np.square(mean), 0.0))
-    return mean.astype(np.float32), np.where(deviation > 1e-6, deviation, 1.0).astype(np.float32)
+    std = np.sqrt(np.maximum(squares / count - np.square(mean), 0.0))
+    return mean.astype(np.float32), np.where(std > 1e-6, std, 1.0).astype(np.float32)

@@ -1,37 +1,15 @@
-"""AdamW with PyTorch's defaults, since the paper was trained there."""
+"""AdamW with PyTorch's defaults, since the paper was trained in PyTorch."""
 
 from collections.abc import Collection
 
 import optax
 
-from ergl_jax.errors import InputError
-
-SCHEDULES = ("constant", "cosine")
+from ergl_jax.config import OptimizerConfig
 
 
-def check(config, *, epochs: int) -> None:
-    """InputError for a `config.optimizer` that no run of so many epochs can have."""
-    if not config.learning_rate > 0:
-        raise InputError(
-            f"optimizer.learning_rate={config.learning_rate} is not above zero: try 1e-3"
-        )
-    if not 0 <= config.warmup_epochs < max(epochs, 1):
-        raise InputError(
-            f"optimizer.warmup_epochs={config.warmup_epochs} is not from 0 to less than "
-            f"train.epochs={epochs}: set a smaller one, such as 0"
-        )
-    if not config.weight_decay >= 0:
-        raise InputError(f"optimizer.weight_decay={config.weight_decay} is below zero: try 1e-2")
-    if config.schedule not in SCHEDULES:
-        raise InputError(
-            f"optimizer.schedule={config.schedule!r} is not one of: {', '.join(SCHEDULES)}"
-        )
-
-
-def learning_rate(config, *, steps_per_epoch: int, epochs: int) -> optax.Schedule:
-    """A `config.optimizer`'s rate at each step: linear warm-up, then constant or cosine to zero."""
-    check(config, epochs=epochs)
-    warmup = int(config.warmup_epochs * steps_per_epoch)  # down, so that a step is left
+def learning_rate(config: OptimizerConfig, *, steps_per_epoch: int, epochs: int) -> optax.Schedule:
+    """The learning rate at each step: linear warm-up, then constant or cosine to zero."""
+    warmup = int(config.warmup_epochs * steps_per_epoch)  # rounded down, to leave a step
     if config.schedule == "constant":
         main = optax.constant_schedule(config.learning_rate)
     else:
@@ -43,12 +21,12 @@ def learning_rate(config, *, steps_per_epoch: int, epochs: int) -> optax.Schedul
 
 
 def adamw(
-    config, *, steps_per_epoch: int, epochs: int, frozen: Collection[str] = ()
+    config: OptimizerConfig, *, steps_per_epoch: int, epochs: int, frozen: Collection[str] = ()
 ) -> optax.GradientTransformation:
     """AdamW over all parameters, biases and BatchNorm's included, as `torch.optim.AdamW` does.
 
-    Optax's own default weight decay is 1e-4, PyTorch's 1e-2; at 0 it is Adam. Submodules named in
-    `frozen` stay as they are, without decay too.
+    Optax's own default weight decay is 1e-4, PyTorch's 1e-2; with 0 it is Adam. Submodules named in
+    `frozen` get no update and no decay.
     """
     adamw = optax.adamw(
         learning_rate(config, steps_per_epoch=steps_per_epoch, epochs=epochs),
@@ -60,7 +38,7 @@ def adamw(
     if not frozen:
         return adamw
 
-    def kinds(params: dict) -> dict[str, str]:
+    def labels(params: dict) -> dict[str, str]:
         return {name: "frozen" if name in frozen else "trained" for name in params}
 
-    return optax.multi_transform({"trained": adamw, "frozen": optax.set_to_zero()}, kinds)
+    return optax.multi_transform({"trained": adamw, "frozen": optax.set_to_zero()}, labels)

@@ -207,7 +207,7 @@ def _recipe(bundle: Bundle, names: list[str], clip_seconds, pad, long) -> str:
     for path, leaf in jax.tree_util.tree_leaves_with_path(dict(bundle.variables)):
         digest.update(jax.tree_util.keystr(path).encode())
         digest.update(np.ascontiguousarray(leaf).data)
-    recipe = [dict(bundle.model), bundle.events, bundle.front_end.numbers()]
+    recipe = [bundle.model.to_dict(), bundle.events, bundle.front_end.numbers()]
     recipe += [clip_seconds, pad, long, names]
     digest.update(json.dumps(recipe).encode())
     return digest.hexdigest()

@@ -1,85 +1,107 @@
-"""A run from its configuration to its bundle.
+"""A training run from top to bottom: data, model, epochs, test, bundle.
 
-A work directory holds config.json, metrics.jsonl, tensorboard/, checkpoints/ and, at the end,
+A work directory has config.json, metrics.jsonl, tensorboard/, checkpoints/ and, at the end,
 results.json, bundle/, predictions.csv, confusion.csv and confusion.png. The same command in the
-same work directory goes on where it stopped.
+same work directory resumes after the last checkpoint.
 """
 
+import dataclasses
+import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from ergl_jax import bundle as bundles
 from ergl_jax import registry
-from ergl_jax.bundle import check_target
-from ergl_jax.bundle import load as load_bundle
-from ergl_jax.datasets import sources
+from ergl_jax.config import Config
+from ergl_jax.datasets import batches, sources
 from ergl_jax.datasets.builder import SceneDataset
-from ergl_jax.datasets.events import read_list
-from ergl_jax.errors import InputError
-from ergl_jax.recipes import closed_form, stages
-from ergl_jax.training import device_data, evaluate, hosts, losses, optimizer, workdirs
-from ergl_jax.training.run import Run
-from ergl_jax.training.step import check_batch_size
+from ergl_jax.datasets.events import choose_events
+from ergl_jax.errors import InputError, Stopped, postponed_sigterm
+from ergl_jax.files import make_directory
+from ergl_jax.training import (
+    calibration,
+    device_data,
+    evaluate,
+    hosts,
+    losses,
+    macs,
+    metric_writer,
+    optimizer,
+    step,
+    transfer,
+    workdirs,
+)
+from ergl_jax.training.augmentation import make_augment
+from ergl_jax.training.checkpoints import Checkpoints, Progress
+from ergl_jax.training.results import versions, write_json
+
+Fit = Callable[[dict, Callable, SceneDataset], dict]
 
 
-def train(config, workdir: Path) -> dict:
-    """Trains a `config` (see configs/ergl.py) in `workdir`; returns what results.json holds.
+def train(
+    config: Config,
+    workdir: Path,
+    *,
+    initialise: Callable[[step.TrainState], step.TrainState] | None = None,
+    fit: Fit | None = None,
+    extra_seconds: float = 0.0,
+) -> dict:
+    """Trains in `workdir`; returns the content of results.json.
 
-    Raises InputError for a wrong field, data that can't be used, a work directory of another
-    configuration, numbers that are no longer finite, or a full disk; Stopped after an epoch in
-    which SIGTERM came.
+    Args:
+      config: checked.
+      workdir: new, or of a run with the same configuration, which is then resumed.
+      initialise: changes the state before the first step, such as to weights of an earlier run.
+      fit: (variables, predict, dataset) -> variables, in place of the epochs; variables are
+        {"params": ..., "batch_stats": ...}, predict is by `step.make_predict`.
+      extra_seconds: training time of earlier runs that this one builds on, for results.json.
+
+    Raises:
+      InputError: data that can't be used, a work directory of another configuration, a loss that
+        is not finite, a full disk.
+      Stopped: SIGTERM came; the epoch is finished and saved.
     """
-    _check(config)
+    step.check_batch_size(config.train.batch_size)
     workdirs.check(config, workdir)
-    each = list(stages.configs(config))  # all of them, before the first trains
-    for _, stage in each:
-        _check(stage)
-    for name, stage in each:
-        if not stages.is_done(stage, stages.directory(workdir, name)):
-            print(f"Stage {name}", flush=True)
-            train(stage, stages.directory(workdir, name))
     if hosts.is_main_process():
-        workdirs.remove_unfinished(workdir)
-    check_target(workdir / "bundle")  # now, not after the last epoch
+        workdirs.sweep(workdir)
+    bundles.check_target(workdir / "bundle")  # now, not after the last epoch
     dataset = _open_dataset(config, f"train in {workdir}")
-    if "train" not in dataset.sizes:
-        raise InputError(f"dataset {dataset.name!r} has no training clips: mark rows as train")
-    for scene, count in zip(dataset.scenes, dataset.class_sizes["train"], strict=True):
-        if not count:
-            where = config.data.manifest or f"dataset {dataset.name!r}"
-            raise InputError(
-                f"{where}: scene {scene!r} has no training clip that could be prepared: spell it "
-                "in all rows as in those of train, or take them out"
-            )
-    run = Run(config, dataset, workdir)
+    sources.check_training_clips(config.data, dataset)
+    run = _Run(config, dataset, workdir)
+    run.start(initialise)
     try:
-        run.fit()
-        return run.finish()
+        if run.progress.epoch < config.train.epochs:
+            run.fit_closed_form(fit) if fit else run.train_epochs()
+        return run.finish(extra_seconds)
     finally:
         run.close()
 
 
-def evaluate_bundle(config, workdir: Path) -> dict:
+def evaluate_bundle(config: Config, workdir: Path) -> dict:
     """Evaluates `workdir/bundle` on the test split of `config.data`.
 
     Writes results.json, predictions and confusion matrix to `workdir/evaluation`; returns scores.
     """
-    _check_threshold(config)
-    bundle = load_bundle(workdir / "bundle")
+    bundle = bundles.load(workdir / "bundle")
     dataset = _open_dataset(config, f"evaluate {workdir}")
     directory = workdir / "evaluation"
     results = evaluate.test_bundle(
         bundle, dataset, threshold=config.data.event_threshold, directory=directory
     )
     if hosts.is_main_process():
-        workdirs.write_json(directory / "results.json", results)
+        write_json(directory / "results.json", results)
     return results
 
 
-def _open_dataset(config, purpose: str) -> SceneDataset:
-    """The dataset of `config.data`; of several processes the first prepares it.
-
-    `purpose` is the same in all, as is the configuration.
-    """
-    hosts.check_same(config.to_json() + purpose, "their flags", "give all the same")
+def _open_dataset(config: Config, purpose: str) -> SceneDataset:
+    """The prepared dataset; with several processes, the first one prepares it."""
+    hosts.check_same(json.dumps(config.to_dict()) + purpose, "their flags", "give all the same")
     dataset = hosts.main_process_first(lambda: sources.open_dataset(config.data))
     hosts.check_same(
         dataset.fingerprint, "their recordings", "let them share a disk, or copy as `cp -p` does"
@@ -87,44 +109,241 @@ def _open_dataset(config, purpose: str) -> SceneDataset:
     return dataset
 
 
-def _check(config) -> None:
-    """InputError for the numbers of `config.train` that no other room looks at."""
-    check_batch_size(config.train.batch_size)
-    for name, seed in (
-        ("seed", config.seed),
-        ("data.validation_seed", config.data.validation_seed),
-    ):
-        if seed < 0:
-            raise InputError(f"{name}={seed}: use 0 or more")
-    for field in ("epochs", "validate_every", "select_from"):
-        if config.train[field] < 1:
-            raise InputError(f"train.{field}={config.train[field]}: use 1 or more")
-    if config.train.select_from > config.train.epochs:
-        raise InputError(
-            f"train.select_from={config.train.select_from} is beyond the last epoch, "
-            f"train.epochs={config.train.epochs}"
-        )
-    closed_form.check(config)
-    registry.check_variant(config.model)
-    if config.model.frozen and config.model.name != "pann_scene":
-        raise InputError(
-            f"model.frozen=True holds a pretrained PANN fixed, and model.name={config.model.name!r}"
-            " is none: leave it out, or set model.name=pann_scene"
-        )
-    if config.model.name == "pann_scene" and not config.model.init_from:
-        raise InputError(
-            "model.name=pann_scene is a pretrained PANN: set model.init_from to a bundle of one, "
-            "which data_prep/port_panns.py makes"
-        )
-    losses.check(config)
-    _check_threshold(config)
-    optimizer.check(config.optimizer, epochs=config.train.epochs)
-    read_list(config.data.events)
-    device_data.check_resident(config.data.resident)
+class _Run:
+    """The model, everything that trains it, and how far it is."""
 
-
-def _check_threshold(config) -> None:
-    if not 0 < config.data.event_threshold <= 1:
-        raise InputError(
-            f"data.event_threshold={config.data.event_threshold}: use more than 0, at most 1"
+    def __init__(self, config: Config, dataset: SceneDataset, workdir: Path):
+        self.config, self.dataset, self.workdir = config, dataset, workdir
+        self.split, self.validated = dataset.split("train"), "validation" in dataset.sizes
+        # The best epoch on validation is the result, else the last; without scenes there is none.
+        self.selects = self.validated and config.train.loss != "events"
+        system = registry.system(config.model.name)
+        self.events, relations = np.zeros(0, int), None  # (n,), columns of the dataset's events
+        if system.events:
+            self.events, relations = self._events()
+        first = batches.train_indices(len(self.split), config.train.batch_size, seed=0, epoch=0)
+        length = {"steps_per_epoch": len(first), "epochs": config.train.epochs}
+        self.schedule = optimizer.learning_rate(config.optimizer, **length)
+        frozen = system.pretrained if config.model.frozen else ()
+        adamw = optimizer.adamw(config.optimizer, **length, frozen=frozen)
+        sizes = {"num_scenes": len(dataset.scenes), "num_events": len(self.events)}
+        model = registry.build(config.model, **sizes, axis_name=step.AXIS)
+        self.trainer = step.Trainer(
+            model,
+            adamw,
+            make_augment(config.augment),
+            loss=losses.make_loss(config.train.loss, relations),
+            num_scenes=len(dataset.scenes),
+            seed=config.seed,
+            skip_nonfinite=config.train.skip_nonfinite,
         )
+        self.predict = step.make_predict(model)
+        self.shape = self.split[0]["log_mel"].shape  # (F, M)
+        self.state = step.init_state(model, adamw, seed=config.seed, shape=self.shape)
+        self.template, self.progress = jax.device_get(self.state), Progress()
+
+    def _events(self) -> tuple[np.ndarray, losses.Relations]:
+        """The events that become nodes, and how they occur with scenes in the training split."""
+        data, rows = self.config.data, [self.split[i] for i in range(len(self.split))]
+        labels = np.stack([row["events"] for row in rows])  # (N, E)
+        scene = np.stack([row["scene"] for row in rows])  # (N,)
+        chosen = choose_events(
+            self.dataset.events, labels, ranking=data.events, count=data.num_events
+        )
+        scenes, threshold = len(self.dataset.scenes), data.event_threshold
+        return chosen, losses.relations(scene, labels[:, chosen], scenes, threshold)
+
+    def start(self, initialise: Callable | None) -> None:
+        """Resumes after the last checkpoint, or initialises; opens the work directory."""
+        config, directory = self.config, self.workdir / "checkpoints"
+        # All processes look before any of them creates the directory below.
+        exists = hosts.any_process(directory.is_dir())
+        checkpoints = Checkpoints(directory) if exists else None
+        if checkpoints and (restored := checkpoints.restore("latest", self.template)):
+            self.state, self.progress = restored
+            print(f"Resuming after epoch {self.progress.epoch} of {self.workdir}", flush=True)
+        elif config.train.trainer == "sgd" and workdirs.has_logs(self.workdir):
+            raise InputError(
+                f"{self.workdir} contains training logs but {directory} no checkpoint to resume "
+                "from: restore it, or start a new run with --fresh"
+            )
+        else:
+            self.state, source = transfer.initialise(self.state, config, self.dataset)
+            self.progress = Progress(source=source)
+            self.state = initialise(self.state) if initialise else self.state
+        # Not earlier: wrong data or settings must not leave a directory behind.
+        self.writer = None
+        if hosts.is_main_process():
+            make_directory(self.workdir, "workdir")
+            write_json(self.workdir / "config.json", config.to_dict())
+            self.writer = metric_writer.MetricWriter(self.workdir, done=self.progress.epoch)
+        hosts.check_shared(self.workdir / "config.json")
+        self.checkpoints = checkpoints or Checkpoints(directory)
+        self.state = step.replicate(self.state)
+
+    def train_epochs(self) -> None:
+        """The epochs that are left, by gradient descent."""
+        config = self.config.train
+        resident = device_data.is_resident(self.config.data.resident, self.split)
+        data = step.replicate(device_data.load(self.split, self.events)) if resident else None
+        bar = tqdm(
+            range(self.progress.epoch + 1, config.epochs + 1),
+            initial=self.progress.epoch,
+            total=config.epochs,
+            desc="epochs",
+            unit="epoch",
+            disable=not hosts.is_main_process(),
+        )
+        with bar, postponed_sigterm() as sigterm:
+            for epoch in bar:
+                start = time.perf_counter()
+                values = self.train_epoch(epoch, data, bar)
+                if epoch % config.validate_every == 0 or epoch == config.epochs:
+                    values |= self.validate()
+                self.save(epoch, values, time.perf_counter() - start)
+                bar.set_postfix_str(metric_writer.summary(values))
+                if hosts.any_process(bool(sigterm)):
+                    raise Stopped(
+                        f"stopped by SIGTERM: epoch {epoch} of {config.epochs} is saved in "
+                        f"{self.workdir}; the same command resumes after it"
+                    )
+
+    def train_epoch(self, epoch: int, data: dict | None, bar: tqdm) -> dict[str, float]:
+        """Means of the metrics of an epoch's steps, and clips per second."""
+        config, start = self.config.train, time.perf_counter()
+        indices = batches.train_indices(
+            len(self.split), config.batch_size, seed=self.config.seed, epoch=epoch
+        )
+        if data is not None:
+            self.state, metrics = self.trainer.epoch(self.state, data, indices)
+        else:
+            each, stream = [], device_data.local_batches(self.split, self.events, indices)
+            for number, batch in enumerate(stream):
+                self.state, step_metrics = self.trainer.step(self.state, batch)
+                each.append(step_metrics)
+                bar.set_postfix_str(f"step {number + 1}/{len(indices)}")
+            metrics = step.stack(each)
+        elapsed = time.perf_counter() - start
+        finite = metrics.pop("finite") > 0
+        # An epoch that skips all its updates trains nothing.
+        if not (finite.any() if config.skip_nonfinite else finite.all()):
+            raise self._diverged(epoch, indices, metrics, int(np.argmin(finite)))
+        values = {name: float(x[finite].mean()) for name, x in metrics.items()}
+        if config.skip_nonfinite:
+            values["skipped"] = int((~finite).sum())
+        return values | {"clips_per_second": indices.size / elapsed}
+
+    def _diverged(self, epoch: int, indices: np.ndarray, metrics: dict, bad: int) -> InputError:
+        """The error of an epoch whose step `bad` was the first that is not finite."""
+        done = (epoch - 1) * len(indices) + bad
+        numbers = {name: metrics[name][bad] for name in ("scene_loss", "event_loss")}
+        numbers["gradient_norm"] = metrics["gradient_norm"][bad]
+        numbers["learning_rate"] = self.schedule(done - self.progress.skipped)  # counts updates
+        parts = ", ".join(f"{name}={value:.4g}" for name, value in numbers.items())
+        clips = ", ".join(self.split[int(row)]["name"] for row in indices[bad])
+        what = "gradient or the update" if np.isfinite(metrics["loss"][bad]) else "loss"
+        return InputError(
+            f"the {what} is not finite at step {done + 1} of epoch {epoch} ({parts}), with the "
+            f"clips {clips}. The last checkpoint is kept; try with --fresh a lower "
+            "--config.optimizer.learning_rate, some --config.optimizer.warmup_epochs, or "
+            "--config.train.skip_nonfinite"
+        )
+
+    def fit_closed_form(self, fit: Fit) -> None:
+        """A fit without epochs; it counts as the last epoch."""
+        epoch, start = self.config.train.epochs, time.perf_counter()
+        state = step.unreplicate(self.state)
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        self.state = step.replicate(state.replace(**fit(variables, self.predict, self.dataset)))
+        self.save(epoch, self.validate(), time.perf_counter() - start)
+
+    def validate(self) -> dict[str, float]:
+        """Scores on the validation split, if there is one."""
+        if not self.validated:
+            return {}
+        variables = {"params": self.state.params, "batch_stats": self.state.batch_stats}
+        found = evaluate.predict(self.predict, variables, self.dataset.split("validation"))
+        threshold = self.config.data.event_threshold
+        scores = evaluate.scores(found, self.events, threshold=threshold)
+        return {f"validation_{name}": x for name, x in scores.items() if x is not None}
+
+    def save(self, epoch: int, values: dict, seconds: float) -> None:
+        """Writes an epoch's metrics, and its state as latest and, by validation, as best."""
+        if self.writer:  # before the checkpoint: a resumed run drops the lines of unsaved epochs
+            self.writer.write(epoch, values)
+        progress = dataclasses.replace(
+            self.progress,
+            epoch=epoch,
+            seconds=self.progress.seconds + seconds,
+            skipped=self.progress.skipped + values.get("skipped", 0),
+        )
+        accuracy = values.get("validation_class_mean_accuracy")  # None: not validated
+        # Of equal epochs the later: it has trained longer, at a lower learning rate.
+        better = (
+            self.selects
+            and accuracy is not None
+            and epoch >= self.config.train.select_from
+            and accuracy >= progress.best_accuracy
+        )
+        state = step.unreplicate(self.state)
+        if hosts.any_process(better):
+            progress = dataclasses.replace(progress, best_epoch=epoch, best_accuracy=accuracy)
+            self.checkpoints.save("best", state, progress)
+        self.checkpoints.save("latest", state, progress)
+        self.progress = progress
+
+    def finish(self, extra_seconds: float) -> dict:
+        """Tests the best state, or the last one; writes bundle and results."""
+        config, dataset = self.config, self.dataset
+        best = self.checkpoints.restore("best", self.template) if self.selects else None
+        # The last state also if the user moved a damaged best one away.
+        state, tested = best or self.checkpoints.restore("latest", self.template)
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        temperature, calibrated = 1.0, None
+        if self.validated:
+            device_variables, split = step.replicate(variables), dataset.split("validation")
+            found = evaluate.predict(self.predict, device_variables, split)
+            temperature = calibration.fit_temperature(found.scene_logits, found.scene)
+            calibrated = evaluate.calibration_errors(found, temperature)
+        bundle = bundles.Bundle(
+            model=config.model,
+            variables=variables,
+            scenes=dataset.scenes,
+            events=tuple(dataset.events[index] for index in self.events),
+            front_end=dataset.front_end,
+            clip_seconds=dataset.clip_seconds,
+            pad=dataset.pad,
+            licence=dataset.licence,
+            dataset=dataset.name,
+            source=self.progress.source,
+            temperature=temperature,
+        )
+        if hosts.is_main_process():
+            bundle.save(self.workdir / "bundle")
+        results = {
+            "test": None,
+            "epoch": tested.epoch,
+            "validation_class_mean_accuracy": tested.best_accuracy if best else None,
+            "temperature": temperature,
+            "validation_calibration": calibrated,
+            "parameters": sum(x.size for x in jax.tree.leaves(state.params)),
+            "gmac_per_clip": macs.count(bundle.build(), variables, self.shape) / 1e9,
+            "source": self.progress.source,
+            "clips": dataset.sizes,
+            "skipped_updates": self.progress.skipped,
+            "training_seconds": self.progress.seconds + extra_seconds,
+            "devices": [device.device_kind for device in jax.devices()],
+            "versions": versions(),
+        }
+        if "test" in dataset.sizes:
+            results["test"] = evaluate.test_bundle(
+                bundle, dataset, threshold=config.data.event_threshold, directory=self.workdir
+            )
+        if hosts.is_main_process():
+            write_json(self.workdir / "results.json", results)
+        return results
+
+    def close(self) -> None:
+        if self.writer:
+            self.writer.close()
+        self.checkpoints.close()

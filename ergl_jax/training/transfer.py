@@ -1,56 +1,58 @@
-"""A model whose encoder, or all of a PANN, starts from a bundle's weights and not from chance."""
+"""Initial weights from a bundle: its encoder, or all of a PANN."""
 
 import jax
 import numpy as np
 
+from ergl_jax import bundle as bundles
 from ergl_jax import registry
 from ergl_jax.audio import FrontEnd
-from ergl_jax.bundle import load
+from ergl_jax.config import ModelConfig
 from ergl_jax.errors import InputError
 from ergl_jax.files import user_path
 from ergl_jax.training.step import TrainState
 
 
-def start_pretrained(state: TrainState, config, front_end: FrontEnd) -> tuple[TrainState, str]:
-    """A first state with the encoder of `config.init_from`, and what to say of its origin.
+def start_pretrained(
+    state: TrainState, config: ModelConfig, front_end: FrontEnd
+) -> tuple[TrainState, str]:
+    """Takes the weights and running statistics of the encoder from `config.init_from`.
 
-    Weights and running statistics are taken; all that follows the encoder stays as it was, but for
-    the layers of a PANN in a `pann_scene`.
+    A `pann_scene` also takes the PANN's other layers; everything else stays random.
 
     Args:
       state: before the first step.
-      config: a `config.model`; its init_from names a bundle of any model.
-      front_end: of the data that are to be trained on.
+      config: init_from is a bundle of any model.
+      front_end: of the data to train on.
+
+    Returns:
+      The new state, and the origin of its weights in words.
 
     Raises:
-      InputError: no bundle there, one with another encoder or front end, or no PANN where that is
-        asked for; a model that can't start from one.
+      InputError: the bundle is missing, or its encoder or front end is another.
     """
     path = user_path(config.init_from)
+    field = f"model.init_from={path}"
     parts = [name for name in registry.system(config.name).pretrained if name in state.params]
     if not parts:
-        raise InputError(
-            f"model.init_from={path}: model.name={config.name!r} has no encoder to start with it"
-        )
-    bundle = load(path)
-    encoder = bundle.model["encoder"]
-    for field in ("architecture", "width_divisor"):
-        if encoder[field] != config.encoder[field]:
+        raise InputError(f"{field}: model.name={config.name!r} has no encoder to initialise")
+    bundle = bundles.load(path)
+    for name in ("architecture", "width_divisor"):
+        theirs, mine = getattr(bundle.model.encoder, name), getattr(config.encoder, name)
+        if theirs != mine:
             raise InputError(
-                f"model.init_from={path} has model.encoder.{field}={encoder[field]}, not "
-                f"{config.encoder[field]}: set --config.model.encoder.{field}={encoder[field]}"
+                f"{field} has model.encoder.{name}={theirs}, not {mine}: "
+                f"set --config.model.encoder.{name}={theirs}"
             )
     if bundle.front_end != front_end:
         raise InputError(
-            f"model.init_from={path} has front end {bundle.front_end.name!r}, not "
-            f"{front_end.name!r}: set --config.data.front_end={bundle.front_end.name}"
+            f"{field} has front end {bundle.front_end.name!r}, not {front_end.name!r}: "
+            f"set --config.data.front_end={bundle.front_end.name}"
         )
-    theirs = bundle.variables["params"]
+    found = bundle.variables["params"]
     for name in parts:
-        if name not in theirs:
-            raise InputError(f"model.init_from={path} has no {name}: name the bundle of a PANN")
-        if jax.tree.map(np.shape, theirs[name]) != jax.tree.map(np.shape, state.params[name]):
-            raise InputError(f"model.init_from={path}: its {name} is of another size")
+        shapes = jax.tree.map(np.shape, (found.get(name), state.params[name]))
+        if shapes[0] != shapes[1]:
+            raise InputError(f"{field} has no {name} of this size: give the bundle of a PANN")
     params, batch_stats = (
         mine | {name: bundle.variables[kind][name] for name in parts if name in mine}
         for kind, mine in (("params", state.params), ("batch_stats", state.batch_stats))

@@ -49,7 +49,7 @@ def test_ports_and_reports(main, checkpoint, tmp_path, capfd):
     assert ["front", "end", "panns_32k"] in lines
     bundle = bundles.load(out)
     assert bundle.source == f"{checkpoint.name}, MD5 {file_md5(checkpoint)}"
-    assert bundle.model["encoder"]["architecture"] == "cnn6" and len(bundle.events) == 527
+    assert bundle.model.encoder.architecture == "cnn6" and len(bundle.events) == 527
     assert main([str(checkpoint), f"--out={out}"]) == 0  # a bundle is replaced
 
 

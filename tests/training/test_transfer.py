@@ -46,7 +46,7 @@ def test_a_run_starts_there_and_says_so(tiny, tmp_path, source):
     assert not equal(bundle.variables["batch_stats"], origin.variables["batch_stats"])
     said = "encoder begun with teacher.pth, MD5 123 (licence: CC BY 4.0)"
     assert bundle.source == results["source"] == said
-    assert bundle.model["init_from"] == str(source)
+    assert bundle.model.init_from == str(source)
     assert bundle.licence == bundles.load(tiny.workdir / "bundle").licence
 
 

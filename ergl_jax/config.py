@@ -1,0 +1,277 @@
+"""The configuration's schema: every field, its type, its range and its allowed values.
+
+configs/ergl.py holds the defaults and describes each field. `Config.from_dict` checks what a
+configuration file and its overrides say, once; the rest of the package trusts these dataclasses.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, NamedTuple, Self, get_args, get_origin, get_type_hints
+
+from ergl_jax import registry, schema
+from ergl_jax.audio import FRONT_ENDS
+from ergl_jax.errors import InputError
+from ergl_jax.labels import AUDIOSET
+from ergl_jax.models.events import TOKENS
+from ergl_jax.models.gated_gcn import GATES
+from ergl_jax.models.panns import ARCHITECTURES
+
+MAX_CLIP_SECONDS = 3600.0
+
+
+class Rule(NamedTuple):
+    """A condition on a field's value, and what to say of a value that breaks it."""
+
+    holds: Callable[[Any], bool]
+    text: str
+
+
+def one_of(*allowed: str) -> Rule:
+    return Rule(lambda x: x in allowed, f"is not one of: {', '.join(allowed)}")
+
+
+def at_least(low: float) -> Rule:
+    return Rule(lambda x: x >= low, f"must be at least {low}")
+
+
+def at_most(high: float) -> Rule:
+    return Rule(lambda x: x <= high, f"must be at most {high}")
+
+
+def above(low: float) -> Rule:
+    return Rule(lambda x: x > low, f"must be above {low}")
+
+
+below_one = Rule(lambda x: x < 1, "must be below 1")
+Positive = Annotated[int, at_least(1)]
+NotNegative = Annotated[int, at_least(0)]
+Dropout = Annotated[float, at_least(0), below_one]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    source: Annotated[str, one_of("tut2018", "synthetic", "folder")]
+    root: str
+    manifest: str
+    events_file: str
+    test_folds: tuple
+    validation_folds: tuple
+    licence: str
+    data_dir: str
+    front_end: Annotated[str, one_of(*FRONT_ENDS)]
+    clip_seconds: Annotated[float, above(0), at_most(MAX_CLIP_SECONDS)]
+    pad: Annotated[str, one_of("zero", "repeat")]
+    long: Annotated[str, one_of("crop", "windows")]
+    validation_fraction: Annotated[float, at_least(0), below_one]
+    validation_seed: NotNegative
+    events: str
+    num_events: Annotated[int, at_least(1), at_most(len(AUDIOSET))]
+    event_threshold: Annotated[float, above(0), at_most(1)]
+    resident: Annotated[str, one_of("auto", "always", "never")]
+    train_clips_per_scene: Positive
+    test_clips_per_scene: Positive
+    corpus_seed: NotNegative
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    architecture: Annotated[str, one_of(*ARCHITECTURES)]
+    width_divisor: Positive
+    dropout: Dropout
+
+
+@dataclasses.dataclass(frozen=True)
+class GCNConfig:
+    layers: Positive
+    gate: Annotated[str, one_of(*GATES)]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    name: Annotated[str, one_of(*registry.SYSTEMS)]
+    variant: str
+    frozen: bool
+    compute_dtype: Annotated[str, one_of(*registry.DTYPES)]
+    encoder: EncoderConfig
+    init_from: str
+    dropout: Dropout
+    channels: Positive
+    tokens: Annotated[str, one_of(*TOKENS)]
+    mel: bool
+    gcn: GCNConfig
+
+    @classmethod
+    def from_saved(cls, found: Mapping[str, Any]) -> Self:
+        """A bundle's model; fields that an older one lacks, or its model does not use, may be absent.
+
+        Raises InputError for a wrong field.
+        """
+        fields = {field.name for field in dataclasses.fields(cls)}
+        known = {name: value for name, value in found.items() if name in fields}
+        return _checked(cls, _SAVED_DEFAULTS | known, "", "model.")
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+_SAVED_DEFAULTS = {
+    "variant": "",
+    "frozen": False,
+    "init_from": "",
+    "channels": 64,
+    "tokens": "frame",
+    "mel": True,
+    "gcn": {"layers": 2, "gate": "sigmoid"},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    learning_rate: Annotated[float, above(0)]
+    weight_decay: Annotated[float, at_least(0)]
+    schedule: Annotated[str, one_of("constant", "cosine")]
+    warmup_epochs: Annotated[float, at_least(0)]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    batch_size: Positive
+    epochs: Positive
+    validate_every: Positive
+    loss: str
+    trainer: Annotated[str, one_of("sgd", *registry.CLOSED_FORM)]
+    select_from: Positive
+    skip_nonfinite: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    roll: bool
+    mixup_alpha: Annotated[float, at_least(0)]
+    time_masks: NotNegative
+    time_width: NotNegative
+    mel_masks: NotNegative
+    mel_width: NotNegative
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A run's configuration."""
+
+    seed: NotNegative
+    data: DataConfig
+    model: ModelConfig
+    optimizer: OptimizerConfig
+    train: TrainConfig
+    stages: tuple  # see recipes/recipe.py
+    augment: AugmentConfig
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any], where: str = "") -> Self:
+        """Checks fields and how they go together; an InputError names a wrong one."""
+        config = _checked(cls, found, where, "config.")
+        for field, reason in _conflicts(config):
+            value = functools.reduce(getattr, field.split("."), config)
+            raise InputError(f"{where}config.{field}={value!r} {reason}")
+        return config
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def replace(self, where: str = "", **fields: Any) -> Self:
+        """The same with other values of fields, `**{"train.epochs": 3}`, checked again."""
+        changed = self.to_dict()
+        for path, value in fields.items():
+            *groups, field = path.split(".")
+            group = changed
+            for name in groups:
+                group = group.get(name, {})
+            if not isinstance(group, dict) or field not in group:
+                raise InputError(f"{where}config.{path} is an unknown field")
+            group[field] = value
+        return type(self).from_dict(changed, where)
+
+
+def _checked(cls: type, found: Any, where: str, prefix: str) -> Any:
+    """An instance of the dataclass `cls` with its fields and those of its groups checked."""
+    schema.check(found, _schema(cls), where, prefix)
+    return _build(cls, found, where, prefix)
+
+
+def _schema(cls: type) -> schema.Schema:
+    hints = get_type_hints(cls)
+    return {name: _schema(x) if dataclasses.is_dataclass(x) else x for name, x in hints.items()}
+
+
+def _build(cls: type, found: Mapping[str, Any], where: str, prefix: str) -> Any:
+    values = {}
+    for name, hint in get_type_hints(cls, include_extras=True).items():
+        value = found[name]
+        if dataclasses.is_dataclass(hint):
+            values[name] = _build(hint, value, where, f"{prefix}{name}.")
+            continue
+        kind, *rules = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        for rule in rules:
+            if not rule.holds(value):
+                raise InputError(f"{where}{prefix}{name}={value!r} {rule.text}")
+        values[name] = kind(value)
+    return cls(**values)
+
+
+def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
+    """Yields each field that does not go with the others, the reason and the remedy."""
+    data, model, train = config.data, config.model, config.train
+    system = registry.system(model.name)
+    form = (model.name, model.variant)
+    if data.source == "folder" and not data.manifest:
+        yield "data.source", "needs a manifest: set --config.data.manifest=PATH.csv"
+    if model.name == "pann":
+        reason = "tags events and has no scenes: train pann_scene, or start another model from a"
+        yield "model.name", f"{reason} PANN with --config.model.init_from"
+    if model.variant not in (system.variants or ("",)):
+        known = ", ".join(system.variants) or "none, leave it empty"
+        yield "model.variant", f"is not a variant of model.name={model.name!r}: {known}"
+    if model.frozen and model.name != "pann_scene":
+        yield "model.frozen", f"is for model.name='pann_scene', not {model.name!r}"
+    if model.name == "pann_scene" and not model.init_from:
+        reason = "is empty: model.name='pann_scene' needs the bundle of a PANN, made by"
+        yield "model.init_from", f"{reason} data_prep/port_panns.py"
+    if config.optimizer.warmup_epochs >= train.epochs:
+        yield "optimizer.warmup_epochs", f"must be less than train.epochs={train.epochs}"
+    if train.select_from > train.epochs:
+        yield "train.select_from", f"is after the last epoch, train.epochs={train.epochs}"
+    if train.loss not in system.losses:
+        known = ", ".join(system.losses)
+        yield "train.loss", f"is not a loss of model.name={model.name!r}: {known}"
+    if train.trainer in registry.CLOSED_FORM:
+        if form != registry.CLOSED_FORM[train.trainer]:
+            name, variant = registry.CLOSED_FORM[train.trainer]
+            yield "train.trainer", f"is for model.name={name!r}, model.variant={variant!r}"
+        if not config.stages:
+            yield "train.trainer", "requires config.stages, whose outputs it is fitted to"
+    elif form in registry.CLOSED_FORM.values():
+        yield "train.trainer", f"cannot train model.variant={model.variant!r}: see configs/"
+
+
+def upgrade_saved(found: dict[str, Any]) -> dict[str, Any]:
+    """A work directory's config.json as this version names its fields.
+
+    `train.fit="steps"` became `train.trainer="sgd"`.
+    """
+
+    def renamed(fields: Any, old: str, new: str) -> Any:
+        if not isinstance(fields, dict) or old not in fields:
+            return fields
+        value = {"steps": "sgd"}.get(fields[old], fields[old])
+        return {name: x for name, x in fields.items() if name != old} | {new: value}
+
+    found = found | {"train": renamed(found.get("train"), "fit", "trainer")}
+    if isinstance(found.get("stages"), list):
+        found["stages"] = [
+            each | {"set": renamed(each.get("set"), "train.fit", "train.trainer")}
+            if isinstance(each, dict)
+            else each
+            for each in found["stages"]
+        ]
+    return found
