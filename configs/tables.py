@@ -31,6 +31,8 @@ from configs import (
     surrey,
     wavelet_crnn,
 )
+from ergl_jax import schema
+from ergl_jax.config import Config
 from ergl_jax.errors import InputError
 from ergl_jax.recipes.tables import Row
 
@@ -123,6 +125,7 @@ def get_config(table: str = "3") -> ml_collections.ConfigDict:
 
 def rows(config: ml_collections.ConfigDict) -> list[Row]:
     """The rows that a configuration asks for; InputError for one that isn't known."""
+    schema.check(config.to_dict(), schema.schema_of(get_config().to_dict()), prefix="config.")
     if config.table not in TABLES:
         raise InputError(f"table={config.table!r} is not one of: {', '.join(TABLES)}")
     names = [str(name) for name in config.rows or TABLES[config.table]]
@@ -155,7 +158,7 @@ def _row(name: str, argument: str, config) -> Row:
         if file is not pann:  # the others start from chance, as in the paper
             made.model.init_from, made.model.variant = "", variant
         made.update_from_flattened_dict(fields)
-    return Row(name, made, published, remarks)
+    return Row(name, Config.from_dict(made.to_dict(), f"row {name}: "), published, remarks)
 
 
 def _override(config, override: str) -> None:

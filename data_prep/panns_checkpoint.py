@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 import librosa
-import ml_collections
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -24,6 +23,7 @@ from ergl_jax import registry
 from ergl_jax.audio import FRONT_ENDS, FrontEnd
 from ergl_jax.audio.front_end import mel_filters, window
 from ergl_jax.bundle import Bundle
+from ergl_jax.config import ModelConfig
 from ergl_jax.downloads import file_md5
 from ergl_jax.errors import InputError
 from ergl_jax.labels import AUDIOSET
@@ -127,7 +127,7 @@ def port(path: Path, *, name: str | None = None) -> Port:
     md5 = file_md5(path)
     published = md5 in {checkpoint.md5 for checkpoint in CHECKPOINTS.values()}
     bundle = Bundle(
-        model=config,
+        model=ModelConfig.from_saved(config),
         variables=unflatten_dict(flat),
         scenes=(),
         events=AUDIOSET,
@@ -227,9 +227,7 @@ def _architecture(state: Mapping[str, np.ndarray], path: Path) -> tuple[str, int
 
 def _variables(config: dict) -> dict[tuple[str, ...], tuple[int, ...]]:
     """Shapes of all that the model of a `config.model` holds, by path."""
-    model = registry.build(
-        ml_collections.ConfigDict(config), num_scenes=0, num_events=len(AUDIOSET)
-    )
+    model = registry.build(ModelConfig.from_saved(config), num_scenes=0, num_events=len(AUDIOSET))
     clip = jax.ShapeDtypeStruct((1, 64, 64), np.float32)
     variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), clip)
     return {path: leaf.shape for path, leaf in flatten_dict(variables).items()}

@@ -103,7 +103,7 @@ class ModelConfig:
 
     @classmethod
     def from_saved(cls, found: Mapping[str, Any]) -> Self:
-        """A bundle's model; fields that an older one lacks, or its model does not use, may be absent.
+        """A bundle's model; fields it does not use, or an older version lacked, may be absent.
 
         Raises InputError for a wrong field.
         """

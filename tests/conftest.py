@@ -74,13 +74,11 @@ class TinyRun:
     def config(self, **overrides):
         """configs/test.py with this run's features, and fields such as data__num_events=3."""
         from configs import test
+        from ergl_jax.config import Config
 
-        config = test.get_config()
-        config.data.data_dir = str(self.data_dir)
-        config.update_from_flattened_dict(
-            {name.replace("__", "."): value for name, value in overrides.items()}
-        )
-        return config
+        fields = {name.replace("__", "."): value for name, value in overrides.items()}
+        config = Config.from_dict(test.get_config().to_dict())
+        return config.replace(**{"data.data_dir": str(self.data_dir)} | fields)
 
 
 @pytest.fixture(scope="session")

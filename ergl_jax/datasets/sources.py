@@ -39,6 +39,19 @@ def corpus(config) -> manifest.Corpus:
     )
 
 
+def check_training_clips(config, dataset: builder.SceneDataset) -> None:
+    """InputError if the dataset of a `config.data` lacks training clips, or a scene lacks them."""
+    if "train" not in dataset.sizes:
+        raise InputError(f"dataset {dataset.name!r} has no training clips: mark rows as train")
+    for scene, count in zip(dataset.scenes, dataset.class_sizes["train"], strict=True):
+        if not count:
+            where = config.manifest or f"dataset {dataset.name!r}"
+            raise InputError(
+                f"{where}: scene {scene!r} has no training clip that could be prepared: spell it "
+                "the same in all rows, or remove its rows"
+            )
+
+
 def open_dataset(config) -> builder.SceneDataset:
     """The prepared dataset of a `config.data`; its features are made the first time."""
     return builder.prepare(

@@ -1,32 +1,13 @@
-"""Training that takes no steps: `train.fit` "svm" or "ensemble"."""
+"""Trainers without gradient descent: `train.trainer` "svm" or "ensemble"."""
 
 from collections.abc import Callable
 
 import numpy as np
 
 from ergl_jax.datasets.builder import SceneDataset
-from ergl_jax.errors import InputError
 from ergl_jax.recipes import fits
 from ergl_jax.training import evaluate
 from ergl_jax.training.step import replicate
-
-MODELS = {"svm": ("mltf", "svm"), "ensemble": ("nnf", "ensemble")}  # the name and variant of each
-FITS = ("steps", *MODELS)
-
-
-def check(config) -> None:
-    """InputError for a `config.train.fit` that is not known, or that its model can't have."""
-    fit, model = config.train.fit, (config.model.name, config.model.variant)
-    if fit not in FITS:
-        raise InputError(f"train.fit={fit!r} is not one of: {', '.join(FITS)}")
-    if fit in MODELS and model != MODELS[fit]:
-        name, variant = MODELS[fit]
-        raise InputError(f"train.fit={fit!r} is for model.name={name}, model.variant={variant}")
-    if fit in MODELS and not config.stages:
-        raise InputError(f"train.fit={fit!r} has nothing to be fitted to: it needs its stages")
-    for name, its in MODELS.items():
-        if fit == "steps" and model == its:
-            raise InputError(f"model.variant={model[1]!r} is no model of steps: train.fit={name}")
 
 
 def fit(name: str, variables: dict, predict: Callable, dataset: SceneDataset) -> dict:
@@ -40,9 +21,7 @@ def fit(name: str, variables: dict, predict: Callable, dataset: SceneDataset) ->
     """
 
     def predictions(variables: dict, split: str) -> evaluate.Predictions:
-        return evaluate.predict(
-            predict, replicate(variables), dataset.split(split), evaluate.batch_size()
-        )
+        return evaluate.predict(predict, replicate(variables), dataset.split(split))
 
     of_model = {"svm": _fit_svm, "ensemble": _fit_ensemble}[name]
     return of_model(variables, predictions, dataset)

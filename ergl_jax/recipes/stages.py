@@ -1,15 +1,16 @@
-"""Training in stages: runs of their own whose weights the run that names them begins with.
+"""Recipes of several runs: stages hand their weights on to the run that lists them.
 
-A `config.stages` lists them in order, each a dict of
+`config.stages` lists them in order, each a dict of
 
   name: its work directory is <workdir>/stages/<name>;
   set: the fields in which its configuration differs, such as {"train.loss": "scene"};
   take: which of its model's submodules become which of the final model's, as {mine: theirs}; ""
     is its whole model.
 
-Each has a seed of its own, which follows from that of the run.
+Each stage has a seed of its own, derived from the run's.
 """
 
+import functools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -19,18 +20,44 @@ import jax
 import numpy as np
 
 from ergl_jax import schema
-from ergl_jax.bundle import Bundle
 from ergl_jax.bundle import load as load_bundle
+from ergl_jax.config import Config
 from ergl_jax.errors import InputError
+from ergl_jax.recipes import closed_form
+from ergl_jax.training import train as training
 from ergl_jax.training import workdirs
 from ergl_jax.training.step import TrainState
 
 SEEDS = 1000  # from one stage's seed to the next one's
 
 
-def configs(config) -> Iterator[tuple[str, object]]:
-    """The name and the configuration of each stage; InputError for one that can't be."""
-    kinds, names = schema.schema_of(config.to_dict()), set()
+def train(config: Config, workdir: Path) -> dict:
+    """Trains the missing stages of a configuration, then its run; returns its results.
+
+    Raises as `training.train.train`, and InputError for a wrong stage.
+    """
+    if not config.stages:
+        return training.train(config, workdir)
+    workdirs.check(config, workdir)
+    for name, stage in list(configs(config)):  # all are checked before the first trains
+        if not is_done(stage, directory(workdir, name)):
+            print(f"Stage {name}", flush=True)
+            training.train(stage, directory(workdir, name))
+    fit = None
+    if config.train.trainer != "sgd":
+        fit = functools.partial(closed_form.fit, config.train.trainer)
+    return training.train(
+        config,
+        workdir,
+        initialise=functools.partial(hand_over, config=config, workdir=workdir),
+        fit=fit,
+        extra_seconds=seconds(config, workdir),
+    )
+
+
+def configs(config: Config) -> Iterator[tuple[str, Config]]:
+    """The name and the configuration of each stage; InputError for a wrong one."""
+    names = set()
     for number, stage in enumerate(config.stages):
         schema.check(stage, {"name": str}, f"stages[{number}]: ", others=True)
         where = f"stages[{number}] ({stage['name']}): "
@@ -38,22 +65,12 @@ def configs(config) -> Iterator[tuple[str, object]]:
             schema.check(stage.get(field), {}, where, f"{field}.", others=True)
         schema.check(stage["take"], dict.fromkeys(stage["take"], str), where, "take.")
         if unknown := [field for field in stage if field not in ("name", "set", "take")]:
-            raise InputError(f"{where}{unknown[0]} is no field of a stage")
+            raise InputError(f"{where}{unknown[0]} is an unknown field")
         if not re.fullmatch(r"\w[\w.-]*", stage["name"]) or stage["name"] in names:
-            raise InputError(f"{where}name a directory of its own, by letters and digits")
+            raise InputError(f"{where}the name must be a directory of its own: letters and digits")
         names.add(stage["name"])
-        each = config.copy_and_resolve_references()
-        with each.unlocked():
-            each.stages = ()
-            each.seed = config.seed + SEEDS * (number + 1)
-            for name, value in stage["set"].items():
-                try:
-                    each.update_from_flattened_dict({name: value})
-                except (AttributeError, KeyError, TypeError, ValueError) as error:
-                    reason = "no such field, or not of its type"
-                    raise InputError(f"{where}set.{name}={value!r}: {reason}") from error
-        schema.check(each.to_dict(), kinds, where)
-        yield stage["name"], each
+        seed = config.seed + SEEDS * (number + 1)
+        yield stage["name"], config.replace(where, stages=(), seed=seed, **stage["set"])
 
 
 def directory(workdir: Path, name: str) -> Path:
@@ -70,21 +87,17 @@ def is_done(config, workdir: Path) -> bool:
     return True
 
 
-def bundles(config, workdir: Path) -> list[Bundle]:
-    """What each stage left, in order."""
-    return [load_bundle(directory(workdir, stage["name"]) / "bundle") for stage in config.stages]
-
-
 def seconds(config, workdir: Path) -> float:
     """How long the stages trained, in all."""
     runs = (directory(workdir, stage["name"]) for stage in config.stages)
     return sum(workdirs.read_results(run)["training_seconds"] for run in runs)
 
 
-def start(state: TrainState, config, workdir: Path) -> TrainState:
-    """A first state with what the stages hand on."""
+def hand_over(state: TrainState, config: Config, workdir: Path) -> TrainState:
+    """A first state with the weights that the stages hand on."""
     variables = {"params": dict(state.params), "batch_stats": dict(state.batch_stats)}
-    for stage, bundle in zip(config.stages, bundles(config, workdir), strict=True):
+    for stage in config.stages:
+        bundle = load_bundle(directory(workdir, stage["name"]) / "bundle")
         for mine, theirs in stage["take"].items():
             found = _part(bundle.variables, theirs) if theirs else bundle.variables
             if not found or _shapes(found) != _shapes(_part(variables, mine)):

@@ -16,10 +16,11 @@ import numpy as np
 
 from ergl_jax import registry
 from ergl_jax.audio import get_front_end
+from ergl_jax.config import Config
 from ergl_jax.errors import InputError, InputErrorOnAScreen, report
 from ergl_jax.files import atomic_write, make_directory
 from ergl_jax.recipes import stages
-from ergl_jax.training import hosts, macs, train, workdirs
+from ergl_jax.training import hosts, macs, workdirs
 
 COLUMNS = (
     "row",
@@ -45,7 +46,7 @@ class Row:
     """
 
     name: str
-    config: object
+    config: Config
     published: str
     remarks: str = ""
 
@@ -69,10 +70,10 @@ def run(rows: Sequence[Row], workdir: Path, *, seeds: Sequence[int], shard: str)
         raise InputError(f"seeds={tuple(seeds)}: name some whole numbers from 0 on, each once")
     runs = list(itertools.product(rows, seeds))
     # All of them, before the first trains.
-    done = [stages.is_done(_config(row, s), _directory(workdir, row, s)) for row, s in runs]
-    if (
-        of == 1 and hosts.is_main_process()
-    ):  # another shard may be in the middle of writing the table
+    done = [
+        stages.is_done(row.config.replace(seed=s), _directory(workdir, row, s)) for row, s in runs
+    ]
+    if of == 1 and hosts.is_main_process():  # else another shard may be writing the table
         workdirs.remove_unfinished(workdir)
     failures = {}
     for (row, seed), is_done in list(zip(runs, done, strict=True))[mine::of]:
@@ -81,7 +82,7 @@ def run(rows: Sequence[Row], workdir: Path, *, seeds: Sequence[int], shard: str)
         directory = _directory(workdir, row, seed)
         print(f"Row {row.name}, seed {seed}: {directory}", flush=True)
         try:
-            train.train(_config(row, seed), directory)
+            stages.train(row.config.replace(seed=seed), directory)
         except InputErrorOnAScreen:  # the corpus is not there, for no row
             raise
         except InputError as error:
@@ -99,7 +100,7 @@ def run(rows: Sequence[Row], workdir: Path, *, seeds: Sequence[int], shard: str)
     return text
 
 
-def size(config, num_scenes: int) -> tuple[int, float]:
+def size(config: Config, num_scenes: int) -> tuple[int, float]:
     """The parameters and the GMAC a clip of a configuration's model, without any data.
 
     Parameters are those that could be trained: no running statistics.
@@ -135,13 +136,6 @@ def _shard(shard: str) -> tuple[int, int]:
     if not 0 <= mine < of:
         raise InputError(f"shard={shard!r} is not like 0/4: a number from 0, and of how many")
     return mine, of
-
-
-def _config(row: Row, seed: int):
-    config = row.config.copy_and_resolve_references()
-    with config.unlocked():
-        config.seed = seed
-    return config
 
 
 def _directory(workdir: Path, row: Row, seed: int) -> Path:

@@ -1,25 +1,21 @@
 """Circular shift, mixup and SpecAugment on the device; all off in the paper's configuration."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ergl_jax.errors import InputError
+from ergl_jax.config import AugmentConfig
 
 Batch = dict[str, jax.Array]
 
 
-def make_augment(config: Any) -> Callable[[jax.Array, Batch], Batch]:
+def make_augment(config: AugmentConfig) -> Callable[[jax.Array, Batch], Batch]:
     """The function (key, batch) -> batch that a `config.augment` describes.
 
     A batch has log_mel (B, F, M), scene (B, scenes) and events (B, n). Order: circular shift in
     time, mixup, SpecAugment (arXiv 1904.08779; masks are filled with the clip's mean).
     """
-    for field in ("time_masks", "time_width", "mel_masks", "mel_width", "mixup_alpha"):
-        if config[field] < 0:
-            raise InputError(f"augment.{field}={config[field]} is negative: 0 switches it off")
 
     def augment(key: jax.Array, batch: Batch) -> Batch:
         roll, mix, time, mel = jax.random.split(key, 4)

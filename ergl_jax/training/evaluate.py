@@ -22,7 +22,7 @@ from ergl_jax.inference.pictures import label
 from ergl_jax.training import hosts, metrics
 from ergl_jax.training.step import Tree, make_predict, replicate
 
-BATCH = 64
+BATCH = 64  # clips per step, at least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,14 +36,19 @@ class Predictions:
     embedding: np.ndarray | None = None  # (N, D), of models that have one
 
 
-def predict(run: Callable, variables: Tree, split: SceneSplit, batch_size: int) -> Predictions:
+def predict(run: Callable, variables: Tree, split: SceneSplit) -> Predictions:
     """Predicts a split with a `make_predict` function; the last batch is padded.
 
-    Each of several processes predicts its share of the clips, `batch_size` at a time, and receives
-    the outputs of the others. Raises InputError if an output is not finite: the last step of an
+    Each of several processes predicts its share of the clips and receives the outputs of the
+    others. Raises InputError if an output is not finite: the last step of an
     epoch may be the one that diverges.
     """
-    processes, index = jax.process_count(), jax.process_index()
+    processes, index, devices = (
+        jax.process_count(),
+        jax.process_index(),
+        jax.local_device_count(),
+    )
+    batch_size = math.ceil(BATCH / devices) * devices  # a multiple of the devices
     indices, mask = eval_indices(len(split), processes * batch_size)
     parts = []
     for batch in stream(split, np.split(indices, processes, axis=1)[index]):
@@ -87,7 +92,7 @@ def evaluate(
     """
     check_fits(bundle, dataset)
     run, variables = make_predict(bundle.build()), replicate(dict(bundle.variables))
-    predictions = predict(run, variables, dataset.split("test"), batch_size())
+    predictions = predict(run, variables, dataset.split("test"))
     position = np.array([bundle.scenes.index(name) for name in dataset.scenes])
     predictions = dataclasses.replace(predictions, scene=position[predictions.scene])
     has_events = set(bundle.events) <= set(dataset.events)
@@ -127,12 +132,6 @@ def test_bundle(
         make_directory(directory, "directory")  # only now, so that an error leaves none behind
         write(directory, predictions, dataset.split("test"), bundle)
     return found
-
-
-def batch_size() -> int:
-    """Clips per evaluation step: BATCH, rounded up to a multiple of the devices."""
-    devices = jax.local_device_count()
-    return math.ceil(BATCH / devices) * devices
 
 
 def write(directory: Path, predictions: Predictions, split: SceneSplit, bundle: Bundle) -> None:

@@ -15,8 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ergl_jax import registry
-from ergl_jax.errors import InputError
 from ergl_jax.models import Output
 
 Parts = dict[str, jax.Array]  # scalars: loss, scene_loss, event_loss[, relation_loss]
@@ -173,17 +171,6 @@ RELATED = {
 }
 
 
-def check(config) -> None:
-    """InputError for a `config.train.loss` that is unknown, or asks for what its model has not."""
-    loss, model = config.train.loss, config.model.name
-    _check_name(loss)
-    if loss in ("events", "joint", *RELATED) and not registry.system(model).events:
-        raise InputError(f"train.loss={loss!r} needs events, which model.name={model!r} has not")
-    of_one = {"conditional": "conditional", "nll": "abcnn"}
-    if of_one.get(loss, model) != model or (model == "conditional" and loss != "conditional"):
-        raise InputError(f"train.loss={loss!r} does not go with model.name={model!r}")
-
-
 def make_loss(name: str, relations: Relations | None) -> Callable[..., Parts]:
     """The loss of that name: (output, *, scene (B, S), events (B, n)) -> `Parts`.
 
@@ -194,18 +181,9 @@ def make_loss(name: str, relations: Relations | None) -> Callable[..., Parts]:
     - "joint": one binary cross entropy over the outputs for scenes and events together.
     - "conditional": see `_conditional`. "rgasc_log", "rgasc_prob": see `_rgasc`, whose ℓ are
       log-probabilities or probabilities. These three need `relations`.
-
-    Raises:
-      InputError: there is no loss of that name.
     """
-    _check_name(name)
     if name in LOSSES:
         return LOSSES[name]
     if relations is None:
         raise ValueError(f"the loss {name} needs the relations of the training split")
     return partial(RELATED[name], relations=relations)
-
-
-def _check_name(name: str) -> None:
-    if name not in LOSSES and name not in RELATED:
-        raise InputError(f"train.loss={name!r} is not one of: {', '.join([*LOSSES, *RELATED])}")

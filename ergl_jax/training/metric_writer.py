@@ -66,6 +66,16 @@ class MetricWriter:
         self._temporary.close()
 
 
+def summary(values: dict[str, float]) -> str:
+    """An epoch's metrics in the progress bar."""
+    parts = [f"loss {values['loss']:.3f}"]
+    parts += [f"scene {values['scene_loss']:.3f}", f"event {values['event_loss']:.4f}"]
+    parts += [f"train {100 * values['accuracy']:.1f} %"]
+    if "validation_class_mean_accuracy" in values:
+        parts += [f"validation {100 * values['validation_class_mean_accuracy']:.1f} %"]
+    return ", ".join([*parts, f"{values['clips_per_second']:.0f} clips/s"])
+
+
 def last_epoch(workdir: Path) -> int:
     """The last epoch in metrics.jsonl; 0 if there is none."""
     return max(map(_epoch, _lines(workdir)), default=0)

@@ -24,13 +24,13 @@ from ergl_jax.datasets.events import choose_events
 from ergl_jax.errors import InputError, Stopped, postponed_sigterm
 from ergl_jax.files import make_directory
 from ergl_jax.training import (
-    calibration,
     device_data,
     evaluate,
     hosts,
     losses,
     macs,
     metric_writer,
+    metrics,
     optimizer,
     step,
     transfer,
@@ -38,7 +38,6 @@ from ergl_jax.training import (
 )
 from ergl_jax.training.augmentation import make_augment
 from ergl_jax.training.checkpoints import Checkpoints, Progress
-from ergl_jax.training.results import versions, write_json
 
 Fit = Callable[[dict, Callable, SceneDataset], dict]
 
@@ -69,7 +68,7 @@ def train(
     step.check_batch_size(config.train.batch_size)
     workdirs.check(config, workdir)
     if hosts.is_main_process():
-        workdirs.sweep(workdir)
+        workdirs.remove_unfinished(workdir)
     bundles.check_target(workdir / "bundle")  # now, not after the last epoch
     dataset = _open_dataset(config, f"train in {workdir}")
     sources.check_training_clips(config.data, dataset)
@@ -95,7 +94,7 @@ def evaluate_bundle(config: Config, workdir: Path) -> dict:
         bundle, dataset, threshold=config.data.event_threshold, directory=directory
     )
     if hosts.is_main_process():
-        write_json(directory / "results.json", results)
+        workdirs.write_json(directory / "results.json", results)
     return results
 
 
@@ -162,7 +161,7 @@ class _Run:
         if checkpoints and (restored := checkpoints.restore("latest", self.template)):
             self.state, self.progress = restored
             print(f"Resuming after epoch {self.progress.epoch} of {self.workdir}", flush=True)
-        elif config.train.trainer == "sgd" and workdirs.has_logs(self.workdir):
+        elif config.train.trainer == "sgd" and self._has_logs():
             raise InputError(
                 f"{self.workdir} contains training logs but {directory} no checkpoint to resume "
                 "from: restore it, or start a new run with --fresh"
@@ -175,11 +174,16 @@ class _Run:
         self.writer = None
         if hosts.is_main_process():
             make_directory(self.workdir, "workdir")
-            write_json(self.workdir / "config.json", config.to_dict())
+            workdirs.write_json(self.workdir / "config.json", config.to_dict())
             self.writer = metric_writer.MetricWriter(self.workdir, done=self.progress.epoch)
         hosts.check_shared(self.workdir / "config.json")
         self.checkpoints = checkpoints or Checkpoints(directory)
         self.state = step.replicate(self.state)
+
+    def _has_logs(self) -> bool:
+        """Whether an epoch was once saved: before the next one's line and before the results."""
+        done = (self.workdir / "results.json").exists()
+        return done or metric_writer.last_epoch(self.workdir) > 1
 
     def train_epochs(self) -> None:
         """The epochs that are left, by gradient descent."""
@@ -215,33 +219,33 @@ class _Run:
             len(self.split), config.batch_size, seed=self.config.seed, epoch=epoch
         )
         if data is not None:
-            self.state, metrics = self.trainer.epoch(self.state, data, indices)
+            self.state, found = self.trainer.epoch(self.state, data, indices)
         else:
             each, stream = [], device_data.local_batches(self.split, self.events, indices)
             for number, batch in enumerate(stream):
                 self.state, step_metrics = self.trainer.step(self.state, batch)
                 each.append(step_metrics)
                 bar.set_postfix_str(f"step {number + 1}/{len(indices)}")
-            metrics = step.stack(each)
+            found = step.stack(each)
         elapsed = time.perf_counter() - start
-        finite = metrics.pop("finite") > 0
+        finite = found.pop("finite") > 0
         # An epoch that skips all its updates trains nothing.
         if not (finite.any() if config.skip_nonfinite else finite.all()):
-            raise self._diverged(epoch, indices, metrics, int(np.argmin(finite)))
-        values = {name: float(x[finite].mean()) for name, x in metrics.items()}
+            raise self._diverged(epoch, indices, found, int(np.argmin(finite)))
+        values = {name: float(x[finite].mean()) for name, x in found.items()}
         if config.skip_nonfinite:
             values["skipped"] = int((~finite).sum())
         return values | {"clips_per_second": indices.size / elapsed}
 
-    def _diverged(self, epoch: int, indices: np.ndarray, metrics: dict, bad: int) -> InputError:
+    def _diverged(self, epoch: int, indices: np.ndarray, found: dict, bad: int) -> InputError:
         """The error of an epoch whose step `bad` was the first that is not finite."""
         done = (epoch - 1) * len(indices) + bad
-        numbers = {name: metrics[name][bad] for name in ("scene_loss", "event_loss")}
-        numbers["gradient_norm"] = metrics["gradient_norm"][bad]
+        numbers = {name: found[name][bad] for name in ("scene_loss", "event_loss")}
+        numbers["gradient_norm"] = found["gradient_norm"][bad]
         numbers["learning_rate"] = self.schedule(done - self.progress.skipped)  # counts updates
         parts = ", ".join(f"{name}={value:.4g}" for name, value in numbers.items())
         clips = ", ".join(self.split[int(row)]["name"] for row in indices[bad])
-        what = "gradient or the update" if np.isfinite(metrics["loss"][bad]) else "loss"
+        what = "gradient or the update" if np.isfinite(found["loss"][bad]) else "loss"
         return InputError(
             f"the {what} is not finite at step {done + 1} of epoch {epoch} ({parts}), with the "
             f"clips {clips}. The last checkpoint is kept; try with --fresh a lower "
@@ -303,8 +307,10 @@ class _Run:
         if self.validated:
             device_variables, split = step.replicate(variables), dataset.split("validation")
             found = evaluate.predict(self.predict, device_variables, split)
-            temperature = calibration.fit_temperature(found.scene_logits, found.scene)
-            calibrated = evaluate.calibration_errors(found, temperature)
+            temperature = metrics.fit_temperature(found.scene_logits, found.scene)
+            calibrated = metrics.calibration_errors(
+                found.scene_logits, found.scene, temperature
+            )
         bundle = bundles.Bundle(
             model=config.model,
             variables=variables,
@@ -333,14 +339,14 @@ class _Run:
             "skipped_updates": self.progress.skipped,
             "training_seconds": self.progress.seconds + extra_seconds,
             "devices": [device.device_kind for device in jax.devices()],
-            "versions": versions(),
+            "versions": workdirs.versions(),
         }
         if "test" in dataset.sizes:
             results["test"] = evaluate.test_bundle(
                 bundle, dataset, threshold=config.data.event_threshold, directory=self.workdir
             )
         if hosts.is_main_process():
-            write_json(self.workdir / "results.json", results)
+            workdirs.write_json(self.workdir / "results.json", results)
         return results
 
     def close(self) -> None:

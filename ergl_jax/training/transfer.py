@@ -1,4 +1,4 @@
-"""Initial weights from a bundle: its encoder, or all of a PANN."""
+"""What a state takes from elsewhere before the first step: band statistics, pretrained weights."""
 
 import jax
 import numpy as np
@@ -6,10 +6,26 @@ import numpy as np
 from ergl_jax import bundle as bundles
 from ergl_jax import registry
 from ergl_jax.audio import FrontEnd
-from ergl_jax.config import ModelConfig
+from ergl_jax.config import Config, ModelConfig
+from ergl_jax.datasets.builder import SceneDataset
 from ergl_jax.errors import InputError
 from ergl_jax.files import user_path
+from ergl_jax.training.device_data import band_statistics
 from ergl_jax.training.step import TrainState
+
+
+def initialise(state: TrainState, config: Config, dataset: SceneDataset) -> tuple[TrainState, str]:
+    """A new state with the training split's band statistics, and the weights of model.init_from.
+
+    Returns the origin of these weights too, "" for random ones. Raises as `start_pretrained`.
+    """
+    if "standardise" in state.batch_stats:
+        mean, std = band_statistics(dataset.split("train"))
+        bands = {"standardise": {"mean": mean, "deviation": std}}
+        state = state.replace(batch_stats=state.batch_stats | bands)
+    if not config.model.init_from:
+        return state, ""
+    return start_pretrained(state, config.model, dataset.front_end)
 
 
 def start_pretrained(

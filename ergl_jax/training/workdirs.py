@@ -14,11 +14,12 @@ import jax
 
 import ergl_jax
 from ergl_jax import schema
+from ergl_jax.config import Config, upgrade_saved
 from ergl_jax.errors import InputError
 from ergl_jax.files import atomic_write, is_remote, read_json, reading
 
 
-def check(config: Any, workdir: Path) -> None:
+def check(config: Config, workdir: Path) -> None:
     """Raises InputError if `workdir` belongs to a run with other settings."""
     path = workdir / "config.json"
     if not path.exists():
@@ -27,7 +28,7 @@ def check(config: Any, workdir: Path) -> None:
         theirs = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(theirs, dict):
             raise ValueError("not a JSON object")
-    old, new = _flatten(theirs), _flatten(json.loads(config.to_json()))
+    old, new = _flatten(upgrade_saved(theirs)), _flatten(json.loads(json.dumps(config.to_dict())))
     if different := [
         f"{name} was {old.get(name)!r}, is {new.get(name)!r}"
         for name in sorted(old.keys() | new.keys())

@@ -16,6 +16,7 @@ from configs import test as test_config
 from ergl_jax import bundle as bundles
 from ergl_jax import registry
 from ergl_jax.audio import get_front_end
+from ergl_jax.config import ModelConfig
 from ergl_jax.datasets import sources
 from ergl_jax.labels import AUDIOSET
 from ergl_jax.recipes.tables import size
@@ -72,7 +73,7 @@ def teacher(tmp_path_factory):
     model = registry.build(config, num_scenes=0, num_events=len(AUDIOSET))
     variables = jax.jit(lambda: model.init(jax.random.key(0), np.zeros((1, 64, 64)), train=False))()
     bundles.Bundle(
-        model=config.to_dict(),
+        model=ModelConfig.from_saved(config.to_dict()),
         variables=jax.device_get(variables),
         scenes=(),
         events=AUDIOSET,

@@ -14,6 +14,7 @@ from jax import export as jax_export
 from ergl_jax import bundle as bundles
 from ergl_jax.audio import log_mel
 from ergl_jax.cli import main
+from ergl_jax.config import ModelConfig
 from ergl_jax.errors import InputError
 from ergl_jax.inference import export
 from ergl_jax.models.edges import EdgeLearning
@@ -130,7 +131,7 @@ def test_wrong_targets_are_refused(tiny, bundle, tmp_path):
 
 def test_models_that_onnx_lacks_are_refused(bundle, tmp_path):
     for field, value in (("compute_dtype", "bfloat16"), ("name", "dcase2018")):
-        other = dataclasses.replace(bundle, model=bundle.model | {field: value})
+        other = dataclasses.replace(bundle, model=dataclasses.replace(bundle.model, **{field: value}))
         with pytest.raises(InputError, match=f"model.{field}='{value}': ONNX .* StableHLO"):
             export.write(other, tmp_path / "out", "onnx")
     assert not (tmp_path / "out").exists()
@@ -151,11 +152,12 @@ def test_the_command(tiny, tmp_path, monkeypatch, capsys):
 
 def untrained(bundle, **fields):
     """Another model, all of whose parameters matter to outputs far from 0 and 1."""
-    config = ml_collections.ConfigDict(bundle.model)
+    config = ml_collections.ConfigDict(bundle.model.to_dict())
     config.update_from_flattened_dict({k.replace("__", "."): x for k, x in fields.items()})
+    config = ModelConfig.from_saved(config.to_dict())
     scenes = () if config.name == "pann" else bundle.scenes
     events = () if config.name == "cnn" else bundle.events
-    bundle = dataclasses.replace(bundle, model=config.to_dict(), scenes=scenes, events=events)
+    bundle = dataclasses.replace(bundle, model=config, scenes=scenes, events=events)
     module, x, rng = bundle.build(), features(bundle, 1), np.random.default_rng(0)
     variables = dict(jax.jit(lambda: module.init(jax.random.key(0), x, train=False))())
     variables = jax.tree.map(

@@ -1,19 +1,20 @@
 """AdamW against its formula as torch.optim.AdamW has it; schedules at their corners."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import optax
 import pytest
 
 from configs import ergl
-from ergl_jax.errors import InputError
+from ergl_jax.config import Config
 from ergl_jax.training import optimizer
 
 
 def settings(**fields):
-    config = ergl.get_config().optimizer
-    config.update(fields)
-    return config
+    config = Config.from_dict(ergl.get_config().to_dict()).optimizer
+    return dataclasses.replace(config, **fields)
 
 
 def torch_adamw(p, grads, *, lr, weight_decay, beta1=0.9, beta2=0.999, eps=1e-8):
@@ -95,23 +96,6 @@ def test_a_warm_up_of_nearly_all_epochs_leaves_a_step():
     config = settings(schedule="cosine", warmup_epochs=0.9)
     rate = optimizer.learning_rate(config, steps_per_epoch=2, epochs=1)
     assert float(rate(1)) == pytest.approx(config.learning_rate)
-
-
-@pytest.mark.parametrize(
-    ("fields", "field"),
-    [
-        ({"learning_rate": 0.0}, "learning_rate=0.0"),
-        ({"learning_rate": -1.0}, "learning_rate=-1.0"),
-        ({"learning_rate": float("nan")}, "learning_rate=nan"),
-        ({"schedule": "step"}, "schedule='step' is not one of: constant, cosine"),
-        ({"weight_decay": -1.0}, "weight_decay=-1.0"),
-        ({"warmup_epochs": -1.0}, "warmup_epochs=-1.0"),
-        ({"warmup_epochs": 3.0}, "warmup_epochs=3.0 .*epochs=3"),
-    ],
-)
-def test_wrong_settings_are_named(fields, field):
-    with pytest.raises(InputError, match=field):
-        optimizer.adamw(settings(**fields), steps_per_epoch=5, epochs=3)
 
 
 def test_what_is_frozen_stays_and_the_rest_is_as_without():

@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 
 import jax
-import ml_collections
 import numpy as np
 import pytest
 import soundfile
 
 from ergl_jax import audio, registry
 from ergl_jax import bundle as bundles
+from ergl_jax.config import ModelConfig
 from ergl_jax.datasets.manifest import read_manifest
 from ergl_jax.errors import InputError
 from ergl_jax.labels import AUDIOSET
@@ -36,13 +36,13 @@ CONFIG = {
 @pytest.fixture(scope="module")
 def teacher():
     """A PANN of 4 to 32 channels, its weights random."""
-    model = registry.build(ml_collections.ConfigDict(CONFIG), num_scenes=0, num_events=527)
+    model = registry.build(ModelConfig.from_saved(CONFIG), num_scenes=0, num_events=527)
     init = jax.jit(lambda: model.init(jax.random.key(0), np.zeros((1, 51, 64)), train=False))
     variables = jax.device_get(init())
     stats = variables["batch_stats"]["encoder"]["BatchNorm_0"]
     stats["mean"], stats["var"] = stats["mean"] - 40, 200 * stats["var"]  # as of dB
     return bundles.Bundle(
-        model=CONFIG,
+        model=ModelConfig.from_saved(CONFIG),
         variables=variables,
         scenes=(),
         events=AUDIOSET,

@@ -1,0 +1,125 @@
+"""The schema: every field checked once, by type, range and allowed values."""
+
+import dataclasses
+import json
+
+import pytest
+
+from configs import ergl, test
+from ergl_jax.config import Config, ModelConfig, upgrade_saved
+from ergl_jax.errors import InputError
+from ergl_jax.training import workdirs
+
+TINY = Config.from_dict(test.get_config().to_dict())
+
+
+def test_a_file_and_the_dataclasses_have_the_same_fields():
+    found = ergl.get_config().to_dict()
+    assert Config.from_dict(found).to_dict() == found
+
+
+def test_it_is_frozen_and_replaced():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TINY.train.epochs = 3
+    other = TINY.replace(**{"train.epochs": 3, "seed": 7})
+    assert (other.train.epochs, other.seed, TINY.train.epochs) == (3, 7, 2)
+
+
+WRONG = {
+    # types
+    "train.epochs": ["2", 1.5, True, None, 0, -1],
+    "model.mel": [1, "yes", None],
+    "model.encoder": [3, None, {}],
+    "data.test_folds": [4, (None,)],
+    "data.events": [None, 3],
+    # finite numbers, and their ranges
+    "optimizer.learning_rate": [0.0, -0.1, float("nan"), float("inf")],
+    "optimizer.weight_decay": [-1.0],
+    "optimizer.warmup_epochs": [-1.0, 2.0],
+    "model.dropout": [1.0, -0.1],
+    "model.encoder.width_divisor": [0],
+    "model.channels": [0],
+    "model.gcn.layers": [0],
+    "data.num_events": [0, 528],
+    "data.clip_seconds": [0.0, 1e9],
+    "data.event_threshold": [0.0, 1.1],
+    "data.validation_fraction": [1.0, -0.1],
+    "data.corpus_seed": [-1],
+    "data.train_clips_per_scene": [0],
+    "augment.mixup_alpha": [-1.0],
+    "augment.time_masks": [-1],
+    "train.batch_size": [0],
+    "train.select_from": [0, 3],
+    "seed": [-1],
+    # allowed values
+    "data.source": ["esc50"],
+    "data.front_end": ["mel"],
+    "data.pad": ["wrap"],
+    "data.long": ["split"],
+    "data.resident": ["maybe"],
+    "model.name": ["rnn", "pann"],
+    "model.variant": ["svm"],
+    "model.tokens": ["word"],
+    "model.gcn.gate": ["relu"],
+    "model.compute_dtype": ["int8"],
+    "model.encoder.architecture": ["cnn15"],
+    "optimizer.schedule": ["step"],
+    "train.loss": ["mae", "conditional", "nll"],
+    "train.trainer": ["magic", "svm"],
+    # together with the other fields
+    "model.frozen": [True],
+}
+
+
+@pytest.mark.parametrize("field", WRONG)
+def test_a_wrong_value_is_named(field):
+    for value in WRONG[field]:
+        with pytest.raises(InputError, match=rf"^config\.{field}\b"):
+            TINY.replace(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"data.source": "folder"}, "--config.data.manifest"),
+        ({"model.name": "pann_scene", "model.variant": "tags"}, "port_panns.py"),
+        ({"model.name": "cnn", "train.loss": "joint"}, "ergl, bce, scene"),
+        ({"model.name": "conditional", "train.loss": "bce"}, "conditional"),
+        ({"model.name": "nnf"}, "mel, filtered"),
+        ({"model.name": "nnf", "model.variant": "ensemble"}, "train.trainer"),
+        ({"model.name": "mltf", "model.variant": "svm", "train.trainer": "svm"}, "config.stages"),
+        ({"train.epoch": 3}, "config.train.epoch is an unknown field"),
+        ({"training.epochs": 3}, "config.training.epochs is an unknown field"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_with_a_remedy(fields, message):
+    with pytest.raises(InputError, match=message):
+        TINY.replace(**fields)
+
+
+@pytest.mark.parametrize(("change", "word"), [("epochs", "missing"), ("wings", "unknown|no field")])
+def test_the_tree_must_be_whole(change, word):
+    found = TINY.to_dict()
+    found["train"].pop(change) if change in found["train"] else found["train"].update(wings=2)
+    with pytest.raises(InputError, match=rf"config\.train\.{change} is .*({word})"):
+        Config.from_dict(found)
+
+
+def test_a_bundles_model_may_lack_what_its_version_did_not_know():
+    encoder = {"architecture": "cnn6", "width_divisor": 8, "dropout": 0.2}
+    found = {"name": "cnn", "compute_dtype": "float32", "encoder": encoder, "dropout": 0.5}
+    assert ModelConfig.from_saved(found | {"later": 1}).encoder.width_divisor == 8
+    with pytest.raises(InputError, match="model.compute_dtype is missing"):
+        ModelConfig.from_saved({"name": "cnn", "encoder": encoder, "dropout": 0.5})
+
+
+def test_work_directories_of_older_versions_are_resumed(tmp_path):
+    saved = json.loads(json.dumps(TINY.to_dict()))
+    saved["train"]["fit"] = {"sgd": "steps"}[saved["train"].pop("trainer")]
+    saved["stages"] = [{"name": "a", "set": {"train.fit": "steps"}, "take": {}}]
+    upgraded = upgrade_saved(saved)
+    assert upgraded["train"]["trainer"] == "sgd"
+    assert upgraded["stages"][0]["set"] == {"train.trainer": "sgd"}
+    saved["stages"] = []
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    workdirs.check(TINY, tmp_path)
