@@ -308,9 +308,7 @@ class _Run:
             device_variables, split = step.replicate(variables), dataset.split("validation")
             found = evaluate.predict(self.predict, device_variables, split)
             temperature = metrics.fit_temperature(found.scene_logits, found.scene)
-            calibrated = metrics.calibration_errors(
-                found.scene_logits, found.scene, temperature
-            )
+            calibrated = metrics.calibration_errors(found.scene_logits, found.scene, temperature)
         bundle = bundles.Bundle(
             model=config.model,
             variables=variables,
