@@ -246,7 +246,10 @@ def test_saving_never_replaces_anything_but_a_bundle(tiny, tmp_path):
     (workdir / "checkpoints").mkdir(parents=True)
     (workdir / "config.json").write_text("{}")
     (tmp_path / "file").write_text("")
-    for target, reason in ((workdir, "has checkpoints in it, which"), (tmp_path / "file", "is a file")):
+    for target, reason in (
+        (workdir, "has checkpoints in it, which"),
+        (tmp_path / "file", "is a file"),
+    ):
         with pytest.raises(InputError, match=reason):
             bundle.save(target)
     assert (workdir / "checkpoints").is_dir() and (workdir / "config.json").read_text() == "{}"

@@ -131,7 +131,9 @@ def test_wrong_targets_are_refused(tiny, bundle, tmp_path):
 
 def test_models_that_onnx_lacks_are_refused(bundle, tmp_path):
     for field, value in (("compute_dtype", "bfloat16"), ("name", "dcase2018")):
-        other = dataclasses.replace(bundle, model=dataclasses.replace(bundle.model, **{field: value}))
+        other = dataclasses.replace(
+            bundle, model=dataclasses.replace(bundle.model, **{field: value})
+        )
         with pytest.raises(InputError, match=f"model.{field}='{value}': ONNX .* StableHLO"):
             export.write(other, tmp_path / "out", "onnx")
     assert not (tmp_path / "out").exists()
