@@ -53,10 +53,10 @@ def test_a_mask_is_a_stripe_filled_with_the_clips_mean(batch, axis):
 
 def test_each_clip_has_several_masks_of_its_own(batch):
     after = apply(batch, time_masks=3, time_width=4, mel_masks=2, mel_width=3)["log_mel"]
-    changed = after != batch["log_mel"]
+    changed = after != np.asarray(batch["log_mel"])
     assert 4 < changed.all(axis=2).sum(axis=1).max() <= 12
     assert changed.all(axis=1).sum(axis=1).max() <= 6
-    assert len({np.asarray(row).tobytes() for row in changed}) > CLIPS // 2
+    assert len({row.tobytes() for row in changed}) > CLIPS // 2
 
 
 def test_roll_shifts_each_clip_by_a_shift_of_its_own(batch):

@@ -1,6 +1,5 @@
 """Predictions of a split, and a bundle against a dataset that differs from its own."""
 
-import contextlib
 import csv
 import dataclasses
 
@@ -9,6 +8,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 from scipy.special import expit, softmax
+from sklearn.metrics import confusion_matrix
 
 from ergl_jax import bundle as bundles
 from ergl_jax.audio import get_front_end
@@ -76,32 +76,6 @@ def test_padding_is_removed():
     assert found.event_probabilities is None
 
 
-def test_two_processes_share_a_split(monkeypatch):
-    """Each reads its own clips, and both get all outputs in order; here one after the other."""
-    read, shares = [], []
-
-    def run(variables, log_mel):
-        read[-1] += [int(number) for number in log_mel[:, 0, 0]]
-        return {"scene_logits": log_mel[:, 0]}
-
-    def gather(share):
-        shares.append(share)
-        if len(shares) == 1:
-            raise KeyboardInterrupt
-        return {name: np.stack([each[name] for each in shares]) for name in share}
-
-    monkeypatch.setattr(evaluate.hosts, "gather", gather)
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    for index in (0, 1):
-        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
-        read.append([])
-        with pytest.raises(KeyboardInterrupt) if index == 0 else contextlib.nullcontext():
-            found = evaluate.predict(run, None, Split(), 2)
-    assert read == [[0, 1, 4, 5, 8, 9], [2, 3, 6, 7, 0, 0]]  # the last two are padding
-    np.testing.assert_array_equal(found.scene, np.arange(10))
-    np.testing.assert_array_equal(found.scene_logits[:, 0], np.arange(10))
-
-
 def test_outputs_that_are_not_finite_are_refused():
     def run(variables, log_mel):
         return {"scene_logits": np.where(log_mel[:, 0] == 9, np.nan, 0)}
@@ -145,21 +119,17 @@ def test_the_files_hold_the_predictions(tmp_path, evaluated, dataset, bundle):
     predictions, scenes = evaluated[0], dataset.scenes
     bundle = dataclasses.replace(bundle, temperature=2.0)
     evaluate.write(tmp_path, predictions, dataset.split("test"), bundle)
-    with open(tmp_path / "confusion.csv", newline="") as file:
-        header, *rows = csv.reader(file)
-    assert tuple(header[1:]) == tuple(row[0] for row in rows) == scenes
-    counts = np.array([[int(x) for x in row[1:]] for row in rows])
-    expected = np.zeros((10, 10), int)
-    np.add.at(expected, (predictions.scene, predictions.scene_logits.argmax(axis=1)), 1)
-    np.testing.assert_array_equal(counts, expected)
-
-    with open(tmp_path / "predictions.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["clip"] for row in rows] == list(dataset.split("test").arrays()["name"])
-    assert [row["scene"] for row in rows] == [scenes[k] for k in predictions.scene]
     top = predictions.scene_logits.argmax(axis=1)
-    assert [row["predicted"] for row in rows] == [scenes[k] for k in top]
-    found = [[float(row[scene]) for scene in scenes] for row in rows]
+    header, *rows = csv.reader((tmp_path / "confusion.csv").read_text().splitlines())
+    assert tuple(header[1:]) == tuple(row[0] for row in rows) == scenes
+    expected = confusion_matrix(predictions.scene, top, labels=range(10))
+    np.testing.assert_array_equal([[int(x) for x in row[1:]] for row in rows], expected)
+
+    _, *rows = csv.reader((tmp_path / "predictions.csv").read_text().splitlines())
+    names = dataset.split("test").arrays()["name"]
+    for row, name, truth, best in zip(rows, names, predictions.scene, top, strict=True):
+        assert row[:3] == [name, scenes[truth], scenes[best]]
+    found = [[float(x) for x in row[3:]] for row in rows]
     np.testing.assert_allclose(found, softmax(predictions.scene_logits / 2, axis=1), atol=1e-6)
 
     picture = matplotlib.image.imread(tmp_path / "confusion.png")

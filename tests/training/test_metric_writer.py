@@ -47,7 +47,7 @@ def test_a_line_and_scalars_per_epoch(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("rest", ["", '{"epoch": 4, "lo', '{"epoch": 4, "loss": 0.25}', "\n"])
+@pytest.mark.parametrize("rest", ["", '{"epoch": 4, "lo', '{"epoch": 4, "loss": 0.25}'])
 def test_lines_of_epochs_that_were_not_saved_are_dropped(tmp_path, rest):
     write(tmp_path, 1, 2, 3)
     with open(tmp_path / "metrics.jsonl", "a") as file:

@@ -5,12 +5,7 @@ import warnings
 import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
-from sklearn.metrics import (
-    accuracy_score,
-    average_precision_score,
-    balanced_accuracy_score,
-    log_loss,
-)
+from sklearn import metrics as oracle
 
 from ergl_jax.training import metrics
 
@@ -29,9 +24,9 @@ def test_scene_metrics_equal_scikit_learns(scenes):
     assert found["class_mean_accuracy"] != pytest.approx(found["accuracy"])
     assert found == pytest.approx(
         {
-            "class_mean_accuracy": balanced_accuracy_score(truth, predicted),
-            "accuracy": accuracy_score(truth, predicted),
-            "scene_loss": log_loss(truth, softmax(logits.astype(np.float64), axis=1)),
+            "class_mean_accuracy": oracle.balanced_accuracy_score(truth, predicted),
+            "accuracy": oracle.accuracy_score(truth, predicted),
+            "scene_loss": oracle.log_loss(truth, softmax(logits.astype(np.float64), axis=1)),
         }
     )
     large = metrics.scene_metrics(np.float32([[1e4, 0], [0, 1e4]]), np.array([0, 0]))
@@ -44,8 +39,8 @@ def test_a_scene_without_clips_is_left_out_of_the_mean(scenes):
     assert 2 in predicted
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # predictions that are no true scene
-        oracle = balanced_accuracy_score(truth, predicted)
-    assert metrics.scene_metrics(logits, truth)["class_mean_accuracy"] == pytest.approx(oracle)
+        expected = oracle.balanced_accuracy_score(truth, predicted)
+    assert metrics.scene_metrics(logits, truth)["class_mean_accuracy"] == pytest.approx(expected)
     accuracy = metrics.class_accuracy(metrics.confusion(truth, predicted, 5))
     assert np.isnan(accuracy).tolist() == [False, False, True, False, False]
 
@@ -55,7 +50,7 @@ def test_event_metrics_equal_scikit_learns():
     labels = rng.random((50, 4)).astype(np.float32)
     probabilities = np.clip(labels + rng.normal(0, 0.4, labels.shape), 0, 1).astype(np.float32)
     found = metrics.event_metrics(probabilities, labels, threshold=0.7)
-    precision = average_precision_score(labels >= 0.7, probabilities, average="macro")
+    precision = oracle.average_precision_score(labels >= 0.7, probabilities, average="macro")
     assert found["event_map"] == pytest.approx(precision)
     assert found["event_mse"] == pytest.approx(np.mean((probabilities - labels) ** 2), rel=1e-5)
     assert found["event_mae"] == pytest.approx(np.mean(np.abs(probabilities - labels)), rel=1e-5)
@@ -108,8 +103,5 @@ def test_calibration_error_equals_a_plain_loop():
     for low in np.arange(15) / 15:
         inside = (top >= low) & (top < low + 1 / 15)
         if inside.any():
-            expected += inside.sum() / 300 * abs(top[inside].mean() - right[inside].mean())
+            expected += inside.mean() * abs(top[inside].mean() - right[inside].mean())
     assert metrics.expected_calibration_error(logits, scenes, 1.5) == pytest.approx(expected)
-    certain = np.array([[1e4, 0.0]] * 4)
-    half = metrics.expected_calibration_error(certain, np.array([0, 0, 1, 1]), 1.0)
-    assert half == pytest.approx(0.5)
