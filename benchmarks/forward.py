@@ -9,6 +9,7 @@ float32.
 """
 
 import argparse
+import dataclasses
 import os
 from functools import partial
 
@@ -72,9 +73,11 @@ def with_torch(config, variables, log_mel, *, layout=torch.channels_last, folded
 
 def rows_of(batch: int, options) -> list[list]:
     torch.compiler.reset()
-    config = harness.setting("paper").config.model.copy_and_resolve_references()
-    config.name = "pann"
-    config.compute_dtype = "bfloat16" if torch_ergl.device() == "cuda" else "float32"
+    config = dataclasses.replace(
+        harness.setting("paper").config.model,
+        name="pann",
+        compute_dtype="bfloat16" if torch_ergl.device() == "cuda" else "float32",
+    )
     model = registry.build(config, num_scenes=0, num_events=EVENTS)
     noise = np.random.default_rng(0).standard_normal((batch, FRAMES, 64))
     log_mel = np.float32(-40 + 15 * noise)

@@ -43,13 +43,13 @@ def measure(spec: dict) -> dict:
     harness.use_cpu(spec["devices"])
     gpu = jax.default_backend() == "gpu"
     setting = harness.setting(spec["setting"], gpu=gpu)
-    config = setting.config.copy_and_resolve_references()
-    config.model.gcn.layers = spec["layers"]
-    config.model.compute_dtype = "bfloat16" if gpu else "float32"
+    dtype = "bfloat16" if gpu else "float32"
+    fields = {"model.gcn.layers": spec["layers"], "model.compute_dtype": dtype}
+    config = setting.config.replace(**fields)
     frames = 100 * spec["seconds"] + 1
     rng, batch = np.random.default_rng(0), spec["batch"]
     if spec["model"] == "head":
-        dtype = registry.DTYPES[config.model.compute_dtype]
+        dtype = registry.DTYPES[dtype]
         readout = GraphReadout(
             setting.scenes,
             gcn_layers=spec["layers"],

@@ -237,7 +237,7 @@ COMPARED = ["", "median, ms", "all rounds, ms", "clips/s", "TFLOP/s", "time over
 class Setting:
     """A model as configs/ train it, and the batch of a step."""
 
-    config: object  # as configs/ergl.py's
+    config: object  # a Config
     events: int  # n
     batch: int  # clips of a step
     frames: int  # F
@@ -253,12 +253,14 @@ def setting(name: str, *, gpu: bool = False) -> Setting:
     """One of SETTINGS. The paper's batch of 64 is for a GPU; on CPU it is 2."""
     from configs import ergl, esc10
     from ergl_jax.audio import get_front_end
+    from ergl_jax.config import Config
 
     config = {
         "quickstart": lambda: ergl.get_config("synthetic"),
         "esc10": esc10.get_config,
         "paper": ergl.get_config,
     }[name]()
+    config = Config.from_dict(config.to_dict())
     data, batch = config.data, config.train.batch_size
     if name == "paper" and not gpu:
         batch = 2

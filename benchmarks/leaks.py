@@ -102,15 +102,11 @@ def slope(values: list[float]) -> tuple[float, float]:
 def small_config(data_dir: Path, epochs: int, resident: str):
     """configs/test.py, smaller still."""
     from configs import test
+    from ergl_jax.config import Config
 
-    config = test.get_config()
-    config.data.data_dir = str(data_dir)
-    config.data.resident = resident
-    config.data.clip_seconds = 2.0
-    config.data.num_events = 2
-    config.model.channels = 2
-    config.train.epochs = epochs
-    return config
+    fields = {"data.data_dir": str(data_dir), "data.resident": resident, "train.epochs": epochs}
+    fields |= {"data.clip_seconds": 2.0, "data.num_events": 2, "model.channels": 2}
+    return Config.from_dict(test.get_config().to_dict()).replace(**fields)
 
 
 def train(workdir: Path, data_dir: Path, epochs: int, resident: str) -> list[Sample]:

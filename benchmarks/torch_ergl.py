@@ -115,7 +115,7 @@ class ERGL(nn.Module):
     """log_mel (B, F, M) -> scene logits (B, scenes) and event logits (B, n)."""
 
     def __init__(self, config, *, num_scenes: int, num_events: int):
-        """`config` is a config.model."""
+        """`config` is a ModelConfig."""
         super().__init__()
         channels = config.channels
         self.encoder = Encoder(**_encoder(config))
@@ -169,7 +169,8 @@ def device() -> str:
 
 
 def _encoder(config) -> dict:
-    return {name: config.encoder[name] for name in ("architecture", "width_divisor", "dropout")}
+    encoder = config.encoder
+    return {x: getattr(encoder, x) for x in ("architecture", "width_divisor", "dropout")}
 
 
 def load(model: ERGL | PANN, variables: dict) -> None:

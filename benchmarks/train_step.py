@@ -8,6 +8,7 @@ anything is timed. On a GPU in bfloat16 (PyTorch by autocast), else in float32. 
 PyTorch counts for its eager step.
 """
 
+import dataclasses
 import os
 from functools import partial
 from unittest import mock
@@ -48,8 +49,8 @@ def sizes(setting: harness.Setting) -> dict[str, int]:
 
 def initial_variables(setting: harness.Setting) -> dict:
     """Initial variables; SystemExit if they give the models different losses, without dropout."""
-    config = setting.config.model.copy_and_resolve_references()
-    config.encoder.dropout = config.dropout = 0.0
+    off = {"model.dropout": 0.0, "model.encoder.dropout": 0.0}
+    config = setting.config.replace(**off).model
     model, data = registry.build(config, **sizes(setting)), draw(setting, 2)
     init = jax.jit(partial(model.init, train=False))
     variables = jax.device_get(init(jax.random.key(0), data["log_mel"][:1]))
@@ -74,8 +75,7 @@ def initial_variables(setting: harness.Setting) -> dict:
 
 def with_jax(setting: harness.Setting, variables: dict, data: dict, rows: np.ndarray, dtype: str):
     """A call that takes a step with each of `rows` (S, B)."""
-    config = setting.config.model.copy_and_resolve_references()
-    config.compute_dtype = dtype
+    config = dataclasses.replace(setting.config.model, compute_dtype=dtype)
     model = registry.build(config, **sizes(setting), axis_name=AXIS)
     adamw = optimizer.adamw(
         setting.config.optimizer, steps_per_epoch=100, epochs=setting.config.train.epochs

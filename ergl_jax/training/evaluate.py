@@ -40,18 +40,15 @@ def predict(run: Callable, variables: Tree, split: SceneSplit) -> Predictions:
     """Predicts a split with a `make_predict` function; the last batch is padded.
 
     Each of several processes predicts its share of the clips and receives the outputs of the
-    others. Raises InputError if an output is not finite: the last step of an
-    epoch may be the one that diverges.
+    others. Raises InputError if an output is not finite: the last step of an epoch may be the one
+    that diverges.
     """
-    processes, index, devices = (
-        jax.process_count(),
-        jax.process_index(),
-        jax.local_device_count(),
-    )
+    processes, devices = jax.process_count(), jax.local_device_count()
     batch_size = math.ceil(BATCH / devices) * devices  # a multiple of the devices
     indices, mask = eval_indices(len(split), processes * batch_size)
     parts = []
-    for batch in stream(split, np.split(indices, processes, axis=1)[index]):
+    share = np.split(indices, processes, axis=1)[jax.process_index()]
+    for batch in stream(split, share):
         batch |= run(variables, batch.pop("log_mel"))
         parts.append(batch)
     stacked = {name: np.stack([part[name] for part in parts]) for name in parts[0]}

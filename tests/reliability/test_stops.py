@@ -108,8 +108,8 @@ def test_a_run_without_a_readable_checkpoint_stops_and_changes_nothing(
 
 def test_a_damaged_best_is_replaced_by_the_one_before_or_the_last(whole, tiny, tmp_path, capfd):
     """If all are damaged, the error says how to test the last epoch instead."""
-    workdir, config = shutil.copytree(whole, tmp_path / "run"), tiny.config(**CNN)
-    config.train.epochs = EPOCHS
+    workdir = shutil.copytree(whole, tmp_path / "run")
+    config = tiny.config(**CNN, train__epochs=EPOCHS)
     best = workdir / "checkpoints" / "best"
     before, last = sorted(best.iterdir(), key=lambda path: int(path.name))
     damage(last)
@@ -211,7 +211,7 @@ def test_a_loss_that_is_not_finite_stops_or_is_skipped(tiny, tmp_path, monkeypat
         assert part in str(error.value)
     assert not list((tmp_path / "stopped").glob("checkpoints/*/*"))
 
-    config.train.skip_nonfinite, workdir = True, tmp_path / "skipped"
+    config, workdir = config.replace(**{"train.skip_nonfinite": True}), tmp_path / "skipped"
     results = train.train(config, workdir)
     skipped = [int((epoch == row).any(axis=1).sum()) for epoch in epochs]
     assert [line["skipped"] for line in lines(workdir)] == skipped

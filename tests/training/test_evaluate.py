@@ -63,14 +63,16 @@ class Split:
         return dict(log_mel=clip, scene=np.int32(i), events=np.zeros(0), name=f"clip {i}")
 
 
-def test_padding_is_removed():
+def test_padding_is_removed(monkeypatch):
     """Ten clips in batches of four."""
+    monkeypatch.setattr(evaluate, "BATCH", 4)
+    monkeypatch.setattr(jax, "local_device_count", lambda: 2)
 
     def run(variables, log_mel):
         assert log_mel.shape == (4, 2, 3)
         return {"scene_logits": variables * log_mel[:, 0]}
 
-    found = evaluate.predict(run, 2, Split(), 4)
+    found = evaluate.predict(run, 2, Split())
     np.testing.assert_array_equal(found.scene_logits[:, 0], 2 * np.arange(10))
     np.testing.assert_array_equal(found.scene, np.arange(10))
     assert found.event_probabilities is None
@@ -81,7 +83,7 @@ def test_outputs_that_are_not_finite_are_refused():
         return {"scene_logits": np.where(log_mel[:, 0] == 9, np.nan, 0)}
 
     with pytest.raises(InputError, match="not finite.*optimizer.learning_rate"):
-        evaluate.predict(run, None, Split(), 5)
+        evaluate.predict(run, None, Split())
 
 
 def test_scenes_and_events_are_matched_by_name(bundle, dataset, evaluated):
