@@ -1,4 +1,4 @@
-"""Training from a bundle's encoder."""
+"""Initial weights from a bundle."""
 
 import dataclasses
 import shutil
@@ -18,7 +18,7 @@ from ergl_jax.training.step import TrainState
 
 @pytest.fixture
 def source(tiny, tmp_path):
-    """The tiny run's bundle as if it had been ported: a source of its own, statistics moved."""
+    """The tiny run's bundle as if it had been ported."""
     bundle = bundles.load(tiny.workdir / "bundle")
     bundle = dataclasses.replace(bundle, source="teacher.pth, MD5 123", licence="CC BY 4.0")
     bundle.save(tmp_path / "source")
@@ -31,8 +31,8 @@ def equal(one, other):
     )
 
 
-def test_a_run_starts_there_and_says_so(tiny, tmp_path, source):
-    """At next to no learning rate it also ends there, but for the statistics."""
+def test_a_run_starts_from_it_and_records_the_source(tiny, tmp_path, source):
+    """With almost no learning rate it ends there too, except for the statistics."""
     config = tiny.config(model__init_from=str(source), optimizer__learning_rate=1e-12, seed=5)
     results = train.train(config, tmp_path / "run")
     bundle, origin = bundles.load(tmp_path / "run" / "bundle"), bundles.load(source)
@@ -48,77 +48,54 @@ def test_a_run_starts_there_and_says_so(tiny, tmp_path, source):
     assert bundle.source == results["source"] == said
     assert bundle.model.init_from == str(source)
     assert bundle.licence == bundles.load(tiny.workdir / "bundle").licence
+    shutil.rmtree(source)  # a resumed run does not need it
+    assert train.train(config, tmp_path / "run")["source"] == said
 
 
-def test_from_chance_is_the_default(tiny):
-    assert tiny.config().model.init_from == "" == tiny.results["source"]
-    assert bundles.load(tiny.workdir / "bundle").source == ""
-
-
-class TestStartEncoder:
-    """Of the state alone."""
-
-    def state(self):
-        encoder = bundles.load(self.path).variables
-        blank = jax.tree.map(np.zeros_like, encoder)
+class TestStartPretrained:
+    @pytest.fixture
+    def state(self, source):
+        blank = jax.tree.map(np.zeros_like, bundles.load(source).variables)
         return TrainState(np.int32(0), blank["params"], blank["batch_stats"], ())
 
-    @pytest.fixture(autouse=True)
-    def _keep(self, source):
-        self.path = source
-
-    def test_takes_weights_and_statistics_of_the_encoder_alone(self, tiny):
-        config = tiny.config(model__init_from=str(self.path)).model
-        state, _ = transfer.start_pretrained(self.state(), config, get_front_end("panns_16k"))
-        theirs = bundles.load(self.path).variables
+    def test_takes_weights_and_statistics_of_the_encoder_alone(self, tiny, source, state):
+        config = tiny.config(model__init_from=str(source)).model
+        after, _ = transfer.start_pretrained(state, config, get_front_end("panns_16k"))
+        theirs = bundles.load(source).variables
         for name in ("params", "batch_stats"):
-            mine = getattr(state, name)
+            mine = getattr(after, name)
             assert mine.keys() == theirs[name].keys()
             assert equal(mine["encoder"], theirs[name]["encoder"])
-            rest = [
-                x for key, tree in mine.items() if key != "encoder" for x in jax.tree.leaves(tree)
-            ]
+            rest = jax.tree.leaves({key: x for key, x in mine.items() if key != "encoder"})
             assert rest and not any(x.any() for x in rest)
-        assert state.step == 0
+        assert after.step == 0
 
     @pytest.mark.parametrize(
-        ("change", "message"),
+        ("change", "front_end", "message"),
         [
-            ({"model__encoder__architecture": "cnn10"}, "architecture=cnn6, not cnn10: set --con"),
-            (
-                {"model__encoder__width_divisor": 4},
-                "width_divisor=32, not 4: set --config.model.en",
-            ),
+            ({"architecture": "cnn10"}, "panns_16k", "has model.encoder.architecture=cnn6, not"),
+            ({"width_divisor": 4}, "panns_16k", "set --config.model.encoder.width_divisor=32"),
+            ({}, "paper", "set --config.data.front_end=panns_16k"),
         ],
     )
-    def test_another_encoder_is_refused(self, tiny, change, message):
-        config = tiny.config(model__init_from=str(self.path), **change).model
-        with pytest.raises(InputError, match=f"init_from=.*source has model.encoder.{message}"):
-            transfer.start_pretrained(self.state(), config, get_front_end("panns_16k"))
-
-    def test_another_front_end_is_refused(self, tiny):
-        config = tiny.config(model__init_from=str(self.path)).model
-        with pytest.raises(InputError, match="'panns_16k', not 'paper': set --config.data.front_e"):
-            transfer.start_pretrained(self.state(), config, get_front_end("paper"))
+    def test_another_encoder_or_front_end_is_refused(
+        self, tiny, source, state, change, front_end, message
+    ):
+        fields = {f"model__encoder__{name}": value for name, value in change.items()}
+        config = tiny.config(model__init_from=str(source), **fields).model
+        with pytest.raises(InputError, match=f"init_from=.*source has .*{message}"):
+            transfer.start_pretrained(state, config, get_front_end(front_end))
 
 
-def test_no_bundle_takes_no_workdir(tiny, tmp_path, source):
+def test_a_missing_bundle_creates_no_workdir(tiny, tmp_path, source):
     shutil.rmtree(source)
     with pytest.raises(InputError, match="source is not a bundle"):
         train.train(tiny.config(model__init_from=str(source)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_that_goes_on_needs_the_bundle_no_more(tiny, tmp_path, source):
-    config = tiny.config(model__init_from=str(source))
-    first = train.train(config, tmp_path / "run")
-    shutil.rmtree(source)
-    again = train.train(config, tmp_path / "run")
-    assert again["source"] == first["source"] and "encoder begun with" in first["source"]
-
-
 class TestPANN:
-    """A whole PANN, which `pann_scene` begins with."""
+    """A whole PANN, from which `pann_scene` starts."""
 
     FIELDS = {"model__name": "pann_scene", "model__variant": "embedding"}
 
@@ -144,8 +121,8 @@ class TestPANN:
         run, origin = bundles.load(tmp_path / "run" / "bundle"), bundles.load(teacher)
         return run.variables, origin.variables
 
-    def test_frozen_stays_as_it_is_to_the_last_bit(self, tiny, tmp_path, teacher):
-        """Statistics too; and the decay, which is felt without a gradient, leaves it alone."""
+    def test_frozen_layers_stay_bit_for_bit(self, tiny, tmp_path, teacher):
+        """Statistics too, and weight decay, which needs no gradient, does not change them."""
         mine, theirs = self.train(
             tiny,
             tmp_path,
@@ -159,7 +136,7 @@ class TestPANN:
             assert equal(mine["params"][name], theirs["params"][name])
         assert equal(mine["batch_stats"]["encoder"], theirs["batch_stats"]["encoder"])
 
-    def test_fine_tuned_begins_there(self, tiny, tmp_path, teacher):
+    def test_fine_tuning_starts_from_its_weights(self, tiny, tmp_path, teacher):
         mine, theirs = self.train(tiny, tmp_path, teacher, optimizer__learning_rate=1e-12)
         assert mine["params"].keys() == {"encoder", "fc1", "scene"}
         for name in ("encoder", "fc1"):
@@ -170,14 +147,14 @@ class TestPANN:
             )
         assert not equal(mine["batch_stats"]["encoder"], theirs["batch_stats"]["encoder"])
 
-    def test_another_bundle_will_not_do(self, tiny, tmp_path, source):
+    def test_a_bundle_without_a_pann_is_refused(self, tiny, tmp_path, source):
         config = tiny.config(model__init_from=str(source), **self.FIELDS)
         with pytest.raises(InputError, match="source has no fc1 of this size: give the bundle"):
             train.train(config, tmp_path / "run")
         with pytest.raises(InputError, match="config.model.init_from=.* is empty"):
             train.train(tiny.config(**self.FIELDS), tmp_path / "run")
 
-    def test_a_pann_of_other_events_will_not_do(self, tiny, teacher):
+    def test_a_pann_of_other_events_is_refused(self, tiny, teacher):
         config = tiny.config(model__init_from=str(teacher), **self.FIELDS).model
         params = dict(bundles.load(teacher).variables["params"])
         params["fc_audioset"] = {"kernel": np.zeros((16, 10)), "bias": np.zeros(10)}
@@ -185,8 +162,7 @@ class TestPANN:
         with pytest.raises(InputError, match="has no fc_audioset of this size"):
             transfer.start_pretrained(state, config, get_front_end("panns_16k"))
 
-    def test_a_system_without_encoder_starts_from_none(self, tiny, tmp_path, teacher):
-        """And is told so, not that another encoder would be right."""
+    def test_a_system_without_this_encoder_is_refused(self, tiny, tmp_path, teacher):
         config = tiny.config(
             model__init_from=str(teacher),
             model__name="surrey",
