@@ -117,7 +117,7 @@ def test_a_missing_file_is_named(directory, name):
         ({"temperature": float("nan")}, "temperature=nan"),
         ({"clip_seconds": "2"}, "clip_seconds='2' is no"),
         ({"model": {"name": "ergl"}}, "model.compute_dtype is missing"),
-        ({"scenes": ["a", "b"]}, "scene/.* is .*, the model has"),
+        ({"scenes": ["a", "b"]}, ".*scene/.* is .*, the model has"),
         ({"scenes": ["a", "a"]}, "scenes is not a list of different names"),
         ({"pad": "wrap"}, "pad='wrap'"),
         ({"front_end": {"name": "paper", "rate": 1}}, "front_end.sample_rate is missing"),

@@ -73,7 +73,7 @@ class TestStartPretrained:
     @pytest.mark.parametrize(
         ("change", "front_end", "message"),
         [
-            ({"architecture": "cnn10"}, "panns_16k", "has model.encoder.architecture=cnn6, not"),
+            ({"architecture": "cnn10"}, "panns_16k", "model.encoder.architecture=cnn6, not cnn10"),
             ({"width_divisor": 4}, "panns_16k", "set --config.model.encoder.width_divisor=32"),
             ({}, "paper", "set --config.data.front_end=panns_16k"),
         ],
