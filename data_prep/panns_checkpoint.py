@@ -21,7 +21,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ergl_jax import registry
 from ergl_jax.audio import FRONT_ENDS, FrontEnd
-from ergl_jax.audio.front_end import mel_filters, window
+from ergl_jax.audio.mel import mel_filters, window
 from ergl_jax.bundle import Bundle
 from ergl_jax.config import ModelConfig
 from ergl_jax.downloads import file_md5

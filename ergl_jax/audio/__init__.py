@@ -1,7 +1,8 @@
 """Audio file to waveform, waveform to clips, clips to log-mel spectrogram or scattering."""
 
 from ergl_jax.audio.decode import check_samples, mono, read_audio, resample, stream_audio
-from ergl_jax.audio.front_end import FRONT_ENDS, FrontEnd, get_front_end, log_mel
+from ergl_jax.audio.features import log_mel
+from ergl_jax.audio.front_end import FRONT_ENDS, FrontEnd, get_front_end
 from ergl_jax.audio.segments import segment
 
 __all__ = [

@@ -68,7 +68,7 @@ def _fill(waveform: np.ndarray, length: int, pad: str) -> np.ndarray:
 
 def check(front_end: FrontEnd, clip_seconds: float, pad: str, long: str) -> None:
     """InputError unless a user's `clip_seconds`, `pad` and `long` suit the front end."""
-    shortest = front_end.least_samples
+    shortest = front_end.min_samples
     if not (0 < clip_seconds <= MAX_SECONDS and front_end.num_samples(clip_seconds) >= shortest):
         raise InputError(
             f"clip_seconds is {clip_seconds}: {front_end.name} needs "

@@ -21,7 +21,8 @@ import soundfile
 import ergl_jax
 from ergl_jax import audio
 from ergl_jax.audio import FRONT_ENDS, FrontEnd
-from ergl_jax.audio.front_end import MIN_POWER, mel_filters, window
+from ergl_jax.audio.features import MIN_POWER
+from ergl_jax.audio.mel import mel_filters, window
 from ergl_jax.inference.classify import Model, load
 
 REQUIRED = ("jax", "jaxlib", "flax", "numpy", "soxr", "librosa", "safetensors", "ml-collections")
@@ -168,7 +169,7 @@ def _decode(name: str) -> str:
 def _log_mel(front_end: FrontEnd) -> str:
     """Compares log-mel of a tone in noise with librosa's in float64."""
     rate = front_end.sample_rate
-    length = max(rate, front_end.least_samples)
+    length = max(rate, front_end.min_samples)
     waveform = np.random.default_rng(0).normal(0, 0.1, length)  # no band is far below another
     waveform += 0.1 * np.sin(2 * np.pi * 1000 * np.arange(length) / rate)
     waveform = waveform.astype(np.float32)

@@ -1,236 +1,210 @@
-"""Log-mel in dB, of the paper and of PANNs, against librosa, and the laws it keeps."""
+"""The front ends against librosa and float64, on both ways to compute mel bands, and their laws."""
 
 import os
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import librosa
+import librosa_features
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from ergl_jax.audio import FRONT_ENDS, get_front_end, log_mel, read_audio
-from ergl_jax.audio.front_end import BLOCK_SAMPLES, _by_convolution, _by_fft
+from ergl_jax.audio import FRONT_ENDS, FrontEnd, get_front_end, log_mel, read_audio
+from ergl_jax.audio.features import pad_ends
+from ergl_jax.audio.mel import BLOCK_SAMPLES, by_convolution, by_fft
 from ergl_jax.errors import InputError
 
 SHARED = Path(os.environ.get("ERGL_SHARED_DATA") or Path(__file__).parents[3] / "shared/data")
 CLIPS = sorted((SHARED / "urban_clips").glob("*.wav"))
-
-pytestmark = pytest.mark.filterwarnings("error")
-NAMES = ("paper", "panns_16k", "panns_32k")
-both = pytest.mark.parametrize("front_end", [FRONT_ENDS[name] for name in NAMES], ids=NAMES)
-
-
-def librosa_log_mel(waveform, front_end):
-    """The oracle, with the parameters written out again; (F, M) in dB."""
-    window, n_fft, hop, fmax = {
-        "paper": ("hamming", 1024, 320, 14000),
-        "panns_16k": ("hann", 512, 160, 8000),
-        "panns_32k": ("hann", 1024, 320, 14000),
-    }[front_end.name]
-    mel = librosa.feature.melspectrogram(
-        y=waveform,
-        sr={"paper": 32000, "panns_16k": 16000, "panns_32k": 32000}[front_end.name],
-        n_fft=n_fft,
-        hop_length=hop,
-        window=window,
-        center=True,
-        pad_mode="reflect",
-        power=2.0,
-        n_mels=64,
-        fmin=50,
-        fmax=fmax,
-    )
-    return librosa.power_to_db(mel, ref=1.0, amin=1e-10, top_db=None).T
+PANNS = ("paper", "panns_16k", "panns_32k")
+MEL = tuple(librosa_features.MEL)
+panns = pytest.mark.parametrize("front_end", [FRONT_ENDS[name] for name in PANNS], ids=PANNS)
+all_mel = pytest.mark.parametrize("front_end", [FRONT_ENDS[name] for name in MEL], ids=MEL)
+recordings = pytest.mark.skipif(not CLIPS, reason="the real recordings are not here")
 
 
-def synthetic_signals(length, sample_rate):
-    """Noise, a chirp, clicks in silence, and silence that noise cuts into; (4, length)."""
-    rng = np.random.default_rng(0)
-    time = np.arange(length) / sample_rate
-    noise = 0.1 * rng.standard_normal(length)
-    chirp = 0.5 * np.sin(2 * np.pi * 0.25 * sample_rate * time**2 / time[-1])
-    clicks = np.zeros(length)
-    clicks[:: sample_rate // 7] = 0.9
-    half = np.where(np.arange(length) < length // 2, 0.0, noise)
-    # Noise under the tones: a band 90 dB below the loudest of its frame is the rounding of a
-    # float32 FFT, where librosa, which computes in float64, says something else.
-    signals = [noise, chirp + 0.1 * noise, clicks + 1e-3 * noise, half]
-    return np.stack(signals).astype(np.float32)
+def noise(front_end, seconds, batch=1, seed=0):
+    shape = (batch, front_end.num_samples(seconds))
+    return 0.1 * np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
-@both
-@pytest.mark.parametrize("length", [1024, 5000, 48000])
-def test_equals_librosa_on_synthetic_signals(front_end, length):
-    signals = synthetic_signals(length, front_end.sample_rate)
-    result = np.asarray(log_mel(signals, front_end))
-    expected = np.stack([librosa_log_mel(signal, front_end) for signal in signals])
+def signals(front_end, seconds):
+    """Noise, a chirp, clicks, and noise after silence; (4, L).
+
+    All in noise: 90 dB below the loudest band, a float32 FFT of any kind has its own rounding.
+    """
+    length, rate = front_end.num_samples(seconds), front_end.sample_rate
+    time, hiss = np.arange(length) / rate, noise(front_end, seconds)[0]
+    chirp = 0.5 * np.sin(2 * np.pi * 0.25 * rate * time**2 / seconds)
+    clicks = np.where(np.arange(length) % (rate // 7), 0.0, 0.9)
+    half = np.where(np.arange(length) < length // 2, 0.0, hiss)
+    return np.float32([hiss, chirp + 0.1 * hiss, clicks + 1e-3 * hiss, half])
+
+
+@all_mel
+@pytest.mark.parametrize("seconds", [1.02, 2.0123])
+def test_equals_librosa_on_synthetic_signals(front_end, seconds):
+    waveforms = signals(front_end, seconds)
+    result = np.asarray(log_mel(waveforms, front_end))
+    expected = [librosa_features.log_mel(front_end.name, waveform) for waveform in waveforms]
     assert result.dtype == np.float32
-    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(result, expected, rtol=0, atol=4.6e-5 if front_end.offset else 1e-3)
 
 
-@both
-def test_silence_is_the_floor(front_end):
-    assert (np.asarray(log_mel(np.zeros((1, 4000), np.float32), front_end)) == -100).all()
-
-
-@both
-@pytest.mark.skipif(not CLIPS, reason="the real recordings are not here")
+@all_mel
+@recordings
 def test_equals_librosa_on_real_recordings(front_end):
-    for clip in CLIPS:  # 10 s each
-        waveform = read_audio(clip, front_end.sample_rate)
+    for clip in CLIPS[: None if front_end.name in PANNS else 2]:  # 10 s each
+        waveform = read_audio(clip, front_end.sample_rate, front_end.channel)
         result = np.asarray(log_mel(waveform[None], front_end))[0]
-        assert result.shape == (1001, 64)
-        expected = librosa_log_mel(waveform, front_end)
-        np.testing.assert_allclose(result, expected, rtol=0, atol=1e-3, err_msg=clip.name)
+        expected = librosa_features.log_mel(front_end.name, waveform)
+        atol = 1e-4 if front_end.offset else 1e-3
+        np.testing.assert_allclose(result, expected, rtol=0, atol=atol, err_msg=clip.name)
 
 
-def float64_log_mel(waveforms, front_end):
-    """(B, L) -> (B, F, M) in dB, rounded nowhere."""
-    n_fft, rate = front_end.n_fft, front_end.sample_rate
-    padded = np.pad(np.float64(waveforms), ((0, 0), (n_fft // 2, n_fft // 2)), mode="reflect")
-    frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft, axis=1)[:, :: front_end.hop]
-    power = np.abs(np.fft.rfft(frames * librosa.filters.get_window(front_end.window, n_fft))) ** 2
-    mel = librosa.filters.mel(
-        sr=rate, n_fft=n_fft, n_mels=64, fmin=50, fmax=front_end.fmax, dtype=np.float64
+@all_mel
+def test_both_ways_to_compute_agree(front_end):
+    """A float64 FFT on CPU and a float32 convolution elsewhere, with noise of its loudest band."""
+    waveforms = signals(front_end, 1.02)
+    if front_end.segment:
+        waveforms = waveforms[:, : front_end.segment]
+    padded = pad_ends(waveforms, front_end)
+    fft, convolution = (np.asarray(way(padded, front_end)) for way in (by_fft, by_convolution))
+    np.testing.assert_allclose(convolution[:3], fft[:3], rtol=1e-4 if front_end.offset else 2e-4)
+    np.testing.assert_allclose(convolution, fft, rtol=0, atol=1e-5 * fft.max())
+
+
+@all_mel
+def test_laws(front_end):
+    """Silence is the floor, a clip is the same alone and in a batch, a gain adds its logarithm."""
+    waveforms = signals(front_end, 1.02)[:3]
+    floor = np.log(front_end.offset) if front_end.offset else -100
+    silence = np.asarray(log_mel(0 * waveforms, front_end))
+    np.testing.assert_allclose(silence, floor, rtol=1e-6)
+    together = np.asarray(log_mel(waveforms, front_end))
+    alone = [np.asarray(log_mel(waveform[None], front_end))[0] for waveform in waveforms]
+    np.testing.assert_allclose(together, np.stack(alone), rtol=0, atol=1e-4)
+    louder = np.asarray(log_mel(waveforms * 8, front_end))
+    gain = (louder - together)[0] * front_end.decibels
+    np.testing.assert_allclose(
+        gain, 60 * np.log10(2), rtol=0, atol=1e-3 if front_end.offset else 1e-4
     )
-    return 10 * np.log10(np.maximum(power @ mel.T, 1e-10))
 
 
-def by(way, waveforms, front_end):
-    """`log_mel` as another backend computes it."""
-    half = front_end.n_fft // 2
-    padded = jnp.pad(waveforms, ((0, 0), (half, half)), mode="reflect")
+def bands_in_db(way, waveforms, front_end):
+    padded = pad_ends(jnp.asarray(waveforms), front_end)
     return 10 * np.log10(np.maximum(way(padded, front_end), 1e-10))
 
 
-# What each may be off float64 on recordings, in dB. A float32 FFT is off by 6e-4.
-ways = pytest.mark.parametrize(("way", "bound"), [(_by_fft, 3e-5), (_by_convolution, 2e-4)])
+def float64_log_mel(waveforms, front_end):
+    return np.stack([librosa_features.log_mel(front_end.name, each) for each in waveforms])
 
 
-@both
+@panns
 def test_quiet_bands_under_a_loud_rumble(front_end):
     """Noise 60 dB under 60 Hz: rounding of what is loud is loud where all else is quiet."""
-    rng, time = np.random.default_rng(0), np.arange(front_end.sample_rate) / front_end.sample_rate
+    time = np.arange(front_end.sample_rate) / front_end.sample_rate
     rumble = 0.9 * np.sin(2 * np.pi * 60 * time + np.pi * np.arange(2)[:, None])
-    waveforms = np.float32(rumble + 1e-3 * rng.standard_normal(rumble.shape))
+    waveforms = np.float32(rumble + 1e-2 * noise(front_end, 1, batch=2))
     expected = float64_log_mel(waveforms, front_end)
-    assert np.abs(by(_by_fft, waveforms, front_end) - expected).max() < 3e-5
-    # A float32 transform is not, by whichever sums.
-    assert np.abs(by(_by_convolution, waveforms, front_end) - expected).max() > 1e-4
+    assert np.abs(bands_in_db(by_fft, waveforms, front_end) - expected).max() < 3e-5
+    # Any float32 transform has this error.
+    assert np.abs(bands_in_db(by_convolution, waveforms, front_end) - expected).max() > 1e-4
 
 
-@both
-@ways
-@pytest.mark.skipif(not CLIPS, reason="the real recordings are not here")
+@panns
+@pytest.mark.parametrize(("way", "bound"), [(by_fft, 3e-5), (by_convolution, 2e-4)])
+@recordings
 def test_rounding_on_real_recordings(front_end, way, bound):
     for clip in CLIPS:
         waveform = read_audio(clip, front_end.sample_rate)[None]
-        error = np.abs(by(way, waveform, front_end) - float64_log_mel(waveform, front_end)).max()
-        assert error < bound, clip.name
+        error = bands_in_db(way, waveform, front_end) - float64_log_mel(waveform, front_end)
+        assert np.abs(error).max() < bound, clip.name
 
 
 BLOCK = BLOCK_SAMPLES // 512  # frames of `panns_16k`
 
 
 @pytest.mark.parametrize(
-    ("clips", "length"),
-    [(1, 160 * (BLOCK - 1)), (1, 160 * BLOCK), (3, 40000), (BLOCK + 1, 800)],
+    ("clips", "length"), [(1, 160 * (BLOCK - 1)), (1, 160 * BLOCK), (3, 40000), (BLOCK + 1, 800)]
 )
 def test_blocks_of_frames_change_nothing(clips, length):
     """One full block, a block and a frame, blocks that end within a clip, a frame at a time."""
     front_end = get_front_end("panns_16k")
-    waveforms = 0.1 * np.random.default_rng(0).standard_normal((clips, length), np.float32)
-    result = log_mel(waveforms, front_end)
-    np.testing.assert_allclose(result, float64_log_mel(waveforms, front_end), rtol=0, atol=2e-4)
+    waveforms = noise(front_end, length / 16000, clips)
+    expected = float64_log_mel(waveforms, front_end)
+    np.testing.assert_allclose(log_mel(waveforms, front_end), expected, rtol=0, atol=2e-4)
 
 
 def test_derivative_along_the_gain():
     """d/dg 20 log10(g) at g = 1, for each value."""
-    waveform = 0.1 * np.random.default_rng(3).standard_normal((2, 3000), np.float32)
     front_end = get_front_end("paper")
+    waveform = noise(front_end, 0.1, batch=2)
     _, slope = jax.jvp(lambda x: log_mel(x, front_end), (waveform,), (waveform,))
     np.testing.assert_allclose(slope, np.full(slope.shape, 20 / np.log(10)), rtol=1e-4)
 
 
-@both
-def test_ten_seconds_make_1001_frames(front_end):
-    assert front_end.num_samples(10) == 10 * front_end.sample_rate
-    assert front_end.num_frames(10) == 1001
-    assert FRONT_ENDS[front_end.name] is get_front_end(front_end.name)
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [
+        *((name, [(1001, 64), (501, 64), (201, 64)]) for name in PANNS),
+        *((name, [(320, 64), (159, 64), (63, 64)]) for name in ("kong", "kong_20hz")),
+        ("dcase2018", [(500, 40), (250, 40), (100, 40)]),
+        ("mel128", [(500, 128), (250, 128), (100, 128)]),
+        ("mtl", [(500, 64), (250, 64), (100, 64)]),
+        ("mltf", [(13 * 50, 120), (6 * 50, 120), (2 * 50, 120)]),
+        ("scattering", [(108, 545), (54, 545), (22, 545)]),
+    ],
+)
+def test_shapes(name, shapes):
+    """Of 10, 5 and 2 s, and of any other length from the shortest on."""
+    front_end, features = get_front_end(name), {}
+    shortest, rate = front_end.min_samples, front_end.sample_rate
+    for length in (10 * rate, 5 * rate, 2 * rate, shortest, shortest + 1, 2 * shortest + 777):
+        waveform = jax.ShapeDtypeStruct((1, length), np.float32)
+        features[length] = jax.eval_shape(lambda x: log_mel(x, front_end), waveform).shape
+        frames = front_end.num_frames(length / rate)
+        assert features[length] == (1, frames, front_end.n_mels)
+    assert [features[seconds * rate][1:] for seconds in (10, 5, 2)] == shapes
+    with pytest.raises(ValueError, match=f"samples >= {shortest}"):
+        log_mel(np.ones((1, shortest - 1), np.float32), front_end)
+
+
+def test_segments_follow_one_another():
+    """Each is what its samples alone give."""
+    front_end = get_front_end("mltf")
+    waveform = signals(front_end, 3)[0]
+    found = np.asarray(log_mel(waveform[None], front_end))[0].reshape(-1, 50, 120)
+    assert len(found) == 3
+    for k in range(3):
+        part = waveform[36000 * k :][:48960]
+        alone = np.asarray(log_mel(part[None], front_end))[0]
+        np.testing.assert_allclose(found[k], alone, rtol=0, atol=1e-4)
 
 
 def test_durations_round_to_the_nearest_sample():
     paper = get_front_end("paper")
     assert paper.num_samples(0.7) == 22400  # 0.7 * 32000 is 22399.999... in floating point
     assert [paper.num_samples(n / 32000) for n in range(2000)] == list(range(2000))
-    assert paper.num_samples(100.4 / 32000) == 100
-    assert paper.num_samples(100.6 / 32000) == 101
 
 
-@settings(max_examples=8, deadline=None)
-@given(st.sampled_from(NAMES), st.integers(513, 4000))
-def test_num_frames_is_what_log_mel_returns(name, length):
-    front_end = get_front_end(name)
-    frames = log_mel(np.zeros((1, length), np.float32), front_end).shape[1]
-    assert frames == front_end.num_frames(length / front_end.sample_rate)
+def test_numbers_leave_out_defaults():
+    """Bundles and fingerprints of datasets contain them."""
+    assert set(get_front_end("paper").numbers()) == {
+        *("name", "sample_rate", "window", "n_fft", "hop", "n_mels", "fmin", "fmax")
+    }
+    for front_end in FRONT_ENDS.values():
+        assert FrontEnd(**front_end.numbers()) == front_end
 
 
-@settings(max_examples=6, deadline=None)
-@given(st.sampled_from(NAMES), st.integers(2, 5), st.integers(0, 2**32 - 1))
-def test_batching_changes_nothing(name, batch, seed):
-    front_end = get_front_end(name)
-    waveforms = 0.1 * np.random.default_rng(seed).standard_normal((batch, 3000), np.float32)
-    together = np.asarray(log_mel(waveforms, front_end))
-    alone = [np.asarray(log_mel(waveform[None], front_end))[0] for waveform in waveforms]
-    np.testing.assert_allclose(together, np.stack(alone), rtol=0, atol=1e-4)
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.sampled_from(NAMES), st.integers(-6, 6), st.integers(0, 2**32 - 1))
-def test_gain_adds_decibels(name, exponent, seed):
-    waveform = 0.1 * np.random.default_rng(seed).standard_normal((1, 3000), np.float32)
-    quiet, loud = (
-        np.asarray(log_mel(signal, get_front_end(name)))
-        for signal in (waveform, waveform * 2.0**exponent)
-    )
-    np.testing.assert_allclose(loud - quiet, 20 * exponent * np.log10(2), rtol=0, atol=1e-4)
-
-
-@both
-def test_a_delay_of_one_hop_moves_the_frames_by_one(front_end):
-    waveform = 0.1 * np.random.default_rng(3).standard_normal((1, 8000), np.float32)
-    delayed = np.roll(waveform, front_end.hop, axis=1)
-    first, second = (np.asarray(log_mel(x, front_end))[0] for x in (waveform, delayed))
-    inner = slice(4, -6)  # clear of the padding and of what the roll brought round
-    np.testing.assert_allclose(first[inner], second[5:-5], rtol=0, atol=1e-4)
-
-
-@both
-def test_shorter_than_the_padding_is_an_error(front_end):
-    half = front_end.n_fft // 2
-    assert log_mel(np.ones((1, half + 1), np.float32), front_end).shape == (
-        1,
-        1 + (half + 1) // front_end.hop,
-        64,
-    )
-    with pytest.raises(InputError, match=f"{half} samples is too short.*at least {half + 1}"):
-        log_mel(np.ones((1, half), np.float32), front_end)
-
-
-@pytest.mark.parametrize("waveform", [np.zeros(4000, np.float32), np.zeros((1, 4000), np.int16)])
+@pytest.mark.parametrize(
+    "waveform", [np.zeros(4000, np.float32), np.zeros((1, 4000), np.int16), np.zeros((0, 4000))]
+)
 def test_other_than_a_batch_of_floats_is_an_error(waveform):
-    with pytest.raises(InputError, match=f"{waveform.dtype}"):
+    with pytest.raises(ValueError, match="log_mel needs floating-point waveforms"):
         log_mel(waveform, get_front_end("paper"))
 
 
-def test_no_clips():
-    with pytest.raises(InputError, match=r"one or more, not float32 \(0, 16000\)"):
-        log_mel(np.zeros((0, 16000), np.float32), get_front_end("paper"))
-
-
-def test_unknown_name_lists_the_names():
+def test_an_unknown_name_lists_the_names():
     with pytest.raises(InputError, match="'mfcc'.*paper, panns_16k"):
         get_front_end("mfcc")

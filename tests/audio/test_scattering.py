@@ -1,6 +1,6 @@
-"""The scattering transform against its definition, against Kymatio, and the laws it keeps.
+"""The scattering transform against its definition, against Kymatio, and its laws.
 
-Kymatio (0.3.0) is compared where it is installed: `pip install kymatio`.
+Compared with Kymatio (0.3.0) where it is installed: `pip install kymatio`.
 """
 
 import functools
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ergl_jax.audio import get_front_end, log_mel
-from ergl_jax.audio.scattering import PADDED, PHI_WIDTH, Q1, Q2, paths, scattering, wavelets
+from ergl_jax.audio.scattering import PADDING, PHI_WIDTH, Q1, Q2, paths, scattering, wavelets
 
 T, HOP, OFFSET = 128, 64, 1e-6
 ROWS = {path: row for row, path in enumerate(paths(T))}
@@ -29,12 +29,12 @@ def tone(frequency, length=4000):
 
 
 def test_equals_its_definition():
-    """Each convolution at every sample, in float64; no sample is left out before the end."""
-    length = 45 * 2 * HOP - 2 * PADDED * T  # whose padding needs no more samples
+    """Each convolution at every sample, in float64, subsampled at the end only."""
+    length = 45 * 2 * HOP - 2 * PADDING * T  # a length that needs no further padding
     waveform = noise(length)
     found = np.asarray(scattered(waveform))[0]
     assert found.shape == (1 + length // HOP, len(paths(T))) and found.dtype == np.float32
-    pad = PADDED * T
+    pad = PADDING * T
     padded = np.pad(np.float64(waveform[0]), pad, mode="reflect")
     frequencies = np.fft.fftfreq(len(padded))
     phi = np.exp(-(frequencies**2) / (2 * (PHI_WIDTH / T) ** 2))
@@ -51,12 +51,12 @@ def test_equals_its_definition():
         if len(path) == 2:
             modulus = np.abs(filtered(moduli[path[0]], SECOND[path[1]](frequencies)))
             expected = averaged(modulus) / (expected + OFFSET)
-        # What the aliases add that `Wavelet.rate` allows.
+        # The tolerance is for the aliasing that `Wavelet.rate` allows.
         np.testing.assert_allclose(found[:, row], expected, rtol=5e-3, err_msg=str(path))
 
 
 def test_equals_kymatio():
-    """Which takes every sample here too: what it leaves out, it would scale (0.3.0)."""
+    """Without subsampling: there Kymatio 0.3.0 scales differently."""
     frontend = pytest.importorskip("kymatio.scattering1d.frontend.numpy_frontend")
     length = 4096 - 2 * HOP * 8
     waveform = noise(length)
@@ -71,7 +71,7 @@ def test_equals_kymatio():
     centres = [(FIRST[i].centre, SECOND[k].centre) for i, k in paths(T)[count:]]
     np.testing.assert_allclose(second[:, :2], centres)
     found = np.asarray(scattered(waveform))[0].T
-    inner = slice(12, -12)  # the two reflect to another length
+    inner = slice(12, -12)  # the two pad differently
     np.testing.assert_allclose(found[:count, :-1][:, inner], orders[0][:, inner], rtol=5e-3)
     parents = [i for i, _ in paths(T)[count:]]
     ratios = orders[1] / orders[0][parents]
@@ -91,32 +91,19 @@ def test_wavelets_have_mean_zero_sum_one_and_cover_all_frequencies():
         covered = (phi**2 + (power + np.roll(power[::-1], 1)) / 2)[
             np.abs(frequencies) <= bank[0].centre
         ]
-        assert 0.15 < covered.min() and covered.max() < 1.1  # nothing is lost, little is gained
+        assert 0.15 < covered.min() and covered.max() < 1.1
     for faster, slower in zip(FIRST, FIRST[1:], strict=False):
         assert slower.centre < faster.centre and slower.width <= faster.width
-        if slower.width > PHI_WIDTH / T:  # not yet at equal distances
+        if slower.width > PHI_WIDTH / T:  # above those at equal distances
             assert slower.centre / faster.centre == pytest.approx(2 ** (-1 / Q1))
 
 
-@pytest.mark.parametrize("index", [0, 5, 12, 20])
-def test_a_tone_is_where_its_frequency_is(index):
+def test_a_tone_is_where_its_frequency_is():
+    index = 12
     found = np.asarray(scattered(tone(FIRST[index].centre)[None].astype(np.float32)))[0]
     middle = found[20:-20, : len(FIRST)].mean(axis=0)
     assert middle.argmax() == index
     assert middle[index] == pytest.approx(0.25, rel=0.02)  # half its amplitude, one side of it
-
-
-@pytest.mark.parametrize("k", [3, 4])
-def test_a_modulation_is_where_its_frequency_is(k):
-    carrier, index = FIRST[2].centre, 2
-    modulation = 1 + 0.5 * tone(SECOND[k].centre) / 0.5
-    found = np.asarray(scattered((modulation * tone(carrier))[None].astype(np.float32)))[0]
-    second = {
-        path[1]: found[20:-20, ROWS[path]].mean()
-        for path in ROWS
-        if path[0] == index and len(path) == 2
-    }
-    assert max(second, key=second.get) == k
 
 
 def test_a_gain_changes_the_first_order_alone():
@@ -127,32 +114,11 @@ def test_a_gain_changes_the_first_order_alone():
     np.testing.assert_allclose(loud[:, count:], quiet[:, count:], rtol=0.05)
 
 
-def test_a_small_shift_changes_little_and_a_hop_moves_the_frames():
-    waveform = noise(4000 + HOP)
-    here, near, far = (
-        np.asarray(scattered(waveform[:, start : start + 4000]))[0] for start in (0, T // 32, HOP)
-    )
-    inner = slice(20, -20)
-    change = np.linalg.norm((near - here)[inner]) / np.linalg.norm(here[inner])
-    assert change < 0.05
-    np.testing.assert_allclose(far[inner], here[21:-19], rtol=2e-2)
-    assert np.linalg.norm((far - here)[inner]) / np.linalg.norm(here[inner]) > 2 * change
-
-
 def test_paths_are_the_first_order_then_the_second():
     orders = [len(path) for path in paths(T)]
     assert orders == sorted(orders) and len(set(paths(T))) == len(paths(T))
-    assert [path[0] for path in paths(T) if len(path) == 1] == list(range(len(FIRST)))
     assert list(paths(T)[len(FIRST) :]) == sorted(paths(T)[len(FIRST) :])
-
-
-def test_the_front_end_tells_its_shape():
-    front_end = get_front_end("scattering")
-    assert front_end.n_mels == len(paths(4096)) == 545 and front_end.first_order == 86
-    for seconds, frames in ((10, 108), (5, 54), (2, 22)):
-        waveform = jax.ShapeDtypeStruct((2, front_end.num_samples(seconds)), np.float32)
-        found = jax.eval_shape(lambda x: log_mel(x, front_end), waveform)
-        assert found.shape == (2, frames, 545) and frames == front_end.num_frames(seconds)
+    assert sum(len(path) == 1 for path in paths(4096)) == 86 and len(paths(4096)) == 545
 
 
 def test_the_front_end_is_the_logarithm():

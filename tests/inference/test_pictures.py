@@ -157,7 +157,7 @@ def test_the_timeline_of_natural_logarithms_is_in_db_and_between_its_frames():
 
 
 def test_a_mel_band_is_labelled_where_its_filter_is_loudest():
-    from ergl_jax.audio.front_end import mel_filters
+    from ergl_jax.audio.mel import mel_filters
 
     figure = pictures.timeline(explanation(3), FRONT_END)
     places = dict(zip((200, 500, 1000, 2000, 5000), figure.axes[0].get_yticks(), strict=True))
