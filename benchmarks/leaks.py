@@ -145,7 +145,7 @@ def open_dataset(data_dir: Path, calls: int) -> list[Sample]:
     """A Sample after each time that a dataset is opened, read and dropped."""
     from ergl_jax.datasets import sources
 
-    config = small_config(data_dir, 1, "always").data
+    config = small_config(data_dir, 2, "always").data
     return repeat(lambda: sources.open_dataset(config).split("test").arrays(), calls)
 
 
