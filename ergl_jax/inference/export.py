@@ -28,10 +28,18 @@ import numpy as np
 from jax import export as jax_export
 
 import ergl_jax
-from ergl_jax import audio
+from ergl_jax import audio, schema
 from ergl_jax.bundle import Bundle, is_bundle
 from ergl_jax.errors import InputError
-from ergl_jax.files import atomic_write, check_directory, local_path, make_directory
+from ergl_jax.files import (
+    atomic_write,
+    check_directory,
+    local_path,
+    make_directory,
+    read_bytes,
+    read_json,
+    reading,
+)
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 TOLERANCES = {"stablehlo": 1e-5, "onnx": 1e-4}  # of probabilities, against the bundle's on CPU
@@ -85,20 +93,13 @@ def load(path: Path) -> tuple[Callable[[np.ndarray], Probabilities], dict[str, A
     Raises InputError if the file or its description is missing, damaged, or of another export.
     """
     path = local_path(path)
-    try:
-        content = path.read_bytes()
-        description = json.loads(description_path(path).read_bytes())
+    with reading(path, "export again"):  # flatbuffers, MLIR and ONNX Runtime raise many types
+        content, description = read_bytes(path), read_json(description_path(path))
+        schema.check(description, {"format": str, "sha256": str}, others=True)
         if hashlib.sha256(content).hexdigest() != description["sha256"]:
-            raise ValueError("damaged, or not the file that was described")
+            raise ValueError(f"it is damaged, or not the file of {description_path(path).name}")
         _, read = _FORMATS[description["format"]]
         return read(content), description
-    except InputError:
-        raise
-    except Exception as error:  # flatbuffers, MLIR and ONNX Runtime raise many types
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise InputError(
-            f"{path} and {description_path(path)} can't be read, export again: {reason}"
-        ) from error
 
 
 def description_path(path: Path) -> Path:

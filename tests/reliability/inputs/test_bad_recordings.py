@@ -27,7 +27,7 @@ def truncate(path):
     ("spoil", "reason"),
     [
         (lambda path: None, "can't be opened: No such file"),
-        (lambda path: path.mkdir(), "holds no audio file"),
+        (lambda path: path.mkdir(), "contains no audio file"),
         (lambda path: path.write_text("no audio " * 99), "can't be decoded as audio"),
         (truncate, "truncated: 31978 of the 64000 bytes in its header"),
     ],
