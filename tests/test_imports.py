@@ -21,13 +21,14 @@ ROOMS = {
     "kernels": "",
     "models": "errors kernels",
     "baselines": "errors kernels models",
-    "registry": "baselines errors models",
-    "bundle": "audio errors files registry schema",
-    "inference": "audio bundle downloads errors files kernels labels models schema",
-    "training": "audio bundle datasets errors files inference kernels labels models recipes "
-    "registry schema",
-    "recipes": "audio bundle datasets errors files registry schema training",
-    "cli": "audio bundle cache cpu datasets errors files inference training",
+    "registry": "baselines config errors models",  # config: for annotations
+    "config": "audio errors labels models registry schema",
+    "bundle": "audio config errors files registry schema",
+    "inference": "audio bundle errors files kernels models schema",
+    "training": "audio bundle config datasets errors files inference kernels models registry "
+    "schema",
+    "recipes": "audio bundle config datasets errors files registry schema training",
+    "cli": "bundle cache cpu datasets errors files inference training",
     "__main__": "cli",
     "__init__": "inference",
 }

@@ -94,10 +94,11 @@ def load(path: Path) -> tuple[Callable[[np.ndarray], Probabilities], dict[str, A
     """
     path = local_path(path)
     with reading(path, "export again"):  # flatbuffers, MLIR and ONNX Runtime raise many types
-        content, description = read_bytes(path), read_json(description_path(path))
-        schema.check(description, {"format": str, "sha256": str}, others=True)
+        content, about = read_bytes(path), description_path(path)
+        description = read_json(about)
+        schema.check(description, {"format": str, "sha256": str}, f"{about}: ", others=True)
         if hashlib.sha256(content).hexdigest() != description["sha256"]:
-            raise ValueError(f"it is damaged, or not the file of {description_path(path).name}")
+            raise ValueError(f"damaged, or not the file that {about.name} describes")
         _, read = _FORMATS[description["format"]]
         return read(content), description
 
