@@ -1,4 +1,4 @@
-"""Each notebook runs from top to bottom, on a small configuration."""
+"""The notebooks run from top to bottom, with a small configuration."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 
 @pytest.fixture
 def run(monkeypatch):
-    """Runs a notebook in its folder; gives the text and the number of pictures it shows."""
+    """Runs a notebook in its folder; returns its text and its number of pictures."""
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
 
@@ -27,6 +27,7 @@ def run(monkeypatch):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client")
 def test_the_colab_notebook(run, tiny, tmp_path):
     flags = f"--config=configs/test.py --config.data.data_dir={tiny.data_dir}"
@@ -35,6 +36,7 @@ def test_the_colab_notebook(run, tiny, tmp_path):
     assert pictures == 3 and (tmp_path / "run" / "bundle" / "config.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client")
 def test_the_notebook_that_explains(run, tiny):
     text, pictures = run("explain.ipynb", BUNDLE=tiny.workdir / "bundle")
@@ -42,6 +44,6 @@ def test_the_notebook_that_explains(run, tiny):
     assert pictures == 4
 
 
-@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.name)
-def test_notebooks_are_small(path):
-    assert path.stat().st_size < 200_000
+def test_notebooks_are_small():
+    for path in NOTEBOOKS.glob("*.ipynb"):
+        assert path.stat().st_size < 200_000, path

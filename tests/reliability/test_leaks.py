@@ -1,6 +1,6 @@
-"""Nothing is left behind: memory, objects, threads and files while the same is done over and over.
+"""Repeated work leaves no memory, objects, threads or files behind.
 
-The long measurement is benchmarks/leaks.py, whose samples these are.
+benchmarks/leaks.py measures the same for longer.
 """
 
 import gc
@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-WARM = 10  # times after which caches and pools are there
-LENT, OBJECTS = 16 << 10, 100  # what may stay a time: bytes, and Python's objects
-# Beside these: TensorStore loses some 4 small objects for each array that Orbax saves, and TFDS
-# keeps what it read of a dataset's description, 30 KiB, for each time that one is opened. Far from
-# a batch of the small run, which has 400 KiB, or one state more each time.
-KEPT = {"lent": 64 << 10, "objects": 1500}
+pytestmark = pytest.mark.slow
+WARM = 10  # repetitions until caches and thread pools are filled
+LENT, OBJECTS = 16 << 10, 100  # allowed growth per repetition: bytes, Python objects
+# For runs and datasets: TensorStore loses about 4 small objects for each array that Orbax saves,
+# and TFDS 30 KiB whenever a dataset is opened. A batch of the small run has 400 KiB.
+ALLOWED = {"lent": 64 << 10, "objects": 1500}
 
 
 @pytest.fixture(scope="module")
@@ -24,23 +24,13 @@ def leaks(load_script):
     gc.unfreeze()
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
-def growth(samples, field):
-    """What stays a time: the median, which hears no pool that grows once or comes and goes."""
-    return np.median(np.diff([getattr(each, field) for each in samples]))
-
-
 def grown(samples, lent=LENT, objects=OBJECTS):
-    """What of a Sample did not stay, by name."""
+    """The fields of a Sample that grew."""
     first, last, found = samples[WARM], samples[-1], set()
-    if growth(samples[WARM:], "lent") > lent:
-        found.add("lent")
-    if growth(samples[WARM:], "objects") > objects:
-        found.add("objects")
+    for field, allowed in (("lent", lent), ("objects", objects)):
+        # The median ignores a pool that grows once.
+        if np.median(np.diff([getattr(each, field) for each in samples[WARM:]])) > allowed:
+            found.add(field)
     if last.arrays > first.arrays or last.device > first.device:
         found.add("arrays")
     for field in ("threads", "files"):
@@ -50,63 +40,37 @@ def grown(samples, lent=LENT, objects=OBJECTS):
     return found
 
 
-def nothing():
-    return [np.zeros(1000) for _ in range(10)]
-
-
-LEAKS = {
-    "lent": lambda: np.ones(LENT * 2, np.uint8),
-    "objects": lambda: [object() for _ in range(2 * OBJECTS)],
-    "arrays": lambda: jnp.zeros(1),
-    "files": lambda: open(__file__),  # noqa: SIM115
-}
-
-
-@pytest.mark.parametrize("what", LEAKS)
-def test_the_check_hears_a_leak(leaks, what):
-    kept = []
-    samples = leaks.repeat(lambda: kept.append(LEAKS[what]()), 30)
-    assert what in grown(samples)
-    if what == "files":
-        for file in kept:
-            file.close()
-    assert grown(leaks.repeat(nothing, 30)) == set()
-
-
-def test_the_check_hears_a_thread(leaks):
-    end = threading.Event()
-    samples = leaks.repeat(lambda: threading.Thread(target=end.wait).start(), 30)
+def test_the_check_finds_leaks(leaks):
+    end, kept = threading.Event(), []
+    for field, leak in {
+        "lent": lambda: kept.append(np.ones(LENT * 2, np.uint8)),
+        "objects": lambda: kept.append([object() for _ in range(2 * OBJECTS)]),
+        "arrays": lambda: kept.append(jnp.zeros(1)),
+        "files": lambda: kept.append(open(__file__)),  # noqa: SIM115
+        "threads": lambda: threading.Thread(target=end.wait).start(),
+    }.items():
+        assert field in grown(leaks.repeat(leak, 30)), field
+        if field == "files":
+            for file in kept[-30:]:
+                file.close()
     end.set()
-    assert "threads" in grown(samples)
+    batches = leaks.repeat(lambda: kept.append(np.ones((8, 201, 64), np.float32)), 28)
+    assert grown(batches, **ALLOWED) == {"lent"}
+    assert grown(leaks.repeat(lambda: [np.zeros(1000) for _ in range(10)], 30)) == set()
 
 
-def test_epochs_keep_nothing(leaks, data_dir, tmp_path):
-    """Streamed, validated and saved; the last sample is of after the run's end."""
-    samples = leaks.train(tmp_path / "run", data_dir, 28, "never")
-    assert len(samples) == 29 and grown(samples[:-1], **KEPT) == set()
+def test_training_leaves_nothing(leaks, tmp_path):
+    """Streamed, validated and saved; the last sample of a run is taken after its end."""
+    samples = leaks.train(tmp_path / "run", tmp_path / "data", 28, "never")
+    assert len(samples) == 29 and grown(samples[:-1], **ALLOWED) == set()
+    threads = {each.name for each in threading.enumerate()}
+    leaks.train(tmp_path / "another", tmp_path / "data", 2, "always")
+    last = leaks.sample()
+    assert {each.name for each in threading.enumerate()} <= threads
+    assert last.files <= samples[-1].files and last.threads <= samples[-1].threads + 2
+    assert last.arrays <= samples[-1].arrays
+    assert grown(leaks.open_dataset(tmp_path / "data", 40), **ALLOWED) == set()
 
 
-def test_a_run_leaves_no_thread_no_file_and_no_array(leaks, data_dir, tmp_path):
-    def run(number):
-        leaks.train(tmp_path / str(number), data_dir, 2, "always" if number % 2 else "never")
-        return leaks.sample(), {each.name for each in threading.enumerate()}
-
-    run(0)  # pools come with their first use
-    (first, threads), (last, left) = run(1), run(2)
-    assert left <= threads
-    assert last.files <= first.files and last.threads <= first.threads + 2
-    assert last.arrays <= first.arrays
-
-
-def test_classifications_keep_nothing(leaks, tiny):
+def test_classification_leaves_nothing(leaks, tiny):
     assert grown(leaks.classify(tiny.workdir / "bundle", 50)) == set()
-
-
-def test_openings_of_a_dataset_keep_no_rows(leaks, data_dir):
-    assert grown(leaks.open_dataset(data_dir, 40), **KEPT) == set()
-
-
-def test_the_check_hears_a_batch(leaks):
-    kept = []
-    samples = leaks.repeat(lambda: kept.append(np.ones((8, 201, 64), np.float32)), 28)
-    assert grown(samples, **KEPT) == {"lent"}

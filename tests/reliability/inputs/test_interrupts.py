@@ -1,4 +1,4 @@
-"""Ctrl-C ends a program in a line, wherever it falls; files written at once are one writer's."""
+"""Ctrl-C ends a program with one line, and files that are written together stay together."""
 
 import os
 import signal
@@ -19,62 +19,49 @@ from ergl_jax.files import atomic_write_together
 ROOT = Path(__file__).resolve().parents[3]
 
 
-class Interrupted:
-    """Its destructor is where Ctrl-C falls: Python can only report that, and goes on."""
+def raises_when_deleted(error):
+    """Python reports errors of destructors to sys.unraisablehook, and continues."""
 
-    def __del__(self):
-        raise KeyboardInterrupt
+    class Raises:
+        def __del__(self):
+            raise error
+
+    Raises()
 
 
-@pytest.mark.parametrize(
-    ("resumes", "words"), [(True, "; the same command goes on"), (False, "\n")]
-)
-def test_an_interrupt_that_python_drops_comes_again(capsys, resumes, words):
+@pytest.mark.parametrize(("resumes", "end"), [(True, "; the same command"), (False, "\n")])
+def test_an_interrupt_in_a_destructor_is_not_lost(capsys, resumes, end):
     @command(resumes=resumes)
     def main():
-        Interrupted()
+        raises_when_deleted(KeyboardInterrupt)
         time.sleep(10)
+        pytest.fail("not interrupted")
 
-    start = time.monotonic()
+    before = signal.getsignal(signal.SIGINT)
     assert main() == 130
-    assert time.monotonic() - start < 9  # it did not sleep to its end
-    assert capsys.readouterr().err.startswith(f"interrupted{words}")
+    assert capsys.readouterr().err.startswith(f"interrupted{end}")
+    assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_other_things_that_python_drops_are_reported_as_ever():
+def test_other_errors_in_destructors_are_reported_as_usual(monkeypatch):
     seen = []
-
-    class Broken:
-        def __del__(self):
-            raise ZeroDivisionError
-
-    @command(resumes=False)
-    def main():
-        Broken()
-        return 0
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "unraisablehook", lambda unraisable: seen.append(unraisable.exc_type))
-        assert main() == 0
-        assert sys.unraisablehook.__name__ == "<lambda>"
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: seen.append(unraisable.exc_type))
+    assert command(resumes=False)(lambda: raises_when_deleted(ZeroDivisionError) or 0)() == 0
     assert seen == [ZeroDivisionError]
 
 
 def test_libsndfile_never_calls_back_into_python(tmp_path, monkeypatch):
-    """It would swallow an interrupt that falls there."""
+    """There, an interrupt would be lost."""
     path = tmp_path / "a.flac"
     soundfile.write(path, np.full(1000, 0.5), 16000)
-
-    def refuse(*_):
-        raise AssertionError("libsndfile is to read the file by itself")
-
-    monkeypatch.setattr(soundfile.SoundFile, "_init_virtual_io", refuse)
+    calls_back = soundfile.SoundFile, "_init_virtual_io"
+    monkeypatch.setattr(*calls_back, lambda *_: pytest.fail("libsndfile must read it by itself"))
     assert len(audio.read_audio(path, 16000)) == 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["run.py", "data_prep/prepare_dataset.py"])
-def test_an_interrupt_during_the_first_imports_is_a_line(tmp_path, script):
-    """The first import after the program has begun waits, and the interrupt falls there."""
+def test_an_interrupt_during_slow_imports_is_one_line(tmp_path, script):
     (tmp_path / "jax.py").write_text(
         "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(20)\n"
     )
@@ -86,23 +73,23 @@ def test_an_interrupt_during_the_first_imports_is_a_line(tmp_path, script):
         text=True,
     )
     assert done.returncode == 130 and done.stdout == ""
-    assert done.stderr.splitlines() == ["interrupted"] or done.stderr.startswith("interrupted;")
+    assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("interrupted")
 
 
-def test_files_written_by_two_at_once_are_all_one_s(tmp_path, monkeypatch):
+def test_files_of_two_writers_are_not_mixed(tmp_path, monkeypatch):
     names, replace, done = [f"{i}.txt" for i in range(4)], os.replace, []
 
     def write(who: str):
-        with atomic_write_together(tmp_path) as beside:
+        with atomic_write_together(tmp_path) as folder:
             for name in names:
-                (beside / name).write_text(who)
+                (folder / name).write_text(who)
 
     other = threading.Thread(target=write, args=("b",))
 
     def replace_slowly(*paths):
         if threading.current_thread() is not other:
             done.append(paths)
-            if len(done) == 3:  # halfway, the other one comes, and ends if it isn't kept waiting
+            if len(done) == 3:  # halfway, the other writer comes
                 other.start()
                 other.join(0.3)
         replace(*paths)
@@ -110,19 +97,4 @@ def test_files_written_by_two_at_once_are_all_one_s(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", replace_slowly)
     write("a")
     other.join()
-    assert [(tmp_path / name).read_text() for name in names] == ["b"] * 4
-    assert sorted(path.name for path in tmp_path.iterdir()) == names
-
-
-def test_an_exception_leaves_all_old_files(tmp_path):
-    (tmp_path / "a").write_text("old")
-    with pytest.raises(ZeroDivisionError), atomic_write_together(tmp_path) as beside:
-        (beside / "a").write_text("new")
-        raise ZeroDivisionError
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
-
-
-def test_ctrl_c_is_as_before_when_a_command_has_ended():
-    before = signal.getsignal(signal.SIGINT)
-    assert command(resumes=False)(lambda: 0)() == 0
-    assert signal.getsignal(signal.SIGINT) is before
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(names, "b")
