@@ -200,13 +200,14 @@ def _checked(cls: type, found: Any, where: str, prefix: str) -> Any:
 
 
 def _schema(cls: type) -> schema.Schema:
-    hints = get_type_hints(cls)
+    hints: dict[str, Any] = get_type_hints(cls)
     return {name: _schema(x) if dataclasses.is_dataclass(x) else x for name, x in hints.items()}
 
 
 def _build(cls: type, found: Mapping[str, Any], where: str, prefix: str) -> Any:
-    values = {}
-    for name, hint in get_type_hints(cls, include_extras=True).items():
+    values, hints = {}, get_type_hints(cls, include_extras=True)
+    hint: Any
+    for name, hint in hints.items():
         value = found[name]
         if dataclasses.is_dataclass(hint):
             values[name] = _build(hint, value, where, f"{prefix}{name}.")

@@ -53,12 +53,12 @@ def band_statistics(split: SceneSplit) -> tuple[np.ndarray, np.ndarray]:
 
     A band that never changes has a standard deviation of 1.
     """
-    count, total, squares = 0, 0.0, 0.0
+    count, total, squares = 0, np.zeros(()), np.zeros(())
     for index in range(len(split)):
         x = split[index]["log_mel"].astype(np.float64)  # (F, M)
         count += len(x)
-        total += x.sum(axis=0)
-        squares += np.square(x).sum(axis=0)
+        total = total + x.sum(axis=0)
+        squares = squares + np.square(x).sum(axis=0)
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - np.square(mean), 0.0))
     return mean.astype(np.float32), np.where(std > 1e-6, std, 1.0).astype(np.float32)

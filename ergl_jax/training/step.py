@@ -1,8 +1,7 @@
-"""Training and prediction steps, mapped over devices. The only file that knows `jax.pmap`.
+"""Training and prediction steps, mapped over devices. The only file with `jax.pmap`.
 
-One per-replica step with a named axis: gradients and BatchNorm's statistics are averaged over it.
-Randomness comes from the seed and the step's number alone, so a resumed run goes on with the same
-stream. Shapes: d local devices, B clips of a batch, S steps, N clips of a split.
+One step per replica with a named axis: gradients and BatchNorm's statistics are averaged over it.
+Randomness follows from the seed and the step number alone, so a resumed run draws the same numbers. Shapes: d local devices, B clips of a batch, S steps, N clips of a split.
 """
 
 from collections.abc import Callable
@@ -25,9 +24,8 @@ AXIS = "batch"
 Tree = Any
 
 
-@struct.dataclass
-class TrainState:
-    """All that a run needs to go on."""
+class TrainState(struct.PyTreeNode):
+    """What a run needs to resume."""
 
     step: jax.Array  # ()
     params: Tree
@@ -52,36 +50,34 @@ def init_state(
 def replicate(tree: Tree) -> Tree:
     """A copy on each local device: leaves get a leading axis of d."""
     devices = np.arange(jax.local_device_count())
-    # By the steps' axis name: with another, the state of the first step is no longer like that of
-    # the second, and the step compiles twice.
+    # With the steps' axis name: another one would make the step compile twice.
     return jax.pmap(lambda _, x: x, in_axes=(0, None), axis_name=AXIS)(devices, tree)
 
 
 def shard(tree: Tree) -> Tree:
-    """Host arrays (d, ...) on the local devices, a slice each: a transfer that says so."""
+    """Puts host arrays (d, ...) on the local devices, a slice on each, explicitly."""
     mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
 
 
 def unreplicate(tree: Tree) -> Tree:
     """The first device's copy, as numpy arrays."""
-    # By its shard: to index the whole array is a program and a transfer for each leaf.
+    # By its shard: indexing the array would be a program and a transfer for each leaf.
     first = jax.device_get(jax.tree.map(lambda x: x.addressable_shards[0].data, tree))
     return jax.tree.map(lambda x: x.reshape(x.shape[1:]), first)
 
 
 def stack(each: list[dict]) -> dict[str, np.ndarray]:
-    """The replicated metrics of S steps as arrays of shape (S,)."""
+    """The replicated metrics of S steps as arrays (S,)."""
     each = [unreplicate(metrics) for metrics in each]
     return {name: np.stack([metrics[name] for metrics in each]) for name in each[0]}
 
 
 def check_batch_size(batch_size: int) -> None:
-    """InputError unless the batch divides by the devices of all processes."""
+    """InputError unless the devices of all processes divide the batch."""
     if batch_size < 1 or batch_size % jax.device_count():
         raise InputError(
-            f"train.batch_size={batch_size} does not divide by {jax.device_count()} devices: "
-            f"set a multiple, {jax.device_count()} or more"
+            f"train.batch_size={batch_size} is not a multiple of the {jax.device_count()} devices"
         )
 
 
@@ -100,24 +96,24 @@ def _split(batch: Tree) -> Tree:
 
 
 def _norm(tree: Tree) -> jax.Array:
-    """The length of all leaves as one vector; not finite where one of them isn't, or above 1e19."""
-    # As products: XLA would write all squares down before it adds them.
+    """The L2 norm of all leaves together; not finite if one of them is not, or above 1e19."""
+    # As dot products: for sums of squares XLA would store all squares first.
     highest = jax.lax.Precision.HIGHEST
     return jnp.sqrt(sum(jnp.vdot(x, x, precision=highest) for x in jax.tree.leaves(tree)))
 
 
 def _largest(tree: Tree) -> jax.Array:
-    """The largest magnitude in any leaf; not finite where one of them isn't."""
+    """The largest magnitude in any leaf; not finite if one of them is not."""
     return jnp.stack([jnp.abs(x).max(initial=0) for x in jax.tree.leaves(tree)]).max()
 
 
 class Trainer:
     """The compiled steps of one model, optimiser, augmentation and loss.
 
-    Data are dicts of log_mel (N, F, M), scene (N,) and events (N, n). A state that goes in is
-    donated: use the one that comes out. `finite` among a step's metrics is 0 where its loss, its
-    gradient or what it made of the state was not; with `skip_nonfinite` such a step is counted and
-    changes nothing. `loss` is one of `make_loss`; its parts are among the metrics.
+    Data are dicts of log_mel (N, F, M), scene (N,) and events (N, n). The state passed in is
+    donated: use the returned one. A step's metric `finite` is 0 if its loss, its gradient or its
+    new state was not finite; with `skip_nonfinite` such a step changes nothing but its number.
+    `loss` is one of `make_loss`; its parts are metrics too.
     """
 
     def __init__(
@@ -172,7 +168,7 @@ class Trainer:
                 lambda s, chosen: resident_step(key, s, data, chosen), state, indices
             )
 
-        # An argument, not a constant: the compiled program is that of every seed.
+        # An argument, not a constant, so that all seeds share one compiled program.
         key = replicate(jax.random.key(seed))
         self._step, self._resident_step, self._scan = (
             partial(jax.pmap(each, axis_name=AXIS, donate_argnums=1), key)
@@ -188,9 +184,9 @@ class Trainer:
           state: replicated.
           data: a replicated split.
           indices: (S, B), the clips of each step.
-          scan: whether the epoch is one compiled `lax.scan`. By default it is, but on CPU, where
-            XLA runs a convolution inside a loop some ten times slower than outside
-            (github.com/jax-ml/jax/issues/12868); there the steps are called one by one.
+          scan: whether the epoch is one compiled `lax.scan`. The default is yes, except on CPU,
+            where XLA runs a convolution inside a loop some ten times slower
+            (github.com/jax-ml/jax/issues/12868).
 
         Returns:
           The new state and metrics of shape (S,): loss, scene_loss, event_loss, accuracy,
@@ -200,7 +196,7 @@ class Trainer:
         if scan is None:
             scan = jax.default_backend() != "cpu"
         if scan:
-            # One transfer there, and one back for the metrics: none in between.
+            # One transfer in, and one out for the metrics.
             state, metrics = self._scan(state, data, shard(indices))
             return state, unreplicate(metrics)
         each = []
@@ -218,16 +214,15 @@ class Trainer:
 
 
 def make_predict(model: nn.Module) -> Callable[[Tree, np.ndarray], dict[str, np.ndarray]]:
-    """A compiled (variables, log_mel) -> scene_logits (B, scenes).
+    """A compiled function (variables, log_mel) -> scene_logits (B, scenes).
 
-    And, of a model that has them, event_probabilities (B, n) and embedding (B, D).
-
-    `variables` are replicated, log_mel (B, F, M) is a host array and B a multiple of d. Every
-    process predicts all that it is given.
+    And event_probabilities (B, n) and embedding (B, D), for models that have them. `variables` are
+    replicated, log_mel (B, F, M) is a host array and B a multiple of d. Each process predicts the
+    clips that it is given.
     """
 
     def predict(variables: Tree, log_mel: jax.Array) -> dict:
-        output = model.apply(variables, log_mel, train=False)
+        output: Any = model.apply(variables, log_mel, train=False)
         result = {"scene_logits": output.scene_logits}
         if output.event_logits is not None:
             result["event_probabilities"] = nn.sigmoid(output.event_logits)

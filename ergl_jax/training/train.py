@@ -265,11 +265,15 @@ class _Run:
         """Scores on the validation split, if there is one."""
         if not self.validated:
             return {}
-        variables = {"params": self.state.params, "batch_stats": self.state.batch_stats}
-        found = evaluate.predict(self.predict, variables, self.dataset.split("validation"))
+        found = self.predict_validation(
+            {"params": self.state.params, "batch_stats": self.state.batch_stats}
+        )
         threshold = self.config.data.event_threshold
         scores = evaluate.scores(found, self.events, threshold=threshold)
         return {f"validation_{name}": x for name, x in scores.items() if x is not None}
+
+    def predict_validation(self, variables: dict) -> evaluate.Predictions:
+        return evaluate.predict(self.predict, variables, self.dataset.split("validation"))
 
     def save(self, epoch: int, values: dict, seconds: float) -> None:
         """Writes an epoch's metrics, and its state as latest and, by validation, as best."""
@@ -281,13 +285,12 @@ class _Run:
             seconds=self.progress.seconds + seconds,
             skipped=self.progress.skipped + values.get("skipped", 0),
         )
-        accuracy = values.get("validation_class_mean_accuracy")  # None: not validated
+        accuracy = values.get("validation_class_mean_accuracy", -1.0)  # absent: not validated
         # Of equal epochs the later: it has trained longer, at a lower learning rate.
         better = (
             self.selects
-            and accuracy is not None
             and epoch >= self.config.train.select_from
-            and accuracy >= progress.best_accuracy
+            and accuracy >= max(progress.best_accuracy, 0.0)
         )
         state = step.unreplicate(self.state)
         if hosts.any_process(better):
@@ -301,12 +304,13 @@ class _Run:
         config, dataset = self.config, self.dataset
         best = self.checkpoints.restore("best", self.template) if self.selects else None
         # The last state also if the user moved a damaged best one away.
-        state, tested = best or self.checkpoints.restore("latest", self.template)
+        saved = best or self.checkpoints.restore("latest", self.template)
+        assert saved is not None  # the last epoch was
+        state, tested = saved
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         temperature, calibrated = 1.0, None
         if self.validated:
-            device_variables, split = step.replicate(variables), dataset.split("validation")
-            found = evaluate.predict(self.predict, device_variables, split)
+            found = self.predict_validation(step.replicate(variables))
             temperature = metrics.fit_temperature(found.scene_logits, found.scene)
             calibrated = metrics.calibration_errors(found.scene_logits, found.scene, temperature)
         bundle = bundles.Bundle(

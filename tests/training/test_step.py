@@ -200,7 +200,7 @@ class TestEightDevices:
         assert curves[1]["guarded"].shape == (3,)
 
     def test_refuse_a_batch_that_does_not_divide(self, curves):
-        assert "train.batch_size=12 does not divide by 8 devices" in str(curves[1]["refusal"])
+        assert "train.batch_size=12 is not a multiple of the 8 devices" in str(curves[1]["refusal"])
 
 
 def test_an_empty_batch_is_refused():

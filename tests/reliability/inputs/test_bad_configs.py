@@ -134,7 +134,7 @@ def test_a_batch_that_devices_cannot_share(tmp_path):
     )
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: train.batch_size=7 does not divide by 2 devices")
+    assert line.startswith("error: train.batch_size=7 is not a multiple of the 2 devices")
     assert not list(tmp_path.iterdir())
 
 
