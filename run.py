@@ -23,7 +23,7 @@ from ergl_jax.files import user_path
 from ergl_jax.recipes import stages
 from ergl_jax.recipes import tables as recipe_tables
 from ergl_jax.training import hosts, workdirs
-from ergl_jax.training.train import evaluate_bundle
+from ergl_jax.training.evaluate import evaluate_bundle
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configs/ergl.py[:source]; override a field with --config.field=value."

@@ -16,7 +16,7 @@ from ergl_jax.datasets.events import read_list
 from ergl_jax.downloads import file_md5
 from ergl_jax.errors import InputError
 from ergl_jax.labels import AUDIOSET
-from ergl_jax.training import train
+from ergl_jax.training import evaluate, train
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_from_the_archives_to_the_evaluation(
     assert trained.events == tuple(ranked[:4])
     assert trained.scenes == ("airport", "metro_station", "tram")
     assert (trained.licence, trained.dataset) == (tut2018.LICENCE, "tut2018")
-    scores = train.evaluate_bundle(config, tmp_path / "run")
+    scores = evaluate.evaluate_bundle(config, tmp_path / "run")
     assert scores == results["test"] and 0 <= scores["class_mean_accuracy"] <= 1
     with open(tmp_path / "run/evaluation/predictions.csv", newline="", encoding="utf-8") as file:
         tested = {Path(row["clip"]).stem for row in csv.DictReader(file)}

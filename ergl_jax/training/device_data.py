@@ -1,19 +1,32 @@
-"""Batches for the devices: the whole split in their memory, or streamed from disk.
+"""The data of a run: prepared once, then in the devices' memory or streamed from disk.
 
 Both give the same batches: the clips of a step follow from the seed and the epoch alone.
 """
 
+import json
 from collections.abc import Iterator
 
 import jax
 import numpy as np
 
+from ergl_jax.config import Config
+from ergl_jax.datasets import sources
 from ergl_jax.datasets.batches import stream
-from ergl_jax.datasets.builder import SceneSplit
+from ergl_jax.datasets.builder import SceneDataset, SceneSplit
 from ergl_jax.training import hosts
 from ergl_jax.training.step import local_share
 
 CPU_BYTES = 4 << 30  # the limit where a device does not report its memory
+
+
+def open_dataset(config: Config, purpose: str) -> SceneDataset:
+    """The prepared dataset; with several processes, the first one prepares it."""
+    hosts.check_same(json.dumps(config.to_dict()) + purpose, "their flags", "give all the same")
+    dataset = hosts.main_process_first(lambda: sources.open_dataset(config.data))
+    hosts.check_same(
+        dataset.fingerprint, "their recordings", "let them share a disk, or copy as `cp -p` does"
+    )
+    return dataset
 
 
 def load(split: SceneSplit, events: np.ndarray) -> dict[str, np.ndarray]:

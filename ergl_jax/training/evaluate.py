@@ -12,14 +12,16 @@ import jax
 import numpy as np
 from scipy.special import softmax
 
-from ergl_jax.bundle import Bundle
+from ergl_jax.bundle import Bundle, load
+from ergl_jax.config import Config
 from ergl_jax.datasets.batches import eval_indices, stream
 from ergl_jax.datasets.builder import SceneDataset, SceneSplit
 from ergl_jax.errors import InputError
 from ergl_jax.files import atomic_write, make_directory
 from ergl_jax.inference.narrative import plain
 from ergl_jax.inference.pictures import label
-from ergl_jax.training import hosts, metrics
+from ergl_jax.training import hosts, metrics, workdirs
+from ergl_jax.training.device_data import open_dataset
 from ergl_jax.training.step import Tree, make_predict, replicate
 
 BATCH = 64  # clips per step, at least
@@ -129,6 +131,22 @@ def test_bundle(
         make_directory(directory, "directory")  # only now, so that an error leaves none behind
         write(directory, predictions, dataset.split("test"), bundle)
     return found
+
+
+def evaluate_bundle(config: Config, workdir: Path) -> dict:
+    """Evaluates `workdir/bundle` on the test split of `config.data`.
+
+    Writes results.json, predictions and confusion matrix to `workdir/evaluation`; returns scores.
+    """
+    bundle = load(workdir / "bundle")
+    dataset = open_dataset(config, f"evaluate {workdir}")
+    directory = workdir / "evaluation"
+    results = test_bundle(
+        bundle, dataset, threshold=config.data.event_threshold, directory=directory
+    )
+    if hosts.is_main_process():
+        workdirs.write_json(directory / "results.json", results)
+    return results
 
 
 def write(directory: Path, predictions: Predictions, split: SceneSplit, bundle: Bundle) -> None:

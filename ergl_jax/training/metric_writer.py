@@ -76,6 +76,14 @@ def summary(values: dict[str, float]) -> str:
     return ", ".join([*parts, f"{values['clips_per_second']:.0f} clips/s"])
 
 
+def has_logs(workdir: Path) -> bool:
+    """Whether an epoch of this run was once saved.
+
+    Each is saved before the next one's line in metrics.jsonl, the last before results.json.
+    """
+    return (workdir / "results.json").exists() or last_epoch(workdir) > 1
+
+
 def last_epoch(workdir: Path) -> int:
     """The last epoch in metrics.jsonl; 0 if there is none."""
     return max(map(_epoch, _lines(workdir)), default=0)

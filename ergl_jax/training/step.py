@@ -1,7 +1,9 @@
 """Training and prediction steps, mapped over devices. The only file with `jax.pmap`.
 
 One step per replica with a named axis: gradients and BatchNorm's statistics are averaged over it.
-Randomness follows from the seed and the step number alone, so a resumed run draws the same numbers. Shapes: d local devices, B clips of a batch, S steps, N clips of a split.
+Randomness follows from the seed and the step number alone, so a resumed run draws the same numbers.
+
+Shapes: d local devices, B clips of a batch, S steps, N clips of a split.
 """
 
 from collections.abc import Callable
@@ -71,6 +73,14 @@ def stack(each: list[dict]) -> dict[str, np.ndarray]:
     """The replicated metrics of S steps as arrays (S,)."""
     each = [unreplicate(metrics) for metrics in each]
     return {name: np.stack([metrics[name] for metrics in each]) for name in each[0]}
+
+
+def describe_nonfinite(metrics: dict[str, np.ndarray], step: int) -> str:
+    """Says what of a step is not finite, by the metrics (S,) of its epoch; ends in a "(" list."""
+    names = ("scene_loss", "event_loss", "gradient_norm")
+    values = ", ".join(f"{name}={metrics[name][step]:.4g}" for name in names)
+    what = "gradient or the update" if np.isfinite(metrics["loss"][step]) else "loss"
+    return f"the {what} is not finite ({values}"
 
 
 def check_batch_size(batch_size: int) -> None:

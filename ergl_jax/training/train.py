@@ -6,7 +6,6 @@ same work directory resumes after the last checkpoint.
 """
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -70,7 +69,7 @@ def train(
     if hosts.is_main_process():
         workdirs.remove_unfinished(workdir)
     bundles.check_target(workdir / "bundle")  # now, not after the last epoch
-    dataset = _open_dataset(config, f"train in {workdir}")
+    dataset = device_data.open_dataset(config, f"train in {workdir}")
     sources.check_training_clips(config.data, dataset)
     run = _Run(config, dataset, workdir)
     run.start(initialise)
@@ -80,32 +79,6 @@ def train(
         return run.finish(extra_seconds)
     finally:
         run.close()
-
-
-def evaluate_bundle(config: Config, workdir: Path) -> dict:
-    """Evaluates `workdir/bundle` on the test split of `config.data`.
-
-    Writes results.json, predictions and confusion matrix to `workdir/evaluation`; returns scores.
-    """
-    bundle = bundles.load(workdir / "bundle")
-    dataset = _open_dataset(config, f"evaluate {workdir}")
-    directory = workdir / "evaluation"
-    results = evaluate.test_bundle(
-        bundle, dataset, threshold=config.data.event_threshold, directory=directory
-    )
-    if hosts.is_main_process():
-        workdirs.write_json(directory / "results.json", results)
-    return results
-
-
-def _open_dataset(config: Config, purpose: str) -> SceneDataset:
-    """The prepared dataset; with several processes, the first one prepares it."""
-    hosts.check_same(json.dumps(config.to_dict()) + purpose, "their flags", "give all the same")
-    dataset = hosts.main_process_first(lambda: sources.open_dataset(config.data))
-    hosts.check_same(
-        dataset.fingerprint, "their recordings", "let them share a disk, or copy as `cp -p` does"
-    )
-    return dataset
 
 
 class _Run:
@@ -161,7 +134,7 @@ class _Run:
         if checkpoints and (restored := checkpoints.restore("latest", self.template)):
             self.state, self.progress = restored
             print(f"Resuming after epoch {self.progress.epoch} of {self.workdir}", flush=True)
-        elif config.train.trainer == "sgd" and self._has_logs():
+        elif config.train.trainer == "sgd" and metric_writer.has_logs(self.workdir):
             raise InputError(
                 f"{self.workdir} contains training logs but {directory} no checkpoint to resume "
                 "from: restore it, or start a new run with --fresh"
@@ -179,11 +152,6 @@ class _Run:
         hosts.check_shared(self.workdir / "config.json")
         self.checkpoints = checkpoints or Checkpoints(directory)
         self.state = step.replicate(self.state)
-
-    def _has_logs(self) -> bool:
-        """Whether an epoch was once saved: before the next one's line and before the results."""
-        done = (self.workdir / "results.json").exists()
-        return done or metric_writer.last_epoch(self.workdir) > 1
 
     def train_epochs(self) -> None:
         """The epochs that are left, by gradient descent."""
@@ -231,27 +199,20 @@ class _Run:
         finite = found.pop("finite") > 0
         # An epoch that skips all its updates trains nothing.
         if not (finite.any() if config.skip_nonfinite else finite.all()):
-            raise self._diverged(epoch, indices, found, int(np.argmin(finite)))
+            bad = int(np.argmin(finite))
+            done = (epoch - 1) * len(indices) + bad
+            rate = self.schedule(done - self.progress.skipped)  # it counts updates
+            raise InputError(
+                f"{step.describe_nonfinite(found, bad)}, learning_rate={rate:.4g}) at step "
+                f"{done + 1} of epoch {epoch}, with the clips "
+                f"{', '.join(self.split[int(row)]['name'] for row in indices[bad])}. The last "
+                "checkpoint is kept; try with --fresh a lower --config.optimizer.learning_rate, "
+                "some --config.optimizer.warmup_epochs, or --config.train.skip_nonfinite"
+            )
         values = {name: float(x[finite].mean()) for name, x in found.items()}
         if config.skip_nonfinite:
             values["skipped"] = int((~finite).sum())
         return values | {"clips_per_second": indices.size / elapsed}
-
-    def _diverged(self, epoch: int, indices: np.ndarray, found: dict, bad: int) -> InputError:
-        """The error of an epoch whose step `bad` was the first that is not finite."""
-        done = (epoch - 1) * len(indices) + bad
-        numbers = {name: found[name][bad] for name in ("scene_loss", "event_loss")}
-        numbers["gradient_norm"] = found["gradient_norm"][bad]
-        numbers["learning_rate"] = self.schedule(done - self.progress.skipped)  # counts updates
-        parts = ", ".join(f"{name}={value:.4g}" for name, value in numbers.items())
-        clips = ", ".join(self.split[int(row)]["name"] for row in indices[bad])
-        what = "gradient or the update" if np.isfinite(found["loss"][bad]) else "loss"
-        return InputError(
-            f"the {what} is not finite at step {done + 1} of epoch {epoch} ({parts}), with the "
-            f"clips {clips}. The last checkpoint is kept; try with --fresh a lower "
-            "--config.optimizer.learning_rate, some --config.optimizer.warmup_epochs, or "
-            "--config.train.skip_nonfinite"
-        )
 
     def fit_closed_form(self, fit: Fit) -> None:
         """A fit without epochs; it counts as the last epoch."""

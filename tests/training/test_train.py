@@ -15,7 +15,7 @@ import soundfile
 from ergl_jax import bundle as bundles
 from ergl_jax.datasets import builder, sources, synthetic
 from ergl_jax.errors import InputError
-from ergl_jax.training import device_data, metrics, train
+from ergl_jax.training import device_data, evaluate, metrics, train
 from ergl_jax.training.train import _Run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,7 +97,7 @@ def test_the_temperature_is_fitted_on_validation(tiny):
 
 def test_evaluation_and_a_second_start_give_the_same(tiny, tmp_path):
     shutil.copytree(tiny.workdir, tmp_path / "run")
-    assert train.evaluate_bundle(tiny.config(), tmp_path / "run") == tiny.results["test"]
+    assert evaluate.evaluate_bundle(tiny.config(), tmp_path / "run") == tiny.results["test"]
     assert read(tmp_path / "run" / "evaluation" / "results.json") == tiny.results["test"]
     for name in ("predictions.csv", "confusion.csv"):
         mine = tmp_path / "run" / "evaluation" / name
@@ -250,7 +250,7 @@ def test_a_folder_streamed_without_validation_or_test(tiny, tmp_path, recordings
     assert bundle.licence == "CC0" and bundle.dataset == "mine" and len(bundle.events) == 4
     assert not (tmp_path / "run" / "predictions.csv").exists()
     with pytest.raises(InputError, match="no test split"):
-        train.evaluate_bundle(config, tmp_path / "run")
+        evaluate.evaluate_bundle(config, tmp_path / "run")
     assert not (tmp_path / "run" / "evaluation").exists()
 
 
