@@ -75,12 +75,12 @@ def stack(each: list[dict]) -> dict[str, np.ndarray]:
     return {name: np.stack([metrics[name] for metrics in each]) for name in each[0]}
 
 
-def describe_nonfinite(metrics: dict[str, np.ndarray], step: int) -> str:
-    """Says what of a step is not finite, by the metrics (S,) of its epoch; ends in a "(" list."""
+def describe_nonfinite(metrics: dict[str, np.ndarray], step: int) -> tuple[str, str]:
+    """What of a step is not finite, and its numbers, by the metrics (S,) of an epoch."""
     names = ("scene_loss", "event_loss", "gradient_norm")
     values = ", ".join(f"{name}={metrics[name][step]:.4g}" for name in names)
     what = "gradient or the update" if np.isfinite(metrics["loss"][step]) else "loss"
-    return f"the {what} is not finite ({values}"
+    return what, values
 
 
 def check_batch_size(batch_size: int) -> None:

@@ -202,9 +202,10 @@ class _Run:
             bad = int(np.argmin(finite))
             done = (epoch - 1) * len(indices) + bad
             rate = self.schedule(done - self.progress.skipped)  # it counts updates
+            what, numbers = step.describe_nonfinite(found, bad)
             raise InputError(
-                f"{step.describe_nonfinite(found, bad)}, learning_rate={rate:.4g}) at step "
-                f"{done + 1} of epoch {epoch}, with the clips "
+                f"the {what} is not finite at step {done + 1} of epoch {epoch} ({numbers}, "
+                f"learning_rate={rate:.4g}), with the clips "
                 f"{', '.join(self.split[int(row)]['name'] for row in indices[bad])}. The last "
                 "checkpoint is kept; try with --fresh a lower --config.optimizer.learning_rate, "
                 "some --config.optimizer.warmup_epochs, or --config.train.skip_nonfinite"
