@@ -1,19 +1,18 @@
 """ERGL as in the paper (arXiv 2210.15366), on TUT Urban Acoustic Scenes 2018.
 
     python run.py --config=configs/ergl.py                TUT 2018, the paper's settings
-    python run.py --config=configs/ergl.py:synthetic      the embedded corpus, made on the spot
+    python run.py --config=configs/ergl.py:synthetic      the built-in synthetic corpus
     python run.py --config=configs/ergl.py:folder --config.data.manifest=my.csv
     python run.py --config=configs/ergl.py:soundscapes    mixtures of data_prep/mix_soundscapes.py
 
-The paper reports 78.08 +- 2.01 % on TUT 2018. `:synthetic` takes some two minutes on two CPU
-cores; README.md has its score. `:folder` trains on the recordings that a manifest
-lists; docs/data.md has its columns.
+The paper reports 78.08 +- 2.01 % on TUT 2018. `:synthetic` takes two minutes on two CPU cores;
+README.md has its score. `:folder` trains on the recordings that a manifest lists; docs/data.md has its columns.
 """
 
 import ml_collections
 
 SOURCES = ("tut2018", "synthetic", "folder", "soundscapes")
-SMALL = ("synthetic", "soundscapes")  # corpora that a model of few channels learns in minutes
+SMALL = ("synthetic", "soundscapes")  # corpora that a narrow model learns in minutes
 
 
 def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
@@ -22,14 +21,14 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
         raise ValueError(f"configs/ergl.py:{source}: choose one of {', '.join(SOURCES)}")
     config = ml_collections.ConfigDict()
 
-    # Initial weights, dropout, augmentation and the order of clips all follow from this number;
-    # dropout and augmentation from that of devices too, CPU cores being devices.
+    # Seed of initial weights, dropout, augmentation and the order of clips. Dropout and
+    # augmentation also depend on the number of devices, which on CPU are cores.
     config.seed = 0
 
     config.data = data = ml_collections.ConfigDict()
-    # "tut2018", "synthetic" or "folder", which soundscapes are.
+    # "tut2018", "synthetic" or "folder" (soundscapes are one).
     data.source = source
-    # tut2018: the directory that holds manifest.csv and the recordings; "" is <data_dir>/tut2018.
+    # tut2018: the directory of manifest.csv and the recordings; "" is <data_dir>/tut2018.
     data.root = ""
     # folder: the CSV that lists the recordings.
     data.manifest = ""
@@ -38,9 +37,9 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     # folder: for a manifest with folds, which ones test and which ones validate.
     data.test_folds = ()
     data.validation_folds = ()
-    # folder: the recordings' licence, handed on in the bundle.
+    # folder: the recordings' licence, saved in the bundle.
     data.licence = ""
-    # Where prepared features are kept, and TUT 2018 itself.
+    # The directory of prepared features, and of TUT 2018 itself.
     data.data_dir = "data/prepared"
     # "paper" (32 kHz), or a PANN's: "panns_16k" (Cnn14_16k) or "panns_32k" (Cnn14, Cnn10, Cnn6);
     # or another system's: "kong", "kong_20hz", "dcase2018", "mel128", "mtl", "mltf", "scattering".
@@ -54,13 +53,13 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     # Share of the training clips held out for validation, in whole groups, where no validation
     # split is given. At 0 nothing is held out and the last epoch is the result.
     data.validation_fraction = 0.3
-    # Which groups those are.
+    # Seed of the choice of these groups.
     data.validation_seed = 0
     # What ranks the events: "" their probability accumulated over the training split (§3.1), or the
-    # path of a list, an event a line, as data_prep/rank_events.py writes. "paper" is the paper's
-    # own list; it was never published in full, so that is an error which says how to rank instead.
+    # path of a list, one event per line, as data_prep/rank_events.py writes. "paper" is an error:
+    # the paper's own list was never published in full.
     data.events = ""
-    # n: the first so many of that ranking become the nodes of the graph.
+    # n: the first n of that ranking become the nodes of the graph.
     data.num_events = 25
     # A label of at least this counts as "present" in the mean average precision of events.
     data.event_threshold = 0.5
@@ -75,10 +74,10 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     # "ergl", "cnn" (the encoder alone with a scene layer), or another system of the paper's tables:
     # ergl_jax/models/registry.py has all, each with a configuration beside this one.
     model.name = "ergl"
-    # Where a system has several forms. pann_scene: what its scene layer reads, "embedding" or
+    # For systems of several forms. pann_scene: the input of its scene layer, "embedding" or
     # "tags"; nnf: "mel", "filtered", "both" or "ensemble"; mltf: "cnn" or "svm".
     model.variant = ""
-    # pann_scene: whether the PANN stays as it is and the scene layer alone is trained.
+    # pann_scene: whether the PANN is frozen and only the scene layer is trained.
     model.frozen = False
     # "float32" or "bfloat16"; parameters, statistics, softmax and losses stay float32.
     model.compute_dtype = "float32"
@@ -89,15 +88,15 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     model.encoder.width_divisor = 1
     # Dropout after each block.
     model.encoder.dropout = 0.2
-    # A bundle whose encoder this one starts from, such as data_prep/port_panns.py makes: of the
-    # same architecture, width and front end. "" starts from chance, as in the paper.
+    # A bundle to take the encoder's initial weights from, such as data_prep/port_panns.py makes,
+    # of the same architecture, width and front end. "": random weights, as in the paper.
     model.init_from = ""
     # Dropout before the shared layer of the event embeddings and before the scene layer; systems
     # with layers of their own have dropout of their own.
     model.dropout = 0.5
     # C, the channels of nodes and edges.
     model.channels = 64
-    # "frame": a token an encoder frame for each event; "clip": one, as §2.1 reads literally.
+    # "frame": each event has a token per encoder frame; "clip": one token, §2.1 read literally.
     model.tokens = "frame"
     # False: the ablation without multi-dimensional edges (73.55 % in the paper).
     model.mel = True
@@ -113,35 +112,35 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     optimizer.weight_decay = 1e-2
     # "constant" or "cosine" (to zero over all epochs).
     optimizer.schedule = "constant"
-    # Epochs of linear warm-up from zero; a fraction will do.
+    # Epochs of linear warm-up from zero; may be a fraction.
     optimizer.warmup_epochs = 0.0
 
     config.train = train = ml_collections.ConfigDict()
-    # Clips in a step, over all devices.
+    # Clips per step, over all devices.
     train.batch_size = 64
     train.epochs = 300
-    # Validate every so many epochs, and after the last.
+    # Validate after every n-th epoch, and after the last.
     train.validate_every = 1
-    # "ergl" (§2: cross entropy of the scene, squared error of the events), or that of another
-    # system: training/losses.py has them.
+    # "ergl" (§2: cross entropy of the scene, squared error of the events), or a loss of another
+    # system: see ergl_jax/registry.py.
     train.loss = "ergl"
     # "sgd", gradient descent in epochs; or a closed form: "svm" (mltf) or "ensemble" (nnf).
     train.trainer = "sgd"
     # The first epoch that validation may choose.
     train.select_from = 1
-    # Leave out and count an update that is NaN or infinite, where the run would else stop.
+    # Skip and count updates that are NaN or infinite, instead of stopping.
     train.skip_nonfinite = False
 
-    # Runs that come first and whose weights this one begins with: see recipes/stages.py.
+    # Runs whose weights this one starts from: see ergl_jax/recipes/stages.py.
     config.stages = ()
 
     # All off in the paper.
     config.augment = augment = ml_collections.ConfigDict()
-    # Shift each clip in time by a random amount, around its end.
+    # Shift each clip circularly in time by a random amount.
     augment.roll = False
-    # Mix pairs of clips by shares from Beta(alpha, alpha); 0 is off.
+    # Mixup of pairs of clips by shares from Beta(alpha, alpha); 0 is off.
     augment.mixup_alpha = 0.0
-    # SpecAugment: how many stripes, and their greatest width in frames and mel bins.
+    # SpecAugment: the number of masks, and their greatest width in frames and mel bins.
     augment.time_masks = 0
     augment.time_width = 0
     augment.mel_masks = 0
@@ -149,7 +148,7 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
 
     if source in SMALL:
         data.clip_seconds = 5.0
-        # A few training locations are few, two more of them worth more than a choice of the epoch.
+        # There are few training locations: all train, and none selects the epoch.
         data.validation_fraction = 0.0
         model.encoder.architecture = "cnn10"
         model.encoder.width_divisor = 8
@@ -160,7 +159,7 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
         optimizer.warmup_epochs = 1.0
         train.batch_size = 16
         train.epochs = 16
-        # Some hundred training clips are few: without these ERGL overfits them.
+        # ERGL overfits some hundred training clips without these.
         augment.roll = True
         augment.time_masks = 2
         augment.time_width = 30
