@@ -6,7 +6,8 @@
     python run.py --config=configs/ergl.py:soundscapes    mixtures of data_prep/mix_soundscapes.py
 
 The paper reports 78.08 +- 2.01 % on TUT 2018. `:synthetic` takes two minutes on two CPU cores;
-README.md has its score. `:folder` trains on the recordings that a manifest lists; docs/data.md has its columns.
+README.md has its score. `:folder` trains on the recordings of a manifest
+(docs/data.md has its columns).
 """
 
 import ml_collections
