@@ -168,10 +168,9 @@ def _decode(name: str) -> str:
 
 def _log_mel(front_end: FrontEnd) -> str:
     """Compares log-mel of a tone in noise with librosa's in float64."""
-    rate = front_end.sample_rate
-    length = max(rate, front_end.min_samples)
-    waveform = np.random.default_rng(0).normal(0, 0.1, length)  # no band is far below another
-    waveform += 0.1 * np.sin(2 * np.pi * 1000 * np.arange(length) / rate)
+    seconds = np.arange(front_end.sample_rate) / front_end.sample_rate
+    waveform = np.random.default_rng(0).normal(0, 0.1, len(seconds))  # fills all bands
+    waveform += 0.1 * np.sin(2 * np.pi * 1000 * seconds)
     waveform = waveform.astype(np.float32)
     found = np.asarray(audio.log_mel(waveform[None], front_end))[0]
     error = np.abs(found - _exact_log_mel(waveform, front_end)).max() * front_end.decibels
