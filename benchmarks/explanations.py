@@ -15,14 +15,14 @@ from pathlib import Path
 
 import harness
 import numpy as np
+from stems import sound_relations
 
-from ergl_jax.cli.atlas import opened
+from ergl_jax.cli.atlas import open_run
 from ergl_jax.datasets import synthetic
 from ergl_jax.inference import fidelity
 from ergl_jax.inference.classify import load
-from ergl_jax.inference.explain import METHODS, integration_steps
-from ergl_jax.inference.graph import scene_log_odds
-from ergl_jax.inference.stems import sound_relations
+from ergl_jax.inference.contributions import scene_log_odds
+from ergl_jax.inference.explain import METHODS
 
 PARTNER = {a: b for pair in synthetic.RELATIONAL_PAIRS for a, b in (pair, pair[::-1])}
 
@@ -32,15 +32,15 @@ def percent(hits: list[bool]) -> str:
 
 
 def measure_fidelity(workdir: Path) -> str:
-    explainer, clips = opened(workdir)
-    graphs = [explainer.open_log_mel(log_mel) for _, _, log_mel in clips]
+    explainer, clips = open_run(workdir)
+    graphs = [explainer.activations(log_mel) for _, _, log_mel in clips]
     rows = []
     for method in METHODS:
         found = {"events": [], "edges": []}
         for graph in graphs:
             scene = int(graph.scene_logits.argmax())
             parts = graph.nodes, graph.edges
-            both = explainer.reader.contributions(*parts, scene, steps=integration_steps(method))
+            both = explainer.reader.contributions(*parts, scene, steps=METHODS[method])
             for contributions in both:
                 curves = fidelity.curves(explainer.reader, *parts, scene, contributions)
                 found[curves.what].append(curves)
@@ -50,7 +50,7 @@ def measure_fidelity(workdir: Path) -> str:
                 areas = np.array([list(curves.areas[name].values()) for curves in each])
                 better = sign * areas[:, 0] < sign * areas[:, 1]
                 row += [*(f"{x:.2f}" for x in areas.mean(axis=0)), f"{100 * better.mean():.0f} %"]
-            chance = np.mean([curves.delete_chance <= fidelity.CHANCE for curves in each])
+            chance = np.mean([curves.delete_chance <= fidelity.SIGNIFICANCE for curves in each])
             rows.append([*row, f"{100 * chance:.0f} %"])
     header = ["parts", "method", "delete: explained", "random", "reverse", "explained below random"]
     header += ["insert: explained", "random", "reverse", "explained above random", "p <= 0.05"]
@@ -58,13 +58,13 @@ def measure_fidelity(workdir: Path) -> str:
 
 
 def measure_relations(workdir: Path) -> str:
-    explainer, clips = opened(workdir)
+    explainer, clips = open_run(workdir)
     events, scenes = explainer.model.bundle.events, explainer.model.bundle.scenes
     n, changed, shifts, by_receiver = len(events), [], [], []
     edge_hits = {method: [] for method in METHODS}
     event_hits = {method: [] for method in METHODS}
     for _, truth, log_mel in clips:
-        graph = explainer.open_log_mel(log_mel)
+        graph = explainer.activations(log_mel)
         parts, scene = (graph.nodes, graph.edges), int(graph.scene_logits.argmax())
         # The variance among the senders of a receiver, as a part of the whole, over channels.
         left = graph.edges.var(axis=1).mean(axis=0).sum() / graph.edges.var(axis=(0, 1)).sum()
@@ -77,7 +77,7 @@ def measure_relations(workdir: Path) -> str:
             continue
         related = {events.index(event) for event in synthetic.related(truth)}
         for method in METHODS:
-            steps = integration_steps(method)
+            steps = METHODS[method]
             on_nodes, on_edges = explainer.reader.contributions(*parts, scene, steps=steps)
             size = np.abs(on_edges) * ~np.eye(n, dtype=bool)
             strongest = np.unravel_index(size.argmax(), size.shape)

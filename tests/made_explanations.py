@@ -1,96 +1,84 @@
-"""Explanations made by hand, for the tests of what is written and drawn of them."""
+"""Explanations of random numbers, for tests of pages and pictures."""
 
 import numpy as np
 
 from ergl_jax.audio import FRONT_ENDS
+from ergl_jax.bundle import Bundle
 from ergl_jax.inference import fidelity
 from ergl_jax.inference.classify import Classification, Window
-from ergl_jax.inference.explain import Explanation, Opened
+from ergl_jax.inference.explain import Activations, Explanation
 from ergl_jax.labels import AUDIOSET
 
-# What an explanation leaves in its directory.
-FILES = {
-    "explanation.html",
-    "explanation.json",
-    "graph.graphml",
-    *(
-        f"{name}.{kind}"
-        for name in ("matrix", "graph", "timeline", "curves")
-        for kind in ("png", "svg")
-    ),
+PICTURES = ("matrix", "graph", "timeline", "curves")
+FILES = {"explanation.html", "explanation.json", "graph.graphml"} | {
+    f"{name}.{kind}" for name in PICTURES for kind in ("png", "svg")
 }
-
-
 LONGEST = sorted(AUDIOSET, key=len, reverse=True)
-SECONDS = 2.0
 FRONT_END = FRONT_ENDS["panns_16k"]
 
 
-def curves(what: str, chance: float = 1 / 40) -> fidelity.Curves:
+def bundle(**changes) -> Bundle:
+    fields = {
+        "model": {"name": "ergl"},
+        "variables": {},
+        "scenes": ("metro_station", "park", "tram"),
+        "events": (),
+        "front_end": FRONT_END,
+        "clip_seconds": 2.0,
+        "pad": "zero",
+        "licence": "CC BY 4.0",
+        "dataset": "esc10",
+    }
+    return Bundle(**fields | changes)
+
+
+def curves(what: str, p_value: float = 1 / 40) -> fidelity.Curves:
     shares = np.linspace(0, 1, 5)
-    falling, middle, rising = 3 * (1 - shares) ** 2, 3 * (1 - shares), 3 * (1 - shares**2)
-    return fidelity.Curves(
-        what,
-        shares,
-        {"explanation": falling, "random": middle, "reverse": rising},
-        {
-            "explanation": rising[::-1],
-            "random": middle[::-1],
-            "reverse": falling[::-1],
-        },
-        chance,
-        chance,
-    )
+    low, middle, high = 3 * (1 - shares) ** 2, 3 * (1 - shares), 3 * (1 - shares**2)
+    delete = {"explanation": low, "random": middle, "reverse": high}
+    insert = {"explanation": high[::-1], "random": middle[::-1], "reverse": low[::-1]}
+    return fidelity.Curves(what, shares, delete, insert, p_value, p_value)
 
 
-def explanation(n: int = 4, *, seed: int = 0, **changes) -> Explanation:
-    """Random numbers for n events with AudioSet's longest names; `changes` replace fields.
+def explanation(n: int = 4, *, windows: int = 1, name="clip.wav", notes=(), **changes):
+    """An Explanation with n events of AudioSet's longest names; `changes` replace its fields.
 
-    `scene_logits`, `event_probabilities`, `notes`, `name` and `windows` (how many) too.
+    They may also be `scene_logits`, `event_probabilities` and `whole`, of the classification.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     scenes = changes.pop("scenes", ("metro_station", "park", "tram"))
     events = changes.pop("events", tuple(LONGEST[:n]))
     logits = np.array(changes.pop("scene_logits", [2.0, 0.5, -1.0]))
-    shares = np.exp(logits) / np.exp(logits).sum()
-    probabilities = np.array(changes.pop("event_probabilities", rng.uniform(0, 1, n)))
-    count = changes.pop("windows", 1)
+    p = np.exp(logits) / np.exp(logits).sum()
+    event_p = np.array(changes.pop("event_probabilities", rng.uniform(0, 1, n)))
 
     def ranked(names, values):
         return {names[i]: float(values[i]) for i in np.argsort(-values, kind="stable")}
 
-    said = {"scenes": ranked(scenes, shares), "events": ranked(events, probabilities)}
-    windows = tuple(Window(start=2.0 * k, stop=2.0 * k + 2, **said) for k in range(count))
-    classification = Classification(
-        start=0.0,
-        stop=2.0 * count,
-        name=changes.pop("name", "clip.wav"),
-        timeline=windows,
-        notes=changes.pop("notes", ()),
-        **said | changes.pop("whole", {}),
-    )
-    length = FRONT_END.num_samples(SECONDS)
-    frames = FRONT_END.num_frames(SECONDS)
-    opened = Opened(
+    both = {"scenes": ranked(scenes, p), "events": ranked(events, event_p)}
+    timeline = tuple(Window(start=2.0 * k, stop=2.0 * k + 2, **both) for k in range(windows))
+    whole = {"start": 0.0, "stop": 2.0 * windows, **both, **changes.pop("whole", {})}
+    frames = FRONT_END.num_frames(2.0)
+    activations = Activations(
         log_mel=rng.uniform(-100, 0, (frames, FRONT_END.n_mels)).astype(np.float32),
-        event_probabilities=probabilities,
+        event_probabilities=event_p,
         event_times=rng.uniform(0, 1, (n, frames // 32)),
         nodes=rng.normal(size=(n, 3)),
         edges=rng.normal(size=(n, n, 3)),
         scene_logits=logits,
     )
     runner_up, scene = np.argsort(logits, kind="stable")[-2:]
-    log_odds = float(np.log(shares[scene] / (1 - shares[scene])))
+    log_odds = float(np.log(p[scene] / (1 - p[scene])))
     fields = {
-        "classification": classification,
+        "classification": Classification(name=name, timeline=timeline, notes=notes, **whole),
         "window": 0,
-        "waveform": rng.uniform(-0.5, 0.5, length).astype(np.float32),
+        "waveform": rng.uniform(-0.5, 0.5, FRONT_END.num_samples(2.0)).astype(np.float32),
         "sample_rate": FRONT_END.sample_rate,
         "scenes": scenes,
         "events": events,
         "scene": int(scene),
         "runner_up": int(runner_up),
-        "opened": opened,
+        "activations": activations,
         "method": "gradient",
         "node_contributions": rng.normal(size=n),
         "edge_contributions": rng.normal(size=(n, n)) / 10,

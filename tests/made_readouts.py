@@ -1,14 +1,14 @@
-"""Readouts of graphs whose answers are known, for the tests of explanations."""
+"""Scene heads with known answers, for tests of explanations."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ergl_jax.inference.graph import GraphReader
+from ergl_jax.inference.contributions import GraphReader
 
 
 def linear(node_weights, edge_weights=None, bias=0.0):
-    """A GraphReader of two scenes: the first one's log-odds are a weighted sum of all channels."""
+    """A GraphReader of two scenes: the first's log-odds are a weighted sum of all channels."""
 
     def readout(nodes, edges):
         total = bias + jnp.einsum("kic,i->k", nodes, jnp.asarray(node_weights))
@@ -20,7 +20,7 @@ def linear(node_weights, edge_weights=None, bias=0.0):
 
 
 def smooth(n, channels, scenes=3, seed=0):
-    """A GraphReader in which everything acts on everything, and nothing has a kink."""
+    """A GraphReader in which all parts interact, smoothly."""
     rng = np.random.default_rng(seed)
     own, other = rng.normal(size=(2, channels, channels))
     last = rng.normal(size=(n, channels, scenes))

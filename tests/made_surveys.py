@@ -1,4 +1,4 @@
-"""Surveys made by hand, for the tests of what is counted and written of them."""
+"""Surveys of random numbers, for tests of the atlas."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ SCENES, EVENTS = ("park", "street", "home", "moon"), ("Dog", "Rain", "Bell")
 
 
 def hand_made(seed=0, clips=30):
-    """Clips of three scenes of four, most of them right."""
+    """Clips of three scenes of four, most of them classified correctly."""
     rng = np.random.default_rng(seed)
     truth = np.arange(clips) % 3
     logits = rng.standard_normal((clips, 4)) + 2 * np.eye(4)[truth]
@@ -28,11 +28,11 @@ def hand_made(seed=0, clips=30):
     )
 
 
-def told(found, answers):
-    """The survey with other predictions: clip -> scene, all else certain and right."""
-    predicted = found.truth.copy()
-    for clip, scene in answers.items():
+def predicting(survey, predictions):
+    """The survey with other predictions: clip -> scene, all others certain and right."""
+    predicted = survey.truth.copy()
+    for clip, scene in predictions.items():
         predicted[clip] = scene
     p = np.full((len(predicted), 4), 0.01)
     p[np.arange(len(predicted)), predicted] = 0.97
-    return dataclasses.replace(found, probabilities=p)
+    return dataclasses.replace(survey, probabilities=p)

@@ -3,13 +3,17 @@
     ergl atlas runs/synthetic --out atlas
     ergl atlas runs/seed0 runs/seed1 runs/seed2 --out atlas
 
-For each scene: its mean relation matrix, the relations that set it most apart from the scene it is
-most confused with, and what it is confused with, examples named. With several runs on the same
-data: whether their explanations agree. The first run is the one that is shown.
+For each scene: its mean relation matrix, the scene it is most confused with, with example clips,
+and the relations that differ most between the two. The page shows the first run; with several runs
+on the same data it also says whether their explanations agree.
 """
 
 import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
 
+from ergl_jax.cli.explain import add_method
 from ergl_jax.errors import InputError
 from ergl_jax.files import check_directory, local_path, user_path
 
@@ -20,27 +24,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("workdirs", nargs="+", type=user_path, metavar="WORKDIR", help="of a finished run")
     add("--out", type=local_path, required=True, help="directory for atlas.html and atlas.json")
-    add(
-        "--method",
-        choices=("gradient", "integrated"),
-        default="gradient",
-        help="how contributions are measured, as of ergl explain (default: gradient)",
-    )
+    add_method(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from ergl_jax.inference import atlas
-    from ergl_jax.inference.atlas_page import write
-    from ergl_jax.inference.explain import integration_steps
+    from ergl_jax.inference import atlas, atlas_page
+    from ergl_jax.inference.explain import METHODS
 
     out = check_directory(args.out, "--out")
-    steps = integration_steps(args.method)
-    surveys = [atlas.survey(*opened(workdir), steps=steps) for workdir in args.workdirs]
+    steps = METHODS[args.method]
+    surveys = [atlas.survey(*open_run(workdir), steps=steps) for workdir in args.workdirs]
     agreement = atlas.agreement(surveys)
-    write(out, surveys[0], agreement, runs=[str(workdir) for workdir in args.workdirs])
-    found = surveys[0]
-    accuracy = (found.predicted == found.truth).mean()
-    print(f"{len(found.names)} clips, {100 * accuracy:.1f} % named right")
+    atlas_page.write(out, surveys[0], agreement, runs=[str(path) for path in args.workdirs])
+    print(f"{len(surveys[0].names)} clips, {100 * surveys[0].accuracy:.1f} % correct")
     if agreement and agreement["clips"]:
         print(
             f"Rank correlation of explanations over {agreement['clips']} pairs of equal answers: "
@@ -50,10 +46,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def opened(workdir):
-    """A finished run's Explainer, and (name, scene, log-mel) of each clip of its test split."""
-    import json
+def open_run(workdir: Path) -> tuple:
+    """A finished run's Explainer, and (name, scene, log-mel (F, M)) of each clip of its test split.
 
+    Raises InputError unless `workdir` has a bundle, and a config.json whose dataset fits it.
+    """
     import tqdm
     from ml_collections import ConfigDict
 
@@ -66,17 +63,13 @@ def opened(workdir):
     try:
         config = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
         dataset = sources.open_dataset(ConfigDict(config["data"]))
-    except InputError:
-        raise
-    except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{workdir} is no run's work directory: {error!r}") from error
-    try:
         check_fits(explainer.model.bundle, dataset)
-    except InputError as error:
-        raise InputError(f"{workdir}: {error}") from error
+    except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
+        reason = error if isinstance(error, InputError) else f"not a work directory ({error!r})"
+        raise InputError(f"{workdir}: {reason}") from error
     split = dataset.split("test")
 
-    def clips():
+    def clips() -> Iterator[tuple]:
         for index in tqdm.trange(len(split), desc=str(workdir), unit=" clips"):
             clip = split[index]
             yield clip["name"], dataset.scenes[clip["scene"]], clip["log_mel"]

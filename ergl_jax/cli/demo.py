@@ -1,9 +1,9 @@
-"""Opens a page in the browser: record or upload a sound, see its scene, graph and timeline.
+"""Serves a page to record or upload a sound and see its scene, graph and timeline.
 
     pip install "ergl_jax[demo]"
     ergl demo --bundle runs/synthetic/bundle
 
-It listens on this machine alone. Stop it with Ctrl-C.
+It listens on this machine only. Stop it with Ctrl-C.
 """
 
 import argparse
@@ -17,7 +17,7 @@ HELP = "record or upload a sound in the browser"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--bundle", type=user_path, required=True, help="directory of a bundle")
-    add("--port", type=int, help="by default the first free one from 7860 on")
+    add("--port", type=int, help="default: the first free one from 7860 on")
     add("--share", action="store_true", help="through a public address of Gradio's, for 72 hours")
 
 
@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     from ergl_jax.inference import demo
     from ergl_jax.inference.classify import load
 
-    demo.require_gradio()
+    demo.require_gradio()  # before loading takes long
     page = demo.build(load(args.bundle))
     try:
         demo.launch(page, port=args.port, share=args.share)

@@ -1,4 +1,4 @@
-"""What a model has learnt of each scene, over a test split; and whether other seeds agree.
+"""What a model has learnt of each scene, over a test split, and whether several runs agree.
 
 Shapes: N clips, n events, S scenes. Relations are [i, j], from event j to event i.
 """
@@ -15,8 +15,8 @@ from scipy.stats import spearmanr
 from ergl_jax.errors import InputError
 from ergl_jax.inference.explain import Explainer
 
-EXAMPLES = 3  # clips that are named for each confusion
-RELATIONS = 5  # that are told for each scene
+MAX_EXAMPLES = 3  # clips of each confusion
+MAX_RELATIONS = 5  # of each scene
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,15 +29,19 @@ class Survey:
     truth: np.ndarray  # (N,), indices of scenes
     probabilities: np.ndarray  # (N, S), calibrated
     event_probabilities: np.ndarray  # (N, n)
-    edge_means: np.ndarray  # (N, n, n), each edge's mean over its channels
+    edge_means: np.ndarray  # (N, n, n), over each edge's channels
     node_contributions: np.ndarray  # (N, n), to the clip's most probable scene, in nats
-    edge_contributions: np.ndarray  # (N, n, n), likewise
+    edge_contributions: np.ndarray  # (N, n, n)
     dataset: str  # that the model was trained on
 
     @property
     def predicted(self) -> np.ndarray:
         """(N,), indices of scenes."""
         return self.probabilities.argmax(axis=1)
+
+    @property
+    def accuracy(self) -> float:
+        return float((self.predicted == self.truth).mean())
 
     @property
     def confusion(self) -> np.ndarray:
@@ -47,177 +51,162 @@ class Survey:
         return counts
 
 
-@dataclasses.dataclass(frozen=True)
-class ScenePage:
-    """What sets a scene apart.
-
-    Attributes:
-      scene: its index.
-      clips: how many are of it.
-      accuracy: share of them that is named right.
-      edge_means: (n, n), their mean relation matrix.
-      event_probabilities: (n,), their mean.
-      neighbour: index of the scene it is most often confused with, in either direction; where it is
-        with none, the scene that its clips find most probable besides.
-      confusions: clips confused between the two.
-      apart: (i, j, d) of the RELATIONS that differ most between the two, d being the difference of
-        mean edge values over their pooled standard deviation, above zero where it is higher here.
-    """
-
-    scene: int
-    clips: int
-    accuracy: float
-    edge_means: np.ndarray
-    event_probabilities: np.ndarray
-    neighbour: int
-    confusions: int
-    apart: tuple[tuple[int, int, float], ...]
-
-
 def survey(
     explainer: Explainer, clips: Iterable[tuple[str, str, np.ndarray]], *, steps: int = 0
 ) -> Survey:
-    """Opens the graph of every clip: (name, scene, log-mel (F, M)) each.
+    """Surveys clips, each (name, scene, log-mel (F, M)).
 
-    `steps` as of `GraphReader.contributions`. Raises InputError for a scene that the model doesn't
-    know, or no clips.
+    `steps` as in `GraphReader.contributions`.
     """
     bundle = explainer.model.bundle
     names, truth, rows = [], [], []
     for name, scene, log_mel in clips:
-        if scene not in bundle.scenes:
-            raise InputError(f"the bundle does not know scene {scene!r} of clip {name!r}")
-        graph = explainer.open_log_mel(log_mel)
-        predicted = int(graph.scene_logits.argmax())
-        contributions = explainer.reader.contributions(
-            graph.nodes, graph.edges, predicted, steps=steps
-        )
+        a = explainer.activations(log_mel)
+        predicted = int(a.scene_logits.argmax())
+        by_node, by_edge = explainer.reader.contributions(a.nodes, a.edges, predicted, steps=steps)
         names.append(name)
         truth.append(bundle.scenes.index(scene))
         rows.append(
-            (
-                softmax(graph.scene_logits.astype(np.float64)),
-                graph.event_probabilities,
-                graph.edges.mean(axis=-1),
-                *contributions,
-            )
-        )
-    if not rows:
-        raise InputError("the split has no clips")
-    return Survey(
-        bundle.scenes,
-        bundle.events,
-        tuple(names),
-        np.array(truth),
-        *(np.stack(column) for column in zip(*rows, strict=True)),
-        dataset=bundle.dataset,
-    )
-
-
-def scene_pages(found: Survey) -> list[ScenePage]:
-    """A ScenePage for each scene that has clips."""
-    return [_page(found, int(scene)) for scene in np.unique(found.truth)]
-
-
-def _page(found: Survey, scene: int) -> ScenePage:
-    mine = found.truth == scene
-    counts = found.confusion
-    mutual = counts[scene] + counts[:, scene]
-    mutual[scene] = -1
-    probable = found.probabilities[mine].mean(axis=0)
-    probable[scene] = -1
-    neighbour = int(np.lexsort((probable, mutual))[-1])
-    theirs = found.truth == neighbour
-    apart = ()
-    if min(mine.sum(), theirs.sum()) > 1:
-        apart = _most_apart(found.edge_means[mine], found.edge_means[theirs])
-    return ScenePage(
-        scene=scene,
-        clips=int(mine.sum()),
-        accuracy=float((found.predicted[mine] == scene).mean()),
-        edge_means=found.edge_means[mine].mean(axis=0),
-        event_probabilities=found.event_probabilities[mine].mean(axis=0),
-        neighbour=neighbour,
-        confusions=int(mutual[neighbour]),
-        apart=apart,
-    )
-
-
-def _most_apart(mine: np.ndarray, theirs: np.ndarray) -> tuple[tuple[int, int, float], ...]:
-    """(i, j, d) of relations (N, n, n) of two scenes, the greatest |d| first."""
-    weights = np.array([len(mine) - 1, len(theirs) - 1])
-    variances = np.stack([mine.var(axis=0, ddof=1), theirs.var(axis=0, ddof=1)])
-    pooled = np.sqrt(np.tensordot(weights, variances, 1) / weights.sum())
-    difference = mine.mean(axis=0) - theirs.mean(axis=0)
-    # Without MEL all edges are zero: no relation differs then.
-    d = np.divide(difference, pooled, out=np.zeros_like(difference), where=pooled > 0)
-    order = np.argsort(-np.abs(d), axis=None, kind="stable")
-    pairs = [tuple(map(int, np.unravel_index(k, d.shape))) for k in order if d.flat[k]]
-    return tuple((i, j, float(d[i, j])) for i, j in pairs if i != j)[:RELATIONS]
-
-
-def confusions(found: Survey) -> list[dict[str, Any]]:
-    """Each confusion that occurs, the most frequent first, with its most certain clips."""
-    counts = found.confusion
-    np.fill_diagonal(counts, 0)
-    order = np.argsort(-counts, axis=None, kind="stable")
-    result = []
-    for k in order[: np.count_nonzero(counts)]:
-        true, predicted = (int(x) for x in np.unravel_index(k, counts.shape))
-        rows = np.flatnonzero((found.truth == true) & (found.predicted == predicted))
-        rows = sorted(rows, key=lambda row: -found.probabilities[row, predicted])[:EXAMPLES]
-        result.append(
             {
-                "scene": found.scenes[true],
-                "predicted": found.scenes[predicted],
+                "probabilities": softmax(a.scene_logits.astype(np.float64)),
+                "event_probabilities": a.event_probabilities,
+                "edge_means": a.edges.mean(axis=-1),
+                "node_contributions": by_node,
+                "edge_contributions": by_edge,
+            }
+        )
+    columns: Any = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+    return Survey(
+        scenes=bundle.scenes,
+        events=bundle.events,
+        names=tuple(names),
+        truth=np.array(truth),
+        dataset=bundle.dataset,
+        **columns,
+    )
+
+
+def summary(survey: Survey) -> dict[str, Any]:
+    """The numbers of the atlas for JSON; "pages" has one entry for each scene with clips."""
+    return {
+        "dataset": survey.dataset,
+        "clips": len(survey.names),
+        "accuracy": survey.accuracy,
+        "scenes": list(survey.scenes),
+        "events": list(survey.events),
+        "confusion": survey.confusion.tolist(),
+        "confusions": _confusions(survey),
+        "pages": [_scene(survey, int(scene)) for scene in np.unique(survey.truth)],
+    }
+
+
+def _confusions(survey: Survey) -> list[dict[str, Any]]:
+    """Each confusion that occurs, the most frequent first, with its most certain clips."""
+    counts = survey.confusion
+    np.fill_diagonal(counts, 0)
+    order = np.argsort(-counts, axis=None, kind="stable")[: np.count_nonzero(counts)]
+    confusions = []
+    for true, predicted in np.transpose(np.unravel_index(order, counts.shape)):
+        p = survey.probabilities[:, predicted]
+        rows = np.flatnonzero((survey.truth == true) & (survey.predicted == predicted))
+        rows = rows[np.argsort(-p[rows], kind="stable")][:MAX_EXAMPLES]
+        confusions.append(
+            {
+                "scene": survey.scenes[true],
+                "predicted": survey.scenes[predicted],
                 "clips": int(counts[true, predicted]),
                 "examples": [
-                    {
-                        "clip": found.names[row],
-                        "probability": float(found.probabilities[row, predicted]),
-                    }
-                    for row in rows
+                    {"clip": survey.names[row], "probability": float(p[row])} for row in rows
                 ],
             }
         )
-    return result
+    return confusions
+
+
+def _scene(survey: Survey, scene: int) -> dict[str, Any]:
+    """What distinguishes a scene from its neighbour, the scene it is most confused with.
+
+    Confusions are counted in both directions. Without any, the neighbour is the scene with the next
+    highest mean probability.
+    """
+    here = survey.truth == scene
+    mutual = survey.confusion[scene] + survey.confusion[:, scene]
+    probable = survey.probabilities[here].mean(axis=0)
+    mutual[scene] = probable[scene] = -1
+    neighbour = int(np.lexsort((probable, mutual))[-1])
+    there = survey.truth == neighbour
+    mean, apart = survey.edge_means[here].mean(axis=0), []
+    if min(here.sum(), there.sum()) > 1:
+        other = survey.edge_means[there].mean(axis=0)
+        d = _cohens_d(survey.edge_means[here], survey.edge_means[there])
+        np.fill_diagonal(d, 0)
+        order = np.argsort(-np.abs(d), axis=None, kind="stable")[:MAX_RELATIONS]
+        apart = [
+            {
+                "from": survey.events[j],
+                "to": survey.events[i],
+                "d": float(d[i, j]),
+                "mean_edge": float(mean[i, j]),
+                "neighbour_mean_edge": float(other[i, j]),
+            }
+            for i, j in np.transpose(np.unravel_index(order, d.shape))
+            if d[i, j]
+        ]
+    return {
+        "scene": survey.scenes[scene],
+        "clips": int(here.sum()),
+        "accuracy": float((survey.predicted[here] == scene).mean()),
+        "neighbour": survey.scenes[neighbour],
+        "confusions": int(mutual[neighbour]),
+        "event_probabilities": survey.event_probabilities[here].mean(axis=0).tolist(),
+        "edge_means": mean.tolist(),
+        "apart": apart,
+    }
+
+
+def _cohens_d(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Difference of means (n, n) of two sets (N, n, n), over their pooled standard deviation."""
+    weights = np.array([len(a) - 1, len(b) - 1])
+    variances = np.stack([a.var(axis=0, ddof=1), b.var(axis=0, ddof=1)])
+    pooled = np.sqrt(np.tensordot(weights, variances, 1) / weights.sum())
+    difference = a.mean(axis=0) - b.mean(axis=0)
+    # Without MEL all edges are zero.
+    return np.divide(difference, pooled, out=np.zeros_like(difference), where=pooled > 0)
 
 
 def agreement(surveys: list[Survey]) -> dict[str, float] | None:
-    """How far models agree on what matters in the same clips; None for a single one.
+    """Whether models agree on what contributes to the scene of the same clips; None for one model.
 
-    Spearman's rank correlation of their contributions to events, and to relations, for each clip
-    that both give the same scene; the mean over such clips and over pairs of models. Events are
-    matched by name, and those that not all models have stay out.
-    An event's relation to itself counts too.
+    Spearman's rank correlation between the contributions of two models, over events and over
+    relations (self-relations included): the mean over all pairs of models and the clips to which
+    both give the same scene. Events are matched by name; only those of all models count.
 
     Returns:
-      events, relations: the correlations, -1 to 1, NaN where no clip is left.
-      clips: clips on which two models agree, over all pairs.
+      events, relations: correlations, NaN if there is no such clip.
+      clips: number of such clips, over all pairs.
 
-    Raises InputError for surveys of different clips, or models that share fewer than two events.
+    Raises InputError for surveys of different clips or fewer than two common events.
     """
     if len(surveys) < 2:
         return None
-    if len({found.names for found in surveys}) > 1:
-        raise InputError("the runs were tested on different clips: give runs of one dataset")
     common = [name for name in surveys[0].events if all(name in s.events for s in surveys)]
-    if len(common) < 2:
-        raise InputError("the bundles share fewer than two events")
+    if len({s.names for s in surveys}) > 1 or len(common) < 2:
+        raise InputError(
+            "the runs were tested on different clips or have fewer than two events in common: give "
+            "runs of one dataset"
+        )
     on_events, on_relations = [], []
     for a, b in itertools.combinations(surveys, 2):
         ours, theirs = ([s.events.index(name) for name in common] for s in (a, b))
-        named = np.array(a.scenes)[a.predicted] == np.array(b.scenes)[b.predicted]
-        for clip in np.flatnonzero(named):
-            on_events.append(
-                _rank(a.node_contributions[clip, ours], b.node_contributions[clip, theirs])
+        same = np.array(a.scenes)[a.predicted] == np.array(b.scenes)[b.predicted]
+        for clip in np.flatnonzero(same):
+            nodes = a.node_contributions[clip, ours], b.node_contributions[clip, theirs]
+            edges = (
+                a.edge_contributions[clip][np.ix_(ours, ours)],
+                b.edge_contributions[clip][np.ix_(theirs, theirs)],
             )
-            on_relations.append(
-                _rank(
-                    a.edge_contributions[clip][np.ix_(ours, ours)],
-                    b.edge_contributions[clip][np.ix_(theirs, theirs)],
-                )
-            )
+            on_events.append(_rank_correlation(*nodes))
+            on_relations.append(_rank_correlation(*edges))
     return {
         "events": float(np.mean(on_events)) if on_events else float("nan"),
         "relations": float(np.mean(on_relations)) if on_relations else float("nan"),
@@ -225,8 +214,7 @@ def agreement(surveys: list[Survey]) -> dict[str, float] | None:
     }
 
 
-def _rank(a: np.ndarray, b: np.ndarray) -> float:
-    a, b = a.ravel(), b.ravel()
-    if np.ptp(a) == 0 or np.ptp(b) == 0:  # all alike, as edges are without MEL
+def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    if np.ptp(a) == 0 or np.ptp(b) == 0:  # all edges without MEL
         return 0.0
-    return float(spearmanr(a, b).statistic)
+    return float(spearmanr(a.ravel(), b.ravel()).statistic)

@@ -1,4 +1,4 @@
-"""A page in the browser: record or upload, and see scene, graph and timeline (Gradio)."""
+"""A Gradio page: record or upload a sound and see its scene, graph and timeline."""
 
 import html
 import os
@@ -12,7 +12,7 @@ from ergl_jax.models.ergl import ERGL
 
 
 def require_gradio() -> ModuleType:
-    """Gradio, with its reports home turned off; InputError where it isn't installed."""
+    """Gradio without its telemetry; InputError if it isn't installed."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     try:
         import gradio
@@ -25,38 +25,34 @@ def require_gradio() -> ModuleType:
 
 
 def build(model: Model):
-    """The page as `gradio.Blocks`; nothing is kept of what is uploaded."""
+    """The page as `gradio.Blocks`. Models without a graph are not explained."""
     gr = require_gradio()
     explainer = Explainer(model) if isinstance(model.module, ERGL) else None
+    bundle = model.bundle
 
     def answer(path: str | None):
         if path is None:
             raise gr.Error("record or upload something first", print_exception=False)
         try:
             if explainer is None:
-                result = model.classify(path)
+                [result] = model.classify([path])  # type: ignore[misc]
                 return dict(result.scenes), str(result), None, None
             explanation = explainer(path)
         except InputError as error:
-            # Gradio takes a message for HTML, and it holds names.
+            # Escaped: Gradio renders messages as HTML, and this one contains names.
             raise gr.Error(html.escape(str(error)), print_exception=False) from error
-        result = explanation.classification
-        front_end = model.bundle.front_end
         return (
-            dict(result.scenes),
+            dict(explanation.classification.scenes),
             narrative.paragraph(explanation),
             pictures.graph(explanation),
-            pictures.timeline(explanation, front_end),
+            pictures.timeline(explanation, bundle.front_end),
         )
 
     with gr.Blocks(title="ergl_jax", analytics_enabled=False) as page:
         gr.Markdown("# What scene is this?\n\nRecord or upload a sound.")
-        # As text: Markdown would fetch the pictures that a bundle's names may ask for.
-        gr.Textbox(
-            f"It was trained on {model.bundle.dataset} and knows {', '.join(model.bundle.scenes)}.",
-            label="model",
-            interactive=False,
-        )
+        # Not Markdown, which would load images that names in the bundle may refer to.
+        about = f"Trained on {bundle.dataset}. Scenes: {', '.join(bundle.scenes)}."
+        gr.Textbox(about, label="model", interactive=False)
         with gr.Row():
             with gr.Column():
                 sound = gr.Audio(sources=["upload", "microphone"], type="filepath", label="sound")
@@ -70,8 +66,8 @@ def build(model: Model):
 
 
 def launch(page, *, port: int | None, share: bool) -> None:
-    """Serves the page until Ctrl-C, on this machine alone unless shared."""
+    """Serves the page until Ctrl-C, on this machine only unless shared."""
     gr = require_gradio()
-    # Fonts of the system: the default theme fetches its own from a server.
+    # System fonts: the default theme loads its own from a server.
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
     page.launch(server_port=port, share=share, theme=theme, footer_links=[])

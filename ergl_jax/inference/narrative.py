@@ -1,201 +1,137 @@
-"""What an Explanation says, as a paragraph of plain English."""
+"""An Explanation in a paragraph of plain English."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import softmax
 
-if TYPE_CHECKING:  # what it reads is plain numbers: no need to load JAX for them
+if TYPE_CHECKING:
     from ergl_jax.inference.explain import Explanation
     from ergl_jax.inference.fidelity import Curves
 
-HEARD = 0.5  # the probability from which an event counts as heard
-HARDLY = 0.1  # nats; a change below it hardly matters
-NOTHING = 0.005  # nats; below it two decimals show zero
-LISTED = 3  # of events or relations in a sentence, at most
+DETECTED = 0.5  # probability from which an event counts as detected
+SMALL_CHANGE = 0.1  # nats
+MIN_CONTRIBUTION = 0.005  # nats; less is shown as 0.00
+MAX_LISTED = 3  # events or relations in a sentence
 
 
-def paragraph(explanation: "Explanation") -> str:
-    """All that the numbers of an Explanation come to, in a few sentences."""
+def paragraph(e: "Explanation") -> str:
+    """The main numbers of an Explanation in a few sentences."""
+    relations = [
+        (f"{e.events[j]} → {e.events[i]}", e.edge_contributions[i, j]) for i, j in e.relations()
+    ]
     sentences = [
-        *_scene(explanation),
-        _heard(explanation),
-        *_nodes(explanation),
-        _relations(explanation),
-        without_relations(explanation),
-        fidelity(explanation.event_curves),
-        fidelity(explanation.edge_curves),
-        counterfactual(explanation),
-        *(f"Note: {note}." for note in explanation.classification.notes),
+        _scene(e),
+        _detected(e),
+        _contributions("events", zip(e.events, e.node_contributions, strict=True)),
+        _contributions("relations", relations),
+        without_relations(e),
+        fidelity(e.event_curves),
+        fidelity(e.edge_curves),
+        counterfactual(e),
+        *(f"Note: {note}." for note in e.classification.notes),
     ]
     return " ".join(sentences)
 
 
 def plain(scene: str) -> str:
-    """A scene's name as it is read: "metro_station" -> "metro station"."""
+    """A scene's name for people: "metro_station" -> "metro station"."""
     return scene.replace("_", " ")
 
 
-def percent(probability: float) -> str:
-    """0.4213 -> "42.1 %"; what would round to none or all is called less or more than that."""
-    if probability < 0.0005:
-        return "less than 0.1 %"
-    if probability >= 0.9995:
-        return "more than 99.9 %"
-    return f"{100 * probability:.1f} %"
+def percent(share: float) -> str:
+    """0.4213 -> "42.1 %"."""
+    return f"{100 * share:.1f} %"
 
 
-def share(counted: float) -> str:
-    """0.4213 -> "42.1 %"; counted, so that all is 100.0 %, unlike a probability."""
-    return f"{100 * counted:.1f} %"
-
-
-def nats(value: float) -> str:
-    """A contribution with its sign: "+0.12 nats"."""
-    return f"{signed(value)} nats"
-
-
-def signed(value: float) -> str:
-    """Two decimals with their sign: "+0.12", "−0.12", and "0.00" for what rounds to nothing."""
-    if abs(value) < NOTHING:
-        return "0.00"
-    return f"{value:+.2f}".replace("-", "−")
-
-
-def fidelity(curves: "Curves") -> str:
-    """The sentence of fidelity curves, its minus signs as all others here."""
-    return curves.sentence.replace(" -", " −")
-
-
-def _number(value: float) -> str:
-    return signed(value).removeprefix("+")
-
-
-def _listed(names: Sequence[str], most: int = LISTED) -> str:
-    """ "a", "a and b", "a, b and c"; those beyond `most` are counted: "a, b and 4 more"."""
-    names = list(names)
-    if len(names) > most:
-        names = [*names[:most], f"{len(names) - most} more"]
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _scene(e: "Explanation") -> list[str]:
-    whole = e.classification
-    scores = e.opened.scene_logits - e.opened.scene_logits.max()
-    shares = np.exp(scores) / np.exp(scores).sum()
-    what = "this recording"
-    window = whole.timeline[e.window]
-    # A clip that is a millisecond too long has two windows, and nobody would call them parts.
-    part = window.stop - window.start < 0.99 * (whole.stop - whole.start)
-    if part:
-        what = f"{window.start:.1f} to {window.stop:.1f} s of {what}"
-    verb = "calls" if e.probability >= 0.5 else "is unsure, and would sooner than anything call"
-    scene, runner_up = plain(e.scenes[e.scene]), plain(e.scenes[e.runner_up])
-    found = [
-        f"The model {verb} {what} {scene} ({percent(e.probability)}); "
-        f"{runner_up} comes next ({percent(shares[e.runner_up])})."
-    ]
-    if part:
-        likewise = " too" if whole.scene == e.scenes[e.scene] else ""
-        found.append(
-            f"The whole recording is called {plain(whole.scene)}{likewise} "
-            f"({percent(whole.probability)})."
-        )
-    return found
-
-
-def _heard(e: "Explanation") -> str:
-    probabilities = e.opened.event_probabilities
-    order = np.argsort(-probabilities, kind="stable")
-    heard = [
-        f"“{e.events[i]}” ({probabilities[i]:.2f})" for i in order if probabilities[i] >= HEARD
-    ]
-    if not heard:
-        best = order[0]
-        return (
-            f"The model hears no event with a probability of {HEARD} or more: the most probable is "
-            f"“{e.events[best]}” ({probabilities[best]:.2f})."
-        )
-    if len(heard) == 1:
-        return f"The model hears one event: {heard[0]}."
-    return f"The model hears {len(heard)} events: {_listed(heard)}."
-
-
-def _nodes(e: "Explanation") -> list[str]:
-    values, scene = e.node_contributions, plain(e.scenes[e.scene])
-    order = np.argsort(-values, kind="stable")
-
-    def said(i: int) -> str:
-        return f"“{e.events[i]}” ({nats(values[i])})"
-
-    lowest = order[-1]
-    if np.abs(values).max() < NOTHING:
-        return [f"No event's node changes the log-odds of {scene}."]
-    taker = f"the node of {said(lowest)} takes most from them"
-    adding = [i for i in order[:LISTED] if values[i] >= NOTHING]
-    if not adding:
-        return [f"No event's node adds to the log-odds of {scene}; {taker}."]
-    added = _listed([said(i) for i in adding])
-    if len(adding) == 1:
-        first = f"The node of {added} adds most to the log-odds of {scene}"
-    else:
-        first = f"The nodes of {added} add most to the log-odds of {scene}"
-    found = [first + (f"; {taker}." if values[lowest] <= -NOTHING else ".")]
-    unheard = [f"“{e.events[i]}”" for i in adding if e.opened.event_probabilities[i] < HEARD]
-    if unheard:
-        verb = "is not heard itself" if len(unheard) == 1 else "are not heard themselves"
-        found.append(
-            f"{_listed(unheard)} {verb}: a node may add to a scene without its event being heard."
-        )
-    return found
-
-
-def _relations(e: "Explanation") -> str:
-    if len(e.events) == 1:
-        return "With a single event there is no relation but its own to itself."
-    strongest = [
-        f"“{e.events[j]} → {e.events[i]}” ({nats(e.edge_contributions[i, j])})"
-        for i, j in e.relations()[:LISTED]
-        if abs(e.edge_contributions[i, j]) >= NOTHING
-    ]
-    if not strongest:
-        return "No relation between two events adds or takes as much as 0.01 nats."
-    if len(strongest) == 1:
-        return f"The strongest relation is {strongest[0]}."
-    return f"The strongest relations are {_listed(strongest)}."
+def number(value: float, form: str) -> str:
+    """The value in a format such as "+.2f", with a minus sign instead of a hyphen."""
+    return format(value, form).replace("-", "−")
 
 
 def without_relations(e: "Explanation") -> str:
-    """What removing all relations does to the scene, a sentence."""
-    scene, before, after = plain(e.scenes[e.scene]), e.log_odds, e.log_odds_without_edges
-    change = after - before
-    if abs(change) < NOTHING:
-        told = f"stay at {_number(before)} nats"
-    else:
-        told = f"{'rise' if change > 0 else 'fall'} from {_number(before)} to {_number(after)} nats"
-    if e.scene_without_edges != e.scene:
-        return (
-            f"Without any relation the scene would be {plain(e.scenes[e.scene_without_edges])}: "
-            f"the log-odds of {scene} {told}."
-        )
-    if abs(change) < HARDLY:
-        return (
-            f"Taken together, relations hardly matter here: without any the scene stays {scene}, "
-            f"and its log-odds {told}."
-        )
-    return f"Without any relation the scene stays {scene}, but its log-odds {told}."
+    """The effect of removing all relations, in a sentence."""
+    scene, other = plain(e.scenes[e.scene]), plain(e.scenes[e.scene_without_edges])
+    before, after = (number(x, "z.2f") for x in (e.log_odds, e.log_odds_without_edges))
+    change = f"log-odds go from {before} to {after} nats"
+    if scene != other:
+        return f"Without relations the scene becomes {other}: the {change} for {scene}."
+    if abs(e.log_odds - e.log_odds_without_edges) < SMALL_CHANGE:
+        return f"Relations hardly matter here: without them the scene stays {scene}; its {change}."
+    return f"Without relations the scene stays {scene}; its {change}."
+
+
+def fidelity(curves: "Curves") -> str:
+    """Whether the order of deletion is better than chance, in a sentence."""
+    verdict = "better" if curves.is_better_than_chance else "no better"
+    explained, random = (
+        number(curves.areas["delete"][order], ".2f") for order in ("explanation", "random")
+    )
+    return (
+        f"The order of {curves.what} is {verdict} than chance: deleting {curves.what} in this "
+        f"order leaves {explained} nats on average, in a random order {random}."
+    )
 
 
 def counterfactual(e: "Explanation") -> str:
-    """Which events the scene hangs on, a sentence."""
-    found = e.counterfactual
-    if found is None:
+    """Which events the scene depends on, in a sentence."""
+    removal = e.counterfactual
+    if removal is None:
         return (
-            "No set of events was found whose removal changes the scene: an empty graph is called "
-            f"{plain(e.scenes[e.scene])} too."
+            "No removal of events changed the scene: even an empty graph is classified as "
+            f"{plain(e.scenes[e.scene])}."
         )
-    removed = _listed([f"“{e.events[i]}”" for i in found.events], most=6)
-    sentence = f"Without {removed} the scene would be {plain(e.scenes[found.scene])}"
-    if not found.smallest:
+    removed = _listed([f"“{e.events[i]}”" for i in removal.events], most=6)
+    sentence = f"Without {removed} the scene becomes {plain(e.scenes[removal.scene])}"
+    if not removal.smallest:
         return f"{sentence}; a smaller set of events may do the same."
-    return f"{sentence}." if len(found.events) == 1 else f"{sentence}; no smaller set does that."
+    return f"{sentence}." if len(removal.events) == 1 else f"{sentence}; no smaller set does that."
+
+
+def _listed(names: Sequence[str], most: int = MAX_LISTED) -> str:
+    """ "a", "a and b", "a, b and c"; or "a, b, c and 4 more"."""
+    names = list(names)
+    if len(names) > most:
+        names = [*names[:most], f"{len(names) - most} more"]
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _scene(e: "Explanation") -> str:
+    whole, window = e.classification, e.classification.timeline[e.window]
+    shares = softmax(e.activations.scene_logits)
+    scene, runner_up = plain(e.scenes[e.scene]), plain(e.scenes[e.runner_up])
+    prediction = (
+        f"{scene} ({percent(e.probability)}), ahead of {runner_up} ({percent(shares[e.runner_up])})"
+    )
+    unsure = "The model is unsure. " if e.probability < 0.5 else ""
+    # A file that is a few milliseconds longer than a clip has two windows, one of them nearly all.
+    if window.stop - window.start >= 0.99 * (whole.stop - whole.start):
+        return f"{unsure}This recording is classified as {prediction}."
+    return (
+        f"{unsure}The part from {window.start:.1f} to {window.stop:.1f} s is classified as "
+        f"{prediction}. The whole recording is classified as {plain(whole.scene)} "
+        f"({percent(whole.probability)})."
+    )
+
+
+def _detected(e: "Explanation") -> str:
+    p = e.activations.event_probabilities
+    names = [f"“{e.events[i]}” ({p[i]:.2f})" for i in np.argsort(-p, kind="stable")]
+    count = int((p >= DETECTED).sum())
+    if not count:
+        return f"No event reaches a probability of {DETECTED}; the most probable is {names[0]}."
+    return f"Detected events: {_listed(names[:count])}."
+
+
+def _contributions(what: str, contributions) -> str:
+    """The strongest of (name, nats) pairs."""
+    strongest = sorted(contributions, key=lambda pair: -abs(pair[1]))[:MAX_LISTED]
+    listed = [
+        f"“{name}” ({number(value, '+.2f')})"
+        for name, value in strongest
+        if abs(value) >= MIN_CONTRIBUTION
+    ]
+    if not listed:
+        return f"No {what} contribute 0.01 nats or more."
+    return f"The {what} that contribute most are {_listed(listed)} nats."

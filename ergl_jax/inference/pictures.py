@@ -1,7 +1,7 @@
 """Pictures of an Explanation: matrices, graph, timeline, curves. Each function returns a Figure.
 
-Lengths of the graph are in inches; n events, T tokens, F frames, M mel bins. Matplotlib is imported
-where it draws: its import makes directories in the user's home.
+Shapes: n events, T tokens, F frames, M mel bins. Matplotlib is imported inside functions, since
+importing it creates directories in the user's home.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import math
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import librosa
 import numpy as np
@@ -25,13 +24,14 @@ from ergl_jax.inference.narrative import plain
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-INK = "#1b1f24"  # of all text and lines: the page puts the reader's own ink in its place
-ADDS, TAKES = "#c8374a", "#3b78c4"  # readable on white and on black
-SIGNED = "RdBu_r"
-SHOWN_RELATIONS = 12
-SHOWN_EVENTS = 12
-MARKED_HERTZ = (200, 500, 1000, 2000, 5000, 10000)
-STYLE = {
+INK = "#1b1f24"  # text and lines; the page replaces it by its own text colour
+POSITIVE, NEGATIVE = "#c8374a", "#3b78c4"  # readable on white and on black
+DIVERGING = "RdBu_r"
+MAX_RELATIONS = 12  # drawn as arrows
+MAX_EVENTS = 12  # drawn along time
+CHARACTER = 0.0085  # inches, the width of a character of one point
+MEL_TICKS = (200, 500, 1000, 2000, 5000, 10000)  # Hz
+STYLE: Any = {
     "text.color": INK,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -41,25 +41,40 @@ STYLE = {
     "legend.frameon": False,
     "font.size": 9,
     "axes.titlesize": 10,
-    "axes.unicode_minus": True,
-    "svg.hashsalt": "ergl",  # the same picture is the same file
+    "svg.hashsalt": "ergl",  # reproducible files
 }
 
 
 def save(figure: Figure, path: Path) -> None:
     """Writes a PNG or an SVG, by the path's suffix, on white."""
+    undated = {"Date": None} if path.suffix == ".svg" else {}
     with _style():
-        kind = path.suffix.removeprefix(".")
-        dated = {"metadata": {"Date": None}} if kind == "svg" else {}
-        figure.savefig(path, format=kind, dpi=140, **dated)
+        figure.savefig(path, dpi=140, metadata=undated)
 
 
 def svg(figure: Figure) -> str:
-    """The figure as SVG on nothing, for a page."""
-    written = io.StringIO()
+    """The figure as SVG without a background."""
+    buffer = io.StringIO()
     with _style():
-        figure.savefig(written, format="svg", dpi=140, transparent=True, metadata={"Date": None})
-    return written.getvalue()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def label(name: str, width: int = 60) -> str:
+    """A name to draw: at most 60 characters, wrapped at `width`, never parsed as mathematics."""
+    name = " ".join(name.split())
+    name = name if len(name) <= 60 else name[:59] + "…"
+    # Matplotlib warns of characters that its font lacks.
+    name = "".join(c if ord(c) in _font_characters() else "\ufffd" for c in name)
+    return textwrap.fill(name, width).replace("$", r"\$")
+
+
+@functools.cache
+def _font_characters() -> frozenset[int]:
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    with _style():
+        return frozenset(get_font(findfont(FontProperties())).get_charmap())
 
 
 def _style() -> contextlib.AbstractContextManager:
@@ -68,204 +83,109 @@ def _style() -> contextlib.AbstractContextManager:
     return matplotlib.rc_context(STYLE)
 
 
-def label(name: str, width: int = 0) -> str:
-    """A name as it is drawn: on one line, or wrapped at `width` characters; never mathematics."""
-    name = " ".join(name.split())
-    name = name if len(name) <= 60 else name[:59] + "…"
-    # Matplotlib warns of each character that its font lacks.
-    name = "".join(c if ord(c) in _drawable() else "\ufffd" for c in name).replace("$", r"\$")
-    return "\n".join(textwrap.wrap(name, width)) if width else name
+def _new_figure(width: float, height: float) -> Figure:
+    """A figure of that many inches, which needs no display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
-
-@functools.cache
-def _drawable() -> frozenset[int]:
-    """The characters of Matplotlib's font."""
-    import matplotlib.font_manager
-
-    with _style():
-        found = matplotlib.font_manager.findfont(matplotlib.font_manager.FontProperties())
-    return frozenset(matplotlib.font_manager.get_font(found).get_charmap())
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def matrix(explanation: Explanation) -> Figure:
-    """Mean edges and contributions of relations, n x n each: rows receive, columns send."""
-    from matplotlib.colors import Normalize
-
-    n = len(explanation.events)
+    """Mean edges and contributions of relations, (n, n) each: rows receive, columns send."""
+    n, scene = len(explanation.events), plain(explanation.scenes[explanation.scene])
     names = [label(name) for name in explanation.events]
-    panel = max(3.2, n * (0.26 if n <= 30 else 0.17))  # inches
-    font, turned = (9 if n <= 30 else 7.5), (45 if n <= 12 else 90)
-    scene = plain(explanation.scenes[explanation.scene])
+    cell, font = (0.26, 9) if n <= 30 else (0.17, 7.5)  # inches, points
+    panel = max(3.2, cell * n)
+    margin = CHARACTER * font * max(map(len, names))
+    contributions = explanation.edge_contributions
+    limit = np.abs(contributions).max() or 1.0
     with _style():
-        figure = _figure(1, 1, layout=None)
-        longest = max(
-            figure.text(0, 0, name, fontsize=font).get_window_extent().width for name in names
-        )
-        figure.texts.clear()
-        longest /= figure.dpi
-        left, below, between = (
-            longest + 0.5,
-            (longest if turned == 90 else 0.8 * longest) + 0.5,
-            1.5,
-        )
-        width, height = left + 2 * panel + between + 1.1, below + panel + 0.4
-        figure.set_size_inches(width, height)
-        shape = (panel / width, panel / height)
-        one = figure.add_axes((left / width, below / height, *shape))
-        two = figure.add_axes(((left + panel + between) / width, below / height, *shape))
-        shown = one.imshow(explanation.edge_means, cmap="viridis")
-        one.set_title("mean over an edge's channels")
-        _bar(figure, shown, one, "mean edge")
-        values = explanation.edge_contributions
-        limit = np.abs(values).max() or 1.0
-        shown = two.imshow(values, cmap=SIGNED, norm=Normalize(-limit, limit))
-        two.set_title(f"what relations add to {label(scene)}")
-        _bar(figure, shown, two, "contribution (nats)")
-        for axes in (one, two):
-            anchor = {"ha": "right", "va": "center" if turned == 90 else "top"}
-            axes.set_xticks(
-                range(n), names, rotation=turned, rotation_mode="anchor", fontsize=font, **anchor
-            )
+        figure = _new_figure(2 * panel + margin + 3.2, panel + margin + 0.8)
+        left, right = figure.subplots(1, 2, sharey=True)
+        left.set_title("mean over an edge's channels")
+        image = left.imshow(explanation.edge_means, cmap="viridis")
+        _colour_bar(image, left, "mean edge")
+        right.set_title(f"contributions to {label(scene)}")
+        image = right.imshow(contributions, cmap=DIVERGING, vmin=-limit, vmax=limit)
+        _colour_bar(image, right, "contribution (nats)")
+        for axes in (left, right):
+            axes.set_xticks(range(n), names, rotation=90, fontsize=font)
+            axes.set_yticks(range(n), names, fontsize=font)
             axes.tick_params(length=2)
             axes.set_xlabel("from this event")
-        one.set_yticks(range(n), names, fontsize=font)
-        two.set_yticks(range(n), [])
-        one.set_ylabel("to this event")
+        left.set_ylabel("to this event")
     return figure
+
+
+def _colour_bar(image, axes, text: str) -> None:
+    """As high as the image, with a line at zero if the scale has one."""
+    bar = axes.figure.colorbar(image, cax=axes.inset_axes((1.03, 0, 0.05, 1)), label=text)
+    if image.norm.vmin <= 0 <= image.norm.vmax:
+        bar.ax.axhline(0, color=INK, lw=1.2)
 
 
 def graph(explanation: Explanation) -> Figure:
     """Events on a circle and the strongest relations between them, as arrows.
 
-    A node's area is its event's probability, its colour what it adds; an arrow's width is what its
-    relation adds or takes.
+    A node's area is its event's probability, its colour the event's contribution; an arrow's width
+    is the size of its relation's contribution.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
+    from matplotlib.lines import Line2D
 
-    names = [label(name, 22) for name in explanation.events]
+    names = [label(name, 30) for name in explanation.events]
     n = len(names)
-    order = _neighbours(explanation.edge_contributions)
+    radius = max(1.7, n / 16)  # inches: two labels of two lines each don't overlap
+    margin = CHARACTER * 9 * max(len(line) for name in names for line in name.splitlines())
+    order = _strongest_neighbours(explanation.edge_contributions)
+    # Clockwise from above: the first half of the events is on the right.
+    angles = np.pi / 2 - 2 * np.pi * (np.arange(n) + 0.5) / n
+    places = np.empty((n, 2))
+    places[order] = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    largest = min(350.0, (0.6 * 72 * 2 * np.pi * radius / n) ** 2)  # points²
+    areas = largest * (0.1 + 0.9 * np.clip(explanation.activations.event_probabilities, 0, 1))
+    radii = np.sqrt(areas) / 2  # points
+    limit = np.abs(explanation.node_contributions).max() or 1.0
+    colours = ScalarMappable(Normalize(-limit, limit), DIVERGING)
     with _style():
-        figure = _figure(1, 1, layout=None)
-        axes = figure.add_axes((0, 0, 1, 1))
+        figure = _new_figure(2.9 * radius + 2 * margin + 1.2, 2.5 * radius + 0.5)
+        axes = figure.subplots()
         axes.axis("off")
-        texts = [axes.text(0, 0, name, va="center", linespacing=1) for name in names]
-        boxes = [text.get_window_extent() for text in texts]
-        wide = max(box.width for box in boxes) / figure.dpi
-        heights = np.array([box.height for box in boxes]) / figure.dpi + 0.06
-        # The circle, clockwise from above; its right half is labelled on the right.
-        angles = np.pi / 2 - 2 * np.pi * (np.arange(n) + 0.5) / n
-        sides = np.cos(angles) >= 0
-        tall = max(heights[order[sides]].sum(), heights[order[~sides]].sum())
-        radius = max(1.7 if n > 2 else 0.5, tall / 2 - 0.35)
-        below = 0.95  # for the legend
-        height = 2 * radius + 0.9 + below
-        width = max(2 * (radius + wide + 0.75), 6.0)
-        figure.set_size_inches(width, height)
-        axes.set(xlim=(0, width), ylim=(0, height))
-        centre = np.array([width / 2, below + 0.45 + radius])
-        places = np.empty((n, 2))
-        places[order] = centre + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-        diameter = min(26.0, 0.6 * 72 * 2 * radius * math.sin(np.pi / max(n, 3)))  # points, at most
-        probabilities = np.clip(explanation.opened.event_probabilities, 0, 1)
-        diameters = diameter * np.sqrt(0.1 + 0.9 * probabilities)
-        limit = np.abs(explanation.node_contributions).max() or 1.0
-        colours = ScalarMappable(Normalize(-limit, limit), SIGNED)
+        axes.set(aspect="equal", xlim=(-1.45, 1.45), ylim=(-1.25, 1.25))
+        face = colours.to_rgba(explanation.node_contributions)
         axes.scatter(
-            *places.T,
-            s=diameters**2,
-            c=colours.to_rgba(explanation.node_contributions),
-            edgecolors=INK,
-            linewidths=0.8,
-            zorder=3,
+            places[:, 0], places[:, 1], s=areas, c=face, edgecolors=INK, linewidths=0.8, zorder=3
         )
-        for side, sign in ((sides, 1), (~sides, -1)):
-            chosen = order[side]
-            chosen = chosen[np.argsort(-places[chosen, 1])]  # from above
-            wanted = centre[1] + (places[chosen, 1] - centre[1]) * (1 + 0.2 / radius)
-            spread = _spread(wanted, heights[chosen], below + 0.05, height - 0.05)
-            for event, y in zip(chosen, spread, strict=True):
-                x = centre[0] + sign * (radius + 0.55)
-                texts[event].set(x=x, y=y, ha="left" if sign > 0 else "right")
-                # First away from the circle, so that the line crosses no other node.
-                ray = (places[event] - centre) / radius
-                path = [places[event] + ray * (diameters[event] / 144 + d) for d in (0.02, 0.12)]
-                path += [(x - sign * 0.2, y), (x - sign * 0.05, y)]
-                axes.plot(*np.transpose(path), color=INK, alpha=0.4, lw=0.6, zorder=1)
-        _arrows(axes, explanation, places, diameters)
-        _legend(figure, axes, explanation, diameter, colours, width, height)
+        right = (n + 1) // 2
+        for side, events in ((1, order[:right]), (-1, order[right:][::-1])):
+            heights = 1.2 - 2.4 * (np.arange(len(events)) + 0.5) / len(events)
+            for event, height in zip(events, heights, strict=True):
+                axes.annotate(
+                    names[event],
+                    places[event],
+                    (1.4 * side, height),
+                    ha="left" if side > 0 else "right",
+                    va="center",
+                    linespacing=1,
+                    arrowprops={"arrowstyle": "-", "color": INK, "alpha": 0.4, "lw": 0.6},
+                )
+        _draw_arrows(axes, explanation, places, radii)
+        lines = [Line2D([], [], color=colour, lw=2.5) for colour in (POSITIVE, NEGATIVE)]
+        circle: Any = {"ls": "", "marker": "o", "mfc": "none", "mec": INK}
+        sizes = [np.sqrt(largest * (0.1 + 0.9 * p)) for p in (0.1, 0.9)]
+        circles = [Line2D([], [], ms=size, **circle) for size in sizes]
+        texts = ["raises the log-odds", "lowers them", "event probability 0.1", "0.9"]
+        figure.legend(lines + circles, texts, loc="outside lower center", ncols=4)
+        bar = figure.colorbar(colours, ax=axes, shrink=0.5, label="contribution of event (nats)")
+        bar.ax.axhline(0, color=INK, lw=1)
     return figure
 
 
-def _arrows(axes, explanation: Explanation, places: np.ndarray, diameters: np.ndarray) -> None:
-    from matplotlib.patches import FancyArrowPatch
-
-    values = explanation.edge_contributions
-    strongest = [pair for pair in explanation.relations()[:SHOWN_RELATIONS] if values[pair]]
-    for i, j in reversed(strongest):  # the strongest on top
-        width = 0.6 + 3 * abs(values[i, j] / values[strongest[0]])
-        axes.add_patch(
-            FancyArrowPatch(
-                places[j],
-                places[i],
-                # To the right of its own direction: i to j and j to i lie apart.
-                connectionstyle="arc3,rad=0.18",
-                arrowstyle=f"-|>,head_length={3 + width},head_width={1.5 + 0.6 * width}",
-                shrinkA=diameters[j] / 2 + 1,
-                shrinkB=diameters[i] / 2 + 1,
-                mutation_scale=1,
-                lw=width,
-                color=ADDS if values[i, j] > 0 else TAKES,
-                alpha=0.85,
-                zorder=2,
-            )
-        )
-
-
-def _legend(figure, axes, explanation, diameter, colours, width, height) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D([], [], color=ADDS, lw=2.5, label="relation adds"),
-        Line2D([], [], color=TAKES, lw=2.5, label="relation takes"),
-    ]
-    for probability in (0.1, 0.9):
-        size = diameter * math.sqrt(0.1 + 0.9 * probability)
-        handles.append(
-            Line2D(
-                [],
-                [],
-                ls="",
-                marker="o",
-                ms=size,
-                mfc="none",
-                mec=INK,
-                label=f"event probability {probability}",
-            )
-        )
-    middle = width / 2
-    axes.legend(
-        handles=handles,
-        loc="center right",
-        bbox_to_anchor=(middle + 0.55, 0.48),
-        bbox_transform=axes.transData,
-        ncols=2,
-        fontsize=8,
-        borderpad=0,
-        handletextpad=1.2,
-        columnspacing=1.2,
-        labelspacing=1.9,
-    )
-    bar = figure.add_axes(((middle + 0.85) / width, 0.42 / height, 1.9 / width, 0.11 / height))
-    figure.colorbar(colours, cax=bar, orientation="horizontal")
-    bar.axvline(0, color=INK, lw=1)
-    bar.locator_params(nbins=5)
-    bar.tick_params(labelsize=8, length=2)
-    bar.set_title("event adds (nats)", fontsize=8, pad=3)
-
-
-def _neighbours(contributions: np.ndarray) -> np.ndarray:
+def _strongest_neighbours(contributions: np.ndarray) -> np.ndarray:
     """An order (n,) for the circle: after each event the one most strongly related to it."""
     strength = np.abs(contributions) + np.abs(contributions).T
     np.fill_diagonal(strength, 0)
@@ -276,125 +196,98 @@ def _neighbours(contributions: np.ndarray) -> np.ndarray:
     return np.array(order)
 
 
-def _spread(wanted: np.ndarray, heights: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Heights of labels' centres (k,), from above, near `wanted` and none upon another.
-
-    Pushed down from above where they are too near, then up again from below.
-    """
-    found = wanted.copy()
-    ceiling = high
-    for k in range(len(found)):
-        found[k] = min(found[k], ceiling - heights[k] / 2)
-        ceiling = found[k] - heights[k] / 2
-    floor = low
-    for k in reversed(range(len(found))):
-        found[k] = max(found[k], floor + heights[k] / 2)
-        floor = found[k] + heights[k] / 2
-    return found
+def _draw_arrows(axes, explanation: Explanation, places: np.ndarray, radii: np.ndarray) -> None:
+    """Arrows from sender to receiver, the strongest on top."""
+    values = explanation.edge_contributions
+    strongest = [pair for pair in explanation.relations()[:MAX_RELATIONS] if values[pair]]
+    for i, j in reversed(strongest):
+        width = 0.6 + 3 * abs(values[i, j] / values[strongest[0]])
+        arrow = {
+            "connectionstyle": "arc3,rad=0.18",  # curved, so that i -> j and j -> i don't overlap
+            "arrowstyle": f"-|>,head_length={3 + width},head_width={1.5 + 0.6 * width}",
+            "mutation_scale": 1,
+            "shrinkA": radii[j] + 1,
+            "shrinkB": radii[i] + 1,
+            "lw": width,
+            "color": POSITIVE if values[i, j] > 0 else NEGATIVE,
+            "alpha": 0.85,
+        }
+        axes.annotate("", places[i], places[j], arrowprops=arrow, zorder=2)
 
 
 def timeline(explanation: Explanation, front_end: FrontEnd) -> Figure:
     """The window's log-mel spectrogram and, below it, its most probable events along time."""
-    opened = explanation.opened
-    log_mel = opened.log_mel * front_end.decibels
-    seconds = len(explanation.waveform) / explanation.sample_rate
+    times = explanation.activations.event_times
+    log_mel = explanation.activations.log_mel * front_end.decibels
     frame = front_end.hop / front_end.sample_rate  # seconds
     middle = front_end.span / 2 / front_end.sample_rate if front_end.frames == "inside" else 0.0
-    loudest = opened.event_times.max(axis=1)
-    shown = np.argsort(-loudest, kind="stable")[:SHOWN_EVENTS]
+    shown = np.argsort(-times.max(axis=1), kind="stable")[:MAX_EVENTS]
     with _style():
-        figure = _figure(7.4, 2.9 + 0.2 * len(shown))
+        figure = _new_figure(7.4, 2.9 + 0.2 * len(shown))
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 0.2 * len(shown) + 0.1))
+        first, last = middle - frame / 2, middle + (len(log_mel) - 0.5) * frame
         image = above.imshow(
             log_mel.T,
             origin="lower",
             aspect="auto",
             cmap="magma",
             vmin=max(log_mel.min(), log_mel.max() - 80),
-            extent=(
-                middle - frame / 2,
-                middle + (len(log_mel) - 0.5) * frame,
-                -0.5,
-                front_end.n_mels - 0.5,
-            ),
+            extent=(first, last, -0.5, front_end.n_mels - 0.5),
         )
-        hertz = librosa.mel_frequencies(
+        edges = librosa.mel_frequencies(
             front_end.n_mels + 2, fmin=front_end.fmin, fmax=front_end.fmax
-        )[1:-1]  # the filters' centres
-        marked = [x for x in MARKED_HERTZ if hertz[0] <= x <= hertz[-1]]
-        above.set_yticks(np.interp(marked, hertz, np.arange(len(hertz))), marked)
+        )
+        centres = edges[1:-1]  # Hz, of the mel filters
+        ticks = [x for x in MEL_TICKS if centres[0] <= x <= centres[-1]]
+        above.set_yticks(np.interp(ticks, centres, np.arange(len(centres))), ticks)
         above.set_ylabel("mel band (Hz)")
         figure.colorbar(image, ax=above, label="dB", pad=0.01)
-        step = token_frames(len(log_mel), opened.event_times.shape[1]) * frame
+        tokens = times.shape[1]
+        stop = tokens * frames_per_token(len(log_mel), tokens) * frame
         image = below.imshow(
-            opened.event_times[shown],
+            times[shown],
             aspect="auto",
             cmap="viridis",
             vmin=0,
             vmax=1,
             interpolation="nearest",
-            extent=(0, opened.event_times.shape[1] * step, len(shown) - 0.5, -0.5),
+            extent=(0, stop, len(shown) - 0.5, -0.5),
         )
         below.set_yticks(range(len(shown)), [label(explanation.events[i]) for i in shown])
         below.set_xlabel("seconds of the window")
-        below.set_xlim(0, seconds)
+        below.set_xlim(0, len(explanation.waveform) / explanation.sample_rate)
         figure.colorbar(image, ax=below, label="probability", pad=0.01)
     return figure
 
 
-def token_frames(frames: int, tokens: int) -> float:
-    """Spectrogram frames that a token stands for: the encoder halves time, rounding down."""
+def frames_per_token(frames: int, tokens: int) -> float:
+    """Spectrogram frames of one token: the encoder halves time several times, rounding down."""
     if tokens == 1:
         return frames
     return next((2**k for k in range(12) if frames // 2**k == tokens), frames / tokens)
 
 
 def curves(explanation: Explanation) -> Figure:
-    """Deletion and insertion of events and of edges: the scene's log-odds by the share of them."""
+    """Log-odds of the scene while events and edges are deleted and inserted."""
     with _style():
-        figure = _figure(7.4, 5.4)
+        figure = _new_figure(7.4, 5.4)
         rows = figure.subplots(2, 2, sharey="row")
-        for row, each in zip(
-            rows, (explanation.event_curves, explanation.edge_curves), strict=True
-        ):
-            _pair(row, each)
+        _draw_curves(rows[0], explanation.event_curves)
+        _draw_curves(rows[1], explanation.edge_curves)
         figure.legend(handles=rows[0, 0].lines[:3], loc="outside upper center", ncols=3)
     return figure
 
 
-def _pair(row: np.ndarray, each: Curves) -> None:
-    looks = {
-        "explanation": ("in the order of the explanation", ADDS, "-"),
+def _draw_curves(row: np.ndarray, each: Curves) -> None:
+    orders = {
+        "explanation": ("in the order of the explanation", POSITIVE, "-"),
         "random": ("in random orders (mean)", "#8a8f98", "--"),
-        "reverse": ("in the reverse order", TAKES, ":"),
+        "reverse": ("in reverse order", NEGATIVE, ":"),
     }
-    for axes, lines, what in zip(
-        row, (each.delete, each.insert), ("removed", "put into an empty graph"), strict=True
-    ):
-        for name, (text, colour, style) in looks.items():
-            axes.plot(100 * each.shares, lines[name], style, color=colour, label=text)
-        low, high = axes.get_ylim()
-        if low < 0 < high:
-            axes.axhline(0, color=INK, lw=0.5, alpha=0.5)
-        axes.set_title(f"{each.what} {what}")
+    panels = zip(row, (each.delete, each.insert), ("deleted", "inserted"), strict=True)
+    for axes, lines, verb in panels:
+        for order, (text, colour, style) in orders.items():
+            axes.plot(100 * each.shares, lines[order], style, color=colour, label=text)
+        axes.set_title(f"{each.what} {verb}")
         axes.set_xlabel(f"% of {each.what}")
     row[0].set_ylabel("log-odds (nats)")
-
-
-def _figure(width: float, height: float, layout: str | None = "constrained") -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout=layout)
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _bar(figure, shown, axes, text: str) -> None:
-    """A colour bar with its zero marked, where it has one."""
-    inches = axes.get_position().width * figure.get_figwidth()
-    bar = figure.colorbar(
-        shown, cax=axes.inset_axes((1 + 0.1 / inches, 0, 0.15 / inches, 1)), label=text
-    )
-    if shown.norm.vmin <= 0 <= shown.norm.vmax:
-        bar.ax.axhline(0, color=INK, lw=1.2)

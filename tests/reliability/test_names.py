@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import soundfile
 from made_explanations import FRONT_END, explanation
-from made_surveys import hand_made, told
+from made_surveys import hand_made, predicting
 
 from ergl_jax.bundle import Bundle
 from ergl_jax.bundle import load as load_bundle
 from ergl_jax.cli import main as ergl_main
 from ergl_jax.datasets import sources
-from ergl_jax.inference import atlas_page, report
+from ergl_jax.inference import atlas_page, explanation_page
 from ergl_jax.training import evaluate
 
 TAKEN = "document.title='taken'"
@@ -82,7 +82,7 @@ def bundle():
 
 def survey(number):
     """A survey whose scenes and events are four and three of NAMES, from `number` on."""
-    found = told(hand_made(), {0: 1, 1: 0, 4: 0, 3: 2})
+    found = predicting(hand_made(), {0: 1, 1: 0, 4: 0, 3: 2})
     mine = NAMES[number:] + NAMES[:number]
     return dataclasses.replace(
         found,
@@ -137,7 +137,7 @@ def test_the_check_sees_what_is_not_inert(browser, tmp_path):
 
 
 def test_the_page_of_an_explanation(browser, tmp_path):
-    check(browser, report.write(one(), bundle(), tmp_path), *NAMES)
+    check(browser, explanation_page.write(one(), bundle(), tmp_path), *NAMES)
 
 
 @pytest.mark.parametrize("number", [0, 3, 6, 9])
@@ -150,7 +150,7 @@ def test_the_page_of_an_atlas(browser, tmp_path, number):
 
 def test_pictures_graph_and_numbers(tmp_path):
     said = one()
-    report.write(said, bundle(), tmp_path)
+    explanation_page.write(said, bundle(), tmp_path)
     pictures = list(tmp_path.glob("*.svg"))
     assert len(pictures) == 4
     for path in pictures:

@@ -1,18 +1,19 @@
+const events = data.events.map((each) => each.event);
+
 function sentence(i, j) {
-  return `${data.events[j]} → ${data.events[i]}: contribution ` +
-    `${signed(data.contributions[i][j], 2)} nats, mean edge ${fixed(data.means[i][j], 2)}`;
+  return `${events[j]} → ${events[i]}: contribution ` +
+    `${signed(data.edge_contributions[i][j], 2)} nats, ` +
+    `mean edge ${fixed(data.edge_means[i][j], 2)}`;
 }
 
-const paint = relationMatrix(data.events, sentence);
+const paint = relationMatrix(events, sentence);
 
 function show(name) {
-  const [low, high] = extent(data[name]);
-  paint(data[name], name === "contributions"
-    ? { diverging: true, digits: 2, unit: " nats" }
-    : { low, high, digits: 2, unit: "" });
+  const diverging = name === "edge_contributions";
+  paint(data[name], { diverging, digits: 2, unit: diverging ? " nats" : "" });
 }
 
-show("contributions");
+show("edge_contributions");
 byId("switch").hidden = false;
 byId("switch").addEventListener("change", (event) => show(event.target.value));
 
@@ -33,5 +34,5 @@ timeline.addEventListener("click", (event) => {
   const share = ((event.clientX - box.left) / box.width - data.left) / width;
   if (share < 0 || share > 1) return;
   audio.currentTime = share * data.seconds;
-  audio.play().catch(() => {}); // a browser may want a touch of its own button first
+  audio.play().catch(() => {}); // some browsers only play from their own button first
 });
