@@ -30,6 +30,7 @@ class Page:
         self.requests: list[str] = []
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.command(f"{domain}.enable")
+        self.command("Emulation.setFocusEmulationEnabled", enabled=True)
 
     def command(self, method: str, **parameters) -> dict[str, Any]:
         self._number += 1

@@ -54,7 +54,7 @@ def open_page(bundle):
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}/"
     try:
-        until(lambda: server.poll() is None and not socket.socket().connect_ex(("127.0.0.1", port)))
+        until(lambda: server.poll() is None and listens(port))
         with chromium.page() as browser:
             browser.show(1280)
             browser.command("Page.navigate", url=address)
@@ -63,6 +63,11 @@ def open_page(bundle):
     finally:
         server.terminate()
         server.wait(30)
+
+
+def listens(port):
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def until(condition, seconds=120):
