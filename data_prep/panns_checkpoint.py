@@ -1,21 +1,17 @@
-"""PANNs' published checkpoints (.pth) to bundles. The only file that knows PyTorch.
+"""Converts PANNs' published PyTorch checkpoints (.pth) to bundles.
 
-A checkpoint is read without running what it may hold as code, and nothing of it is left over: each
-tensor is used, checked against the front end, or named as ignored.
+A checkpoint is read without running code from it, and every tensor is either used, compared with
+the front end, or reported as ignored.
 """
 
 import dataclasses
-import functools
 import math
 import re
-import warnings
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import jax
-import librosa
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -26,6 +22,7 @@ from ergl_jax.bundle import Bundle
 from ergl_jax.config import ModelConfig
 from ergl_jax.downloads import file_md5
 from ergl_jax.errors import InputError
+from ergl_jax.files import reading
 from ergl_jax.labels import AUDIOSET
 from ergl_jax.models.panns import ARCHITECTURES
 
@@ -34,8 +31,7 @@ LICENCE = f"CC BY 4.0, Q. Kong et al., {RECORD}"
 CLIP_SECONDS = 10.0  # AudioSet's clips
 
 
-@dataclasses.dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(NamedTuple):
     """A published PANN: its file in RECORD, and what it is."""
 
     file: str
@@ -44,63 +40,54 @@ class Checkpoint:
     front_end: str
 
 
+# fmt: off
 CHECKPOINTS = {
-    "Cnn14_16k": Checkpoint(
-        "Cnn14_16k_mAP=0.438.pth", "362fc5ff18f1d6ad2f6d464b45893f2c", "cnn14", "panns_16k"
-    ),
-    "Cnn14": Checkpoint(
-        "Cnn14_mAP=0.431.pth", "541141fa2ee191a88f24a3219fff024e", "cnn14", "panns_32k"
-    ),
-    "Cnn10": Checkpoint(
-        "Cnn10_mAP=0.380.pth", "bfb1f1f9968938fa8ef4012b8471f5f6", "cnn10", "panns_32k"
-    ),
-    "Cnn6": Checkpoint(
-        "Cnn6_mAP=0.343.pth", "e25e26b84585b14c7754c91e48efc9be", "cnn6", "panns_32k"
-    ),
+    "Cnn14_16k": Checkpoint("Cnn14_16k_mAP=0.438.pth", "362fc5ff18f1d6ad2f6d464b45893f2c",
+                            "cnn14", "panns_16k"),
+    "Cnn14": Checkpoint("Cnn14_mAP=0.431.pth", "541141fa2ee191a88f24a3219fff024e",
+                        "cnn14", "panns_32k"),
+    "Cnn10": Checkpoint("Cnn10_mAP=0.380.pth", "bfb1f1f9968938fa8ef4012b8471f5f6",
+                        "cnn10", "panns_32k"),
+    "Cnn6": Checkpoint("Cnn6_mAP=0.343.pth", "e25e26b84585b14c7754c91e48efc9be",
+                       "cnn6", "panns_32k"),
 }
+# fmt: on
 
 REAL = "spectrogram_extractor.stft.conv_real.weight"  # (n_fft // 2 + 1, 1, n_fft)
 IMAGINARY = "spectrogram_extractor.stft.conv_imag.weight"
 MEL = "logmel_extractor.melW"  # (n_fft // 2 + 1, M)
-COUNTER = ".num_batches_tracked"  # BatchNorm's, of use in training alone
+COUNTER = ".num_batches_tracked"  # BatchNorm's, only used in training
 FIRST = "conv_block1.conv1.weight"  # (64, 1, side, side); every PANN here has it
-TOLERANCE = 1e-4  # of the greatest entry: a sample rate or window that is wrong differs by 1e-3
-
-ZIP, LEGACY = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # PyTorch's two formats
+TOLERANCE = 1e-4  # of the largest entry; another sample rate or window differs by 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
 class Port:
-    """A ported checkpoint, and what became of each of its tensors."""
+    """A converted checkpoint, and what became of each of its tensors."""
 
     bundle: Bundle
     tensors: list[tuple[str, tuple[int, ...], str]]  # name, shape, what became of it
 
 
 def port(path: Path, *, name: str | None = None) -> Port:
-    """The PANN in a checkpoint of the original code, of any of CHECKPOINTS' architectures.
+    """Converts a checkpoint of the original code, of any architecture in CHECKPOINTS.
 
-    Which front end it wants is found by its own STFT kernels and mel filters. These don't tell the
-    hop: it is that of the front end whose window and filters they are. Nor can tensors tell Cnn14
-    from its variants that pool time otherwise (Cnn14_DecisionLevelMax): the MD5 can.
+    The front end is identified by the checkpoint's STFT kernels and mel filters; the hop, which
+    they do not determine, is that front end's. Tensors cannot tell Cnn14 from variants that pool
+    time otherwise (Cnn14_DecisionLevelMax); the MD5 can.
 
     Args:
-      path: the .pth, in PyTorch's zip format or the one before.
-      name: the one of CHECKPOINTS that it must be; by default whichever it is.
+      path: the .pth, in PyTorch's zip format or the older one.
+      name: the one of CHECKPOINTS that it must be; default any.
 
     Raises:
-      InputError: PyTorch is missing, or the file is no checkpoint, would run code, is truncated, no
-        PANN, another than `name`, made with another front end than ours, or a tensor is missing,
-        misshapen or unexpected.
+      InputError: PyTorch is missing, or the file can't be read, would run code, is no PANN or not
+        `name`, has no known front end, or a tensor is missing, misshapen or unexpected.
     """
-    if name is not None and name not in CHECKPOINTS:
-        raise InputError(f"no PANN {name!r}: choose one of {', '.join(CHECKPOINTS)}")
     path = Path(path)
-    state = _tensors(_load(path), path)
-    architecture, divisor = _architecture(state, path)
-    if name is not None and architecture != CHECKPOINTS[name].architecture:
-        raise InputError(f"{path} is not {name}: its tensors are those of {architecture}")
+    state = _read(path)
     shapes = {tensor: tuple(x.shape) for tensor, x in state.items()}
+    architecture, divisor = _architecture(shapes, path)
     config = {
         "name": "pann",
         "compute_dtype": "float32",
@@ -108,21 +95,24 @@ def port(path: Path, *, name: str | None = None) -> Port:
         "dropout": 0.5,
     }
     ours = _variables(config)
-    _check_tensors(shapes, ours, path, architecture)
+    for problem in _problems(shapes, ours, architecture):
+        raise InputError(f"{path}: {problem}")
     front_end = _front_end(state, path)
-    if name is not None and front_end.name != CHECKPOINTS[name].front_end:
-        raise InputError(
-            f"{path} is not {name}: it was made with front end {front_end.name}, not "
-            f"{CHECKPOINTS[name].front_end}"
-        )
+    if name is not None:
+        wanted = CHECKPOINTS[name]
+        if (architecture, front_end.name) != (wanted.architecture, wanted.front_end):
+            raise InputError(
+                f"{path} is not {name}, but {architecture} with the front end {front_end.name}"
+            )
     became = dict.fromkeys((REAL, IMAGINARY, MEL), f"checked: {front_end.name}")
     became |= {tensor: "ignored" for tensor in shapes if tensor.endswith(COUNTER)}
     flat = {}
     for variable in ours:
         tensor = _name_in_checkpoint(variable)
-        # PyTorch's running variance is the unbiased one. It is taken as it is: evaluation divides
-        # by it there as here.
-        flat[variable] = np.ascontiguousarray(_to_ours(state.pop(tensor)))
+        # Convolutions OIHW -> HWIO, dense layers (out, in) -> (in, out). PyTorch's running variance
+        # is unbiased, but its evaluation divides by it as ours does: it is kept.
+        x = state.pop(tensor)
+        flat[variable] = np.ascontiguousarray(x.transpose(2, 3, 1, 0) if x.ndim == 4 else x.T)
         became[tensor] = "/".join(variable)
     md5 = file_md5(path)
     published = md5 in {checkpoint.md5 for checkpoint in CHECKPOINTS.values()}
@@ -141,44 +131,34 @@ def port(path: Path, *, name: str | None = None) -> Port:
     return Port(bundle, [(tensor, shape, became[tensor]) for tensor, shape in shapes.items()])
 
 
-def _load(path: Path) -> Any:
-    """What a .pth holds, by a reader that calls nothing but what makes tensors and arrays."""
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """The entry 'model' of a .pth as arrays, read by a loader that only makes tensors."""
     try:
         import torch
     except ImportError as error:
         raise InputError('reading a .pth needs PyTorch: pip install ".[port]"') from error
-    try:
-        with open(path, "rb") as file:
-            head = file.read(len(LEGACY))
-    except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror}") from error
-    if not head.startswith(ZIP) and head != LEGACY:
-        raise InputError(f"{path} is not a PANN: not a file that PyTorch saved")
-    truncated = f"{path} is truncated or damaged: get it again"
-    if head.startswith(ZIP):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                members = archive.namelist()
-        except Exception as error:  # its directory is at the end: where that fails, as below
-            raise InputError(truncated) from error
-        if not any(member.endswith("/data.pkl") for member in members):
-            raise InputError(f"{path} is not a PANN: not a file that PyTorch saved")
+    with reading(path):
+        path.open("rb").close()
     try:
         with torch.serialization.safe_globals([(_Ignored, name) for name in _NUMPY]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # where a damaged file fails is anyone's guess
-        if found := re.search(r"GLOBAL (\S+)", str(error)):
-            raise InputError(
-                f"{path} is refused: it asks for {found[1]}, and to read it would run code"
-            ) from error
-        raise InputError(truncated) from error
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # PyTorch fails on a damaged file with any exception
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"reading it would run code, {refused[1]}" if refused else "get it again"
+        what = "is refused" if refused else "is damaged, truncated or no checkpoint of PyTorch"
+        raise InputError(f"{path} {what}: {reason}") from error
+    model = content.get("model") if isinstance(content, dict) else None
+    model = model if isinstance(model, Mapping) else {}
+    if FIRST not in model or not all(isinstance(x, torch.Tensor) for x in model.values()):
+        raise InputError(f"{path} is not a PANN: it has no 'model' of tensors with {FIRST}")
+    return {name: tensor.detach().float().numpy() for name, tensor in model.items()}
 
 
 class _Ignored:
-    """Stands where a pickle asks for a NumPy array, and drops what the array is made of.
+    """Takes the place of NumPy arrays in a pickle, without their content.
 
-    The samplers in PANNs' checkpoints hold arrays. Nothing here needs them, and NumPy's own
-    unpickling is not proof against a file that was made to break it.
+    The samplers in PANNs' checkpoints contain arrays, which nothing here needs; NumPy's own
+    unpickling is not safe against a malicious file.
     """
 
     def __new__(cls, *_):
@@ -193,40 +173,27 @@ class _Ignored:
 
 # What the pickle of an array or a scalar calls, under NumPy 2's names and NumPy 1's.
 _NUMPY = ["numpy.ndarray", "numpy.dtype"]
-_NUMPY += [f"numpy.{core}.multiarray._reconstruct" for core in ("_core", "core")]
-_NUMPY += [f"numpy.{core}.multiarray.scalar" for core in ("_core", "core")]
+_NUMPY += [
+    f"numpy.{core}.multiarray.{function}"
+    for core in ("_core", "core")
+    for function in ("_reconstruct", "scalar")
+]
 
 
-def _tensors(content: Any, path: Path) -> dict[str, np.ndarray]:
-    """The entry 'model' as arrays that share its memory."""
-    import torch
-
-    model = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(model, Mapping) or FIRST not in model:
-        raise InputError(f"{path} is not a PANN: it has no 'model' with {FIRST}")
-    for name, value in model.items():
-        if not isinstance(value, torch.Tensor):
-            raise InputError(f"{path} is not a PANN: its {name!r} is no tensor")
-    return {name: tensor.detach().float().numpy() for name, tensor in model.items()}
-
-
-def _architecture(state: Mapping[str, np.ndarray], path: Path) -> tuple[str, int]:
-    """The architecture by its blocks, and by what its channels are divided (1 as published)."""
-    blocks = max(int(found[1]) for name in state if (found := re.match(r"conv_block(\d+)\.", name)))
+def _architecture(shapes: Mapping[str, tuple], path: Path) -> tuple[str, int]:
+    """The architecture, and the number that its published channels are divided by."""
+    blocks = max(int(x[1]) for name in shapes if (x := re.match(r"conv_block(\d+)\.", name)))
     deepest = f"conv_block{blocks}.conv2.weight"
     for name, spec in ARCHITECTURES.items():
-        if len(spec.channels) == blocks and (spec.convolutions == 2) == (deepest in state):
-            widest, channels = spec.channels[0], (*state[FIRST].shape, 0)[0]
-            if not channels or widest % channels:
-                raise InputError(f"{path}: {FIRST} is {state[FIRST].shape}, misshapen for {name}")
-            return name, widest // channels
-    raise InputError(
-        f"{path} is not one of {', '.join(CHECKPOINTS)}: it has {blocks} convolutional blocks"
-    )
+        if len(spec.channels) == blocks and (spec.convolutions == 2) == (deepest in shapes):
+            channels = (*shapes[FIRST], 1)[0]
+            return name, max(1, spec.channels[0] // max(1, channels))
+    known = ", ".join(CHECKPOINTS)
+    raise InputError(f"{path} is not one of {known}: it has {blocks} convolutional blocks")
 
 
 def _variables(config: dict) -> dict[tuple[str, ...], tuple[int, ...]]:
-    """Shapes of all that the model of a `config.model` holds, by path."""
+    """Shapes of the model's variables, by path."""
     model = registry.build(ModelConfig.from_saved(config), num_scenes=0, num_events=len(AUDIOSET))
     clip = jax.ShapeDtypeStruct((1, 64, 64), np.float32)
     variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), clip)
@@ -248,48 +215,35 @@ def _name_in_checkpoint(variable: tuple[str, ...]) -> str:
     return f"{name}.{theirs.get(leaf, leaf)}"
 
 
-def _to_ours(x: np.ndarray) -> np.ndarray:
-    """Convolutions OIHW -> HWIO, dense layers (out, in) -> (in, out), vectors as they are."""
-    return x.transpose(2, 3, 1, 0) if x.ndim == 4 else x.T
-
-
-def _check_tensors(shapes, ours, path: Path, architecture: str) -> None:
-    """InputError unless each of ours is there, of its shape, and nothing that nobody knows."""
-    wanted = {}
+def _problems(
+    shapes: Mapping[str, tuple], ours: Mapping[tuple[str, ...], tuple], architecture: str
+) -> Iterator[str]:
+    """Yields what is wrong with a checkpoint's tensors: missing, misshapen or unexpected."""
+    n_fft = max(2, (0, *shapes.get(REAL, ()))[-1])
+    bins, bands = n_fft // 2 + 1, (0, *shapes.get(MEL, ()))[-1]
+    wanted = {REAL: (bins, 1, n_fft), IMAGINARY: (bins, 1, n_fft), MEL: (bins, bands)}
     for variable, shape in ours.items():
         axes = (3, 2, 0, 1) if len(shape) == 4 else range(len(shape))[::-1]
         wanted[_name_in_checkpoint(variable)] = tuple(shape[axis] for axis in axes)
-    for name in (*wanted, REAL, IMAGINARY, MEL):
-        if name not in shapes:
-            raise InputError(f"{path}: tensor {name} of {architecture} is missing")
     for name, shape in wanted.items():
-        if shapes[name] != shape:
-            raise InputError(f"{path}: tensor {name} is {shapes[name]}, {architecture} has {shape}")
+        if name not in shapes:
+            yield f"tensor {name} of {architecture} is missing"
+        elif shapes[name] != shape:
+            yield f"tensor {name} is {shapes[name]}, where {architecture} has {shape}"
     for name in shapes:
-        if name not in wanted and name not in (REAL, IMAGINARY, MEL) and not name.endswith(COUNTER):
-            raise InputError(f"{path}: tensor {name} is unexpected: {architecture} has none such")
+        if name not in wanted and not name.endswith(COUNTER):
+            yield f"tensor {name} is unexpected in {architecture}"
 
 
 def _front_end(state: Mapping[str, np.ndarray], path: Path) -> FrontEnd:
-    """The front end whose window and mel filters the checkpoint holds; InputError if none is."""
-    kernels, n_fft = state[REAL].shape, (0, *state[REAL].shape)[-1]
-    bins = n_fft // 2 + 1
-    if (
-        n_fft < 2
-        or kernels != (bins, 1, n_fft)
-        or state[IMAGINARY].shape != kernels
-        or state[MEL].shape[:1] != (bins,)
-        or state[MEL].ndim != 2
-    ):
-        found = ", ".join(f"{name} {state[name].shape}" for name in (REAL, IMAGINARY, MEL))
-        raise InputError(f"{path}: misshapen tensors, of an STFT and mel filters: {found}")
+    """The front end with the checkpoint's window and mel filters; InputError if there is none."""
     known = [front_end for front_end in FRONT_ENDS.values() if not front_end.offset]  # in dB
     for front_end in known:
         if _has_window(state, window(front_end)) and _close(state[MEL], mel_filters(front_end)):
             return front_end
     raise InputError(
-        f"{path} was made with {_description(state)}: no front end here does that, of "
-        f"{', '.join(front_end.name for front_end in known)}"
+        f"{path}: its window of {state[REAL].shape[-1]} samples and its {state[MEL].shape[-1]} mel "
+        f"filters are those of no front end, of {', '.join(each.name for each in known)}"
     )
 
 
@@ -303,30 +257,6 @@ def _has_window(state: Mapping[str, np.ndarray], w: np.ndarray) -> bool:
     """Whether the STFT kernels are w[t] cos(2 pi k t / N) and -w[t] sin(2 pi k t / N)."""
     n_fft = len(w)
     turns = np.outer(np.arange(n_fft // 2 + 1), np.arange(n_fft)) % n_fft / n_fft  # exact
-    angle = 2 * math.pi * turns
-    return _close(state[REAL], (w * np.cos(angle))[:, None]) and _close(
-        state[IMAGINARY], (-w * np.sin(angle))[:, None]
-    )
-
-
-def _description(state: Mapping[str, np.ndarray]) -> str:
-    """The window and the mel filters of a checkpoint in words, as far as they can be made out."""
-    n_fft, bands = state[REAL].shape[-1], state[MEL].shape[-1]
-    names = [
-        name
-        for name in ("hann", "hamming", "blackman")
-        if _has_window(state, librosa.filters.get_window(name, n_fft, fftbins=True))
-    ]
-    mel = functools.partial(librosa.filters.mel, n_fft=n_fft, n_mels=bands)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # librosa's, of combinations that nobody would choose
-        ranges = [
-            f"{rate} Hz, {fmin} to {fmax} Hz"
-            for rate in (8000, 16000, 22050, 32000, 44100, 48000)
-            for fmin in (0, 20, 50)
-            for fmax in sorted({4000, 8000, 11025, 14000, 16000, rate // 2})
-            if fmax <= rate // 2 and _close(state[MEL], mel(sr=rate, fmin=fmin, fmax=fmax).T)
-        ]
-    shape = f"{names[0]} window" if names else "window of no known kind"
-    filters = f"filters of {ranges[0]}" if ranges else "filters of no known kind"
-    return f"a {shape} of {n_fft} samples and {bands} mel {filters}"
+    kernels = w * np.exp(-2j * math.pi * turns)
+    real, imaginary = kernels.real[:, None], kernels.imag[:, None]
+    return _close(state[REAL], real) and _close(state[IMAGINARY], imaginary)

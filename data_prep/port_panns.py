@@ -21,35 +21,22 @@ from ergl_jax import bundle, downloads
 from ergl_jax.errors import InputError, Parser, command
 from ergl_jax.files import local_path, make_directory, user_path
 
-KNOWN = ", ".join(panns_checkpoint.CHECKPOINTS)
+CHECKPOINTS = panns_checkpoint.CHECKPOINTS
 
 
 def _parser() -> Parser:
     parser = Parser(description="Ports a pretrained PANN to a bundle.")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("checkpoint", type=local_path, nargs="?", help="a .pth of PANNs' own code")
-    source.add_argument("--download", metavar="NAME", help=f"get a published one: {KNOWN}")
-    parser.add_argument("--out", type=user_path, required=True, help="the bundle's directory")
-    parser.add_argument("--name", help=f"which the checkpoint must be: {KNOWN}")
-    parser.add_argument("--md5", help="hex, which the checkpoint must have")
-    parser.add_argument(
-        "--download_dir",
-        type=local_path,
-        default=Path("data/panns"),
-        help="where downloads are kept",
-    )
-    parser.add_argument(
-        "--record", default=panns_checkpoint.RECORD, help="where NAME's file is, under files/"
-    )
+    source.add_argument("--download", choices=CHECKPOINTS, help="get a published one")
+    add = parser.add_argument
+    add("--out", type=user_path, required=True, help="the bundle's directory")
+    add("--name", choices=CHECKPOINTS, help="which one the checkpoint must be")
+    add("--md5", help="hex, which the checkpoint must have")
+    directory = "where downloads are kept"
+    add("--download_dir", type=local_path, default=Path("data/panns"), help=directory)
+    add("--record", default=panns_checkpoint.RECORD, help="where the files are, under files/")
     return parser
-
-
-def _download(name: str, directory: Path, record: str) -> Path:
-    if name not in panns_checkpoint.CHECKPOINTS:
-        raise InputError(f"no PANN {name!r}: choose one of {KNOWN}")
-    checkpoint = panns_checkpoint.CHECKPOINTS[name]
-    url = f"{record}/files/{urllib.parse.quote(checkpoint.file)}"
-    return downloads.fetch(url, directory / checkpoint.file, md5=checkpoint.md5)
 
 
 @command(resumes=True)
@@ -59,9 +46,11 @@ def main(argv: list[str] | None = None) -> int:
     make_directory(bundle.check_target(args.out).parent, "directory")
     if args.download:
         if args.name or args.md5:
-            raise InputError("--name and --md5 are of a checkpoint, not of --download")
-        args.name = args.download
-        args.checkpoint = _download(args.download, args.download_dir, args.record)
+            raise InputError("--name and --md5 are for a checkpoint, not for --download")
+        args.name, published = args.download, CHECKPOINTS[args.download]
+        url = f"{args.record}/files/{urllib.parse.quote(published.file)}"
+        path = args.download_dir / published.file
+        args.checkpoint = downloads.fetch(url, path, md5=published.md5)
     elif args.md5:
         remedy = "get the file again, or correct --md5"
         downloads.verify(args.checkpoint, md5=args.md5.lower(), remedy=remedy)

@@ -1,12 +1,12 @@
-"""Makes the features of the recordings that a manifest describes, or of TUT 2018.
+"""Makes the features of a manifest's recordings, or downloads TUT 2018 and makes its features.
 
     python data_prep/prepare_dataset.py --manifest my.csv
     python data_prep/prepare_dataset.py tut2018 --data_dir data/prepared
 
-Training on the same corpus with the same settings opens what this built. `tut2018` first downloads
-TUT Urban Acoustic Scenes 2018, as far as it isn't there; the same command goes on after a stop.
-Exit status: 0 when every clip was prepared, 1 when some could not be (failures.csv names them), 2
-on wrong input, 130 when interrupted.
+Training on the same corpus with the same settings opens these features. `tut2018` downloads what is
+missing of TUT Urban Acoustic Scenes 2018; after an interruption the same command resumes. Exit
+status: 0 when every clip was prepared, 1 when some could not be (failures.csv lists them), 2 on
+wrong input, 130 when interrupted.
 """
 
 if __name__ == "__main__":
@@ -16,6 +16,8 @@ if __name__ == "__main__":
 
 import argparse
 import sys
+
+import arguments
 
 from ergl_jax.audio import FRONT_ENDS, get_front_end
 from ergl_jax.cache import use_compilation_cache
@@ -39,17 +41,13 @@ def _parser() -> Parser:
     add("source", nargs="?", default="folder", choices=ONLY, help="where the recordings come from")
     add("--manifest", help="folder: CSV: file, scene, split or fold, group, event:<name>")
     add("--events_file", help=".npz of event probabilities, if not <manifest>.events.npz")
-    splits.add_flags(parser, folds="folder: folds")
+    arguments.add_split_flags(parser, folds="folder: folds")
     add("--manifest_only", action="store_true", help="stop before features: events come first")
-    add("--licence", default="", help="folder: of the recordings; goes into every bundle")
+    add("--licence", default="", help="folder: of the recordings; stored in every bundle")
     add("--root", help="tut2018: where the recordings are kept, if not <data_dir>/tut2018")
     add("--archives", help="tut2018: directory of archives already downloaded")
-    add(
-        "--keep-archives",
-        "--keep_archives",
-        action="store_true",
-        help="tut2018: keep what was downloaded",
-    )
+    keep = "tut2018: keep what was downloaded"
+    add("--keep-archives", "--keep_archives", action="store_true", help=keep)
     add("--data_dir", default="data/prepared", help="where datasets are kept, and TUT 2018")
     add("--front_end", default="paper", help=" or ".join(FRONT_ENDS))
     add("--clip_seconds", type=float, default=10.0, help="duration of a clip")
@@ -65,38 +63,30 @@ def _corpus(args: argparse.Namespace) -> manifest.Corpus:
         for flag in flags:
             if source != args.source and getattr(args, flag):
                 raise InputError(f"--{flag} is a flag of {source}, not of {args.source}")
-    if args.source == "tut2018":
-        root = args.root or user_path(args.data_dir) / "tut2018"
-        print(tut2018.LICENCE, file=sys.stderr)
-        tut2018.prepare(
-            root,
-            release=tut2018.DEVELOPMENT,
-            archives=args.archives,
-            keep_archives=args.keep_archives,
-        )
-        return tut2018.corpus(root, args.events_file)
-    if not args.manifest:
-        raise InputError("no recordings: add --manifest=PATH.csv, or name the source tut2018")
-    return manifest.read_manifest(
-        args.manifest,
-        events_file=args.events_file,
-        test_folds=args.test_folds,
-        validation_folds=args.validation_folds,
-        licence=args.licence,
+    if args.source == "folder":
+        if not args.manifest:
+            raise InputError("no recordings: add --manifest=PATH.csv, or name the source tut2018")
+        return arguments.read_corpus(args, args.events_file, args.licence)
+    root = args.root or user_path(args.data_dir) / "tut2018"
+    print(tut2018.LICENCE, file=sys.stderr)
+    tut2018.prepare(
+        root, release=tut2018.DEVELOPMENT, archives=args.archives, keep_archives=args.keep_archives
     )
+    clips = tut2018.corpus(root, args.events_file)
+    return splits.hold_out_groups(clips, args.validation_fraction, args.validation_seed)
 
 
 @command(resumes=True)
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     args = _parser().parse_args(argv)
-    front_end = get_front_end(args.front_end)  # a mistake shows before hours of download
+    front_end = get_front_end(args.front_end)  # a mistake is reported before hours of download
     corpus = _corpus(args)
     if args.manifest_only:
         return 0
     use_compilation_cache()
     dataset = builder.prepare(
-        splits.hold_out_groups(corpus, args.validation_fraction, args.validation_seed),
+        corpus,
         data_dir=args.data_dir,
         front_end=front_end,
         clip_seconds=args.clip_seconds,

@@ -3,10 +3,10 @@
     python data_prep/pseudo_label.py --bundle data/panns/bundle --manifest my.csv \\
         --out my.events.npz
 
-Training reads `<manifest's stem>.events.npz` by itself. Stopped, the same command goes on. Exit
-status: 0 when every recording was labelled, 1 when some could not be decoded
-(`<out's stem>.failures.csv` names them, and the same command tries them alone), 2 on wrong input,
-130 when interrupted.
+Training reads `<manifest's stem>.events.npz` by default. After an interruption the same command
+resumes. Exit status: 0 when every recording was labelled, 1 when some could not be decoded
+(`<out's stem>.failures.csv` lists them, and the same command tries only those again), 2 on wrong
+input, 130 when interrupted.
 """
 
 if __name__ == "__main__":
@@ -17,6 +17,8 @@ if __name__ == "__main__":
     use_huge_pages()  # it starts the program again: before the slow imports
 
 import sys
+
+from arguments import number
 
 from ergl_jax import bundle as bundles
 from ergl_jax.cache import use_compilation_cache
@@ -32,24 +34,15 @@ def _parser() -> Parser:
     )
     add = parser.add_argument
     add("--bundle", type=user_path, required=True, help="the teacher: see data_prep/port_panns.py")
-    add(
-        "--manifest",
-        type=user_path,
-        required=True,
-        help="CSV; of its columns file and scene are read",
-    )
+    add("--manifest", type=user_path, required=True, help="CSV with the columns file and scene")
     add("--out", type=local_path, required=True, help="the .npz to write")
-    add("--clip_seconds", type=float, help="of a piece; by default as the bundle's clips")
-    add(
-        "--pad", choices=["zero", "repeat"], help="what fills a shorter recording; default as there"
-    )
-    add(
-        "--long",
-        default="crop",
-        choices=["crop", "windows"],
-        help="label the centre of a longer recording (the default), or all of it by the mean",
-    )
-    add("--batch_size", type=int, default=8, help="pieces at a time, over all devices; default 8")
+    add("--clip_seconds", type=float, help="of a clip; default: the bundle's")
+    pads = "how a shorter recording is filled; default: as the bundle"
+    add("--pad", choices=["zero", "repeat"], help=pads)
+    longs = "label the centre of a longer recording (the default), or all of it by the mean"
+    add("--long", default="crop", choices=["crop", "windows"], help=longs)
+    sizes = "clips at a time, over all devices; default 8"
+    add("--batch_size", type=number(int, 1, 2**20), default=8, help=sizes)
     add("--strict", action="store_true", help="stop at the first recording that can't be decoded")
     return parser
 

@@ -3,7 +3,7 @@
     python data_prep/rank_events.py --labels labels.npz --manifest my.csv --top 25
 
 Prints the table and writes the names, one a line, for --config.data.events. The training split is
-that of the training itself, without what is held out for validation: with the same flags and
+the one that training uses, without the clips held out for validation: with the same flags and
 `data.events` empty, training takes the same events.
 """
 
@@ -14,11 +14,10 @@ if __name__ == "__main__":
 
 import argparse
 import sys
-from pathlib import Path
 
+import arguments
 import numpy as np
 
-from ergl_jax.datasets import manifest, splits
 from ergl_jax.datasets.events import rank_events
 from ergl_jax.errors import InputError, Parser, command
 from ergl_jax.files import atomic_write, local_path, make_directory, user_path
@@ -30,28 +29,20 @@ def _parser() -> Parser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add(
-        "--labels",
-        type=user_path,
-        required=True,
-        help=".npz: clip, events, probabilities; or clip, tags",
-    )
+    labels = ".npz: clip, events, probabilities; or clip, tags"
+    add("--labels", type=user_path, required=True, help=labels)
     add("--manifest", type=user_path, required=True, help="CSV: file, scene, split or fold, group")
     add("--top", type=int, default=25, help="how many events to list")
     add("--out", type=local_path, help="the list to write, if not <labels>.top<N>.txt")
-    splits.add_flags(parser)
+    arguments.add_split_flags(parser)
     return parser
 
 
-def _rank(args: argparse.Namespace) -> tuple[list[str], np.ndarray, int]:
-    """The first events, their accumulated probabilities and the number of training clips."""
-    corpus = manifest.read_manifest(
-        args.manifest,
-        events_file=args.labels,
-        test_folds=args.test_folds,
-        validation_folds=args.validation_folds,
-    )
-    corpus = splits.hold_out_groups(corpus, args.validation_fraction, args.validation_seed)
+@command(resumes=False)
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command and returns its exit status."""
+    args = _parser().parse_args(argv)
+    corpus = arguments.read_corpus(args, args.labels)
     if not 1 <= args.top <= len(corpus.events):
         raise InputError(f"--top={args.top}: {args.labels} has {len(corpus.events)} events")
     train = [clip.events for clip in corpus.clips if clip.split == "train"]
@@ -59,28 +50,18 @@ def _rank(args: argparse.Namespace) -> tuple[list[str], np.ndarray, int]:
         raise InputError(f"{args.manifest}: no training clips to rank events over")
     probabilities = np.stack(train)  # (N, E)
     chosen = rank_events(probabilities)[: args.top]
-    accumulated = probabilities.sum(axis=0, dtype=np.float64)[chosen]
-    return [corpus.events[index] for index in chosen], accumulated, len(train)
+    names = [corpus.events[index] for index in chosen]
 
-
-def _write(path: Path, names: list[str]) -> None:
-    make_directory(path.parent, "directory")
-    with atomic_write(path) as beside:
-        beside.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-
-
-@command(resumes=False)
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command and returns its exit status."""
-    args = _parser().parse_args(argv)
-    names, accumulated, clips = _rank(args)  # first: what is no file has no name to go by
     out = args.out or args.labels.with_suffix(f".top{args.top}.txt")
-    _write(out, names)
+    make_directory(out.parent, "directory")
+    with atomic_write(out) as tmp:
+        tmp.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     width = max(len(name) for name in ("event", *names))
     print(f"{'rank':>4}  {'event':{width}} {'accumulated':>12} {'mean':>8}")
-    for rank, (name, total) in enumerate(zip(names, accumulated, strict=True), start=1):
-        print(f"{rank:>4}  {name:{width}} {total:>12.2f} {total / clips:>8.4f}")
-    print(f"{len(names)} events by {clips} training clips: --config.data.events={out}")
+    totals = probabilities.sum(axis=0, dtype=np.float64)[chosen]
+    for rank, (name, total) in enumerate(zip(names, totals, strict=True), start=1):
+        print(f"{rank:>4}  {name:{width}} {total:>12.2f} {total / len(train):>8.4f}")
+    print(f"{len(names)} events by {len(train)} training clips: --config.data.events={out}")
     return 0
 
 

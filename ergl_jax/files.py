@@ -82,9 +82,9 @@ def read_bytes(path: Path, remedy: str = "") -> bytes:
 
 
 def read_text(path: Path, remedy: str = "") -> str:
-    """The content of a UTF-8 text file, as `read_bytes`."""
+    """The content of a UTF-8 text file, without byte order mark, as `read_bytes`."""
     with reading(path, remedy):
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode("utf-8-sig")
 
 
 def read_json(path: Path, remedy: str = "") -> Any:

@@ -1,4 +1,4 @@
-"""Zip archives, unpacked without ever leaving the folder."""
+"""Unpacks zip archives, never outside the target directory."""
 
 import re
 import shutil
@@ -15,18 +15,17 @@ from ergl_jax.files import make_directory
 
 
 def unpack(archive: Path, directory: Path, *, strip: str = "") -> None:
-    """Unpacks `archive` into `directory`, over files of the same names.
+    """Unpacks `archive` into `directory`, which exists, over files of the same names.
 
-    Nothing is written before every member's name is found harmless.
+    Nothing is written unless every member is a plain file inside the directory.
 
     Args:
       archive: a zip file.
-      directory: exists.
+      directory: the target.
       strip: a top folder of the archive to leave out of the paths.
 
     Raises:
-      InputError: the archive is damaged, a member is a link or would lie outside `directory`, or
-        the disk is too small.
+      InputError: a damaged archive, a link, a path outside the directory, or a full disk.
     """
     try:
         with zipfile.ZipFile(archive) as file:
@@ -42,25 +41,24 @@ def unpack(archive: Path, directory: Path, *, strip: str = "") -> None:
                         shutil.copyfileobj(source, sink)
                     bar.update(info.file_size)
     # RuntimeError: encrypted; NotImplementedError: an unknown compression.
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-        raise InputError(f"{archive} can't be unpacked: {error}") from error
-    except OSError as error:
-        raise InputError(f"{archive} can't be unpacked to {directory}: {error.strerror}") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{archive} can't be unpacked to {directory}: {reason}") from error
 
 
 def _target(archive: Path, info: zipfile.ZipInfo, directory: Path, strip: str) -> Path:
-    """Where a member goes."""
-    name = info.filename
-    kind = stat.S_IFMT(info.external_attr >> 16)
-    if kind not in (0, stat.S_IFREG):
-        raise InputError(f"{archive}: {name!r} is a link or no plain file; nothing was unpacked")
-    path = PurePosixPath(name.removeprefix(f"{strip}/"))
+    """Where a member is unpacked to."""
+    path = PurePosixPath(info.filename.removeprefix(f"{strip}/"))
     target = directory / path
     if (
-        path.is_absolute()
+        stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG)
+        or path.is_absolute()
         or ".." in path.parts
-        or re.search(r"[\\:\0]", name)
-        or not target.resolve().is_relative_to(directory.resolve())  # by a link that lies there
+        or re.search(r"[\\:\0]", info.filename)
+        or not target.resolve().is_relative_to(directory.resolve())  # through an existing link
     ):
-        raise InputError(f"{archive}: {name!r} leads out of {directory}; nothing was unpacked")
+        raise InputError(
+            f"{archive}: {info.filename!r} is not a plain file inside {directory}; nothing was "
+            "unpacked"
+        )
     return target

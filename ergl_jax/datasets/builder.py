@@ -1,13 +1,12 @@
-"""The one TFDS builder: a corpus goes in, log-mel features lie on disk. Only this file knows TFDS.
+"""The TFDS builder: turns a corpus into log-mel features on disk. Only this file uses TFDS.
 
-A dataset's directory is named by a hash of everything that decides its content, so a changed
-manifest or front end builds a new one and an unchanged one is opened as it is. TFDS builds in a
-directory of its own beside it and renames that at the end: a dataset is whole or absent.
+A dataset's directory is named by a hash of everything that determines its content: a changed
+manifest or front end builds a new one, and an unchanged one is opened as it is. TFDS builds in a
+temporary directory and renames it at the end, so a dataset is complete or absent.
 """
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import dataclasses
 import functools
@@ -30,12 +29,12 @@ from ergl_jax.audio import segments
 from ergl_jax.datasets import gcs_cache
 from ergl_jax.datasets.manifest import SPLITS, Clip, Corpus
 from ergl_jax.errors import InputError
-from ergl_jax.files import is_remote, make_directory, user_path
+from ergl_jax.files import is_remote, make_directory, reading, user_path
 
-BATCH = 16  # waveforms to one call of log_mel; the last batch is padded, so it compiles once
+BATCH = 16  # waveforms per call of log_mel; the last batch is padded, so it compiles once
 ROWS_PER_SHARD = 1000  # about 256 MB of 10 s clips
 FEATURES = "features.json"
-FAILURES = "failures.csv"  # written last: a directory without it is no finished dataset
+FAILURES = "failures.csv"  # written last: a directory without it is incomplete
 
 tfds.disable_progress_bar()  # its bars count splits and shards; ours counts clips
 
@@ -50,60 +49,60 @@ def prepare(
     long: str,
     strict: bool = False,
 ) -> SceneDataset:
-    """Builds the features of a corpus under `data_dir`, or opens them if they were built before.
+    """Builds the features of a corpus under `data_dir`, or opens them if they exist.
 
     Args:
-      corpus: the clips; a clip whose `load` raises InputError is left out and listed.
-      data_dir: where datasets are kept, `<data_dir>/ergl_scenes/<hash>/1.0.0`; one of gs://... is
-        copied to this machine (see gcs_cache.py).
-      front_end: the log-mel spectrogram to make.
+      corpus: the clips; one whose `load` raises InputError is left out and listed in failures.csv.
+      data_dir: the parent of `ergl_scenes/<hash>/1.0.0`; one of gs://... is copied to this machine
+        (see gcs_cache.py).
+      front_end: the log-mel spectrogram to compute.
       clip_seconds: duration of a row.
-      pad: "zero" or "repeat", what fills a shorter recording.
-      long: "crop" keeps the centre of a longer recording; "windows" makes consecutive rows of
-        it, `<clip>#0`, `<clip>#1`..., with the clip's labels and group.
+      pad: "zero" or "repeat", how a shorter recording is filled.
+      long: "crop" takes the centre of a longer recording; "windows" cuts it into consecutive rows,
+        `<clip>#0`, `<clip>#1`..., with the clip's labels and group.
       strict: raise at the first clip that can't be decoded.
 
     Raises:
-      InputError: no clip at all, an argument out of range, a split that loses all its clips, or
-        any clip under `strict`.
+      InputError: no clip, a wrong `clip_seconds`, `pad` or `long`, a split without any clip that
+        can be decoded, or under `strict` any clip that can't.
     """
     if not corpus.clips:
         raise InputError(f"{corpus.name}: no clips")
     segments.check(front_end, clip_seconds, pad, long)
     named = user_path(data_dir, "data_dir")
-    data_dir = gcs_cache.directory() if is_remote(named) else make_directory(named, "data_dir")
-    with _no_tfds_warnings():
-        builder = ErglScenes(corpus, data_dir, front_end, float(clip_seconds), pad, long, strict)
-    if is_remote(named):
-        local = Path(builder.data_path)
-        remote = named / local.relative_to(data_dir)
-        if not local.exists() and not gcs_cache.fetch(remote, local, FAILURES):
-            _build(builder)
-        if not (remote / FAILURES).exists():  # made here, now or by a run that was stopped
-            gcs_cache.store(local, remote, FAILURES)
-    else:
+    local_dir = gcs_cache.directory() if is_remote(named) else make_directory(named, "data_dir")
+    verbosity = absl.logging.get_verbosity()
+    absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS warns that the configuration is new
+    try:
+        builder = ErglScenes(corpus, local_dir, front_end, float(clip_seconds), pad, long, strict)
+    finally:
+        absl.logging.set_verbosity(verbosity)
+    local = Path(builder.data_path)
+    remote = named / local.relative_to(local_dir)
+    in_bucket = is_remote(named)
+    if not (in_bucket and (local.exists() or gcs_cache.download(remote, local, FAILURES))):
         _build(builder)
-    # A new name or licence for the same content doesn't ask for new features. `pad` is part of the
-    # content, but datasets of before don't say it.
-    dataset = dataclasses.replace(
-        load(builder.data_path), name=corpus.name, licence=corpus.licence, pad=pad
-    )
+    if in_bucket and not (remote / FAILURES).exists():  # built now, or by an interrupted run
+        gcs_cache.upload(local, remote, FAILURES)
+    # Name and licence do not change the features, so they may differ from the stored ones. `pad`
+    # does, but old datasets do not store it.
+    dataset = dataclasses.replace(load(local), name=corpus.name, licence=corpus.licence, pad=pad)
+    if dataset.failures and strict:
+        reason = dataset.failures[0][1]
+        raise InputError(f"{reason} (found earlier; delete {dataset.path} to retry)")
     if dataset.failures:
-        if strict:
-            reason = dataset.failures[0][1]
-            raise InputError(f"{reason} (found earlier; delete {dataset.path} to retry)")
         count = f"{len(dataset.failures)} of {len(corpus.clips)} clips"
         _say(f"{count} could not be prepared: {dataset.path / FAILURES}")
     return dataset
 
 
 def _build(builder: ErglScenes) -> None:
-    """Makes a dataset, unless it is there."""
+    """Builds a dataset unless it exists."""
     with tempfile.TemporaryDirectory() as downloads:  # TFDS wants one; nothing is downloaded
         try:
             builder.download_and_prepare(download_dir=downloads)
         except OSError:
-            if not builder.data_path.exists():  # else another process built the same meanwhile
+            if not builder.data_path.exists():  # else another process has built it meanwhile
                 raise
 
 
@@ -113,39 +112,36 @@ def load(path: str | os.PathLike) -> SceneDataset:
     if not (path / FAILURES).is_file() or not (path / "dataset_info.json").is_file():
         raise InputError(f"{path}: not a prepared dataset; data_prep/prepare_dataset.py makes one")
     _check_features(path / FEATURES)
-    builder = tfds.builder_from_directory(path)
-    metadata = builder.info.metadata
+    info = tfds.builder_from_directory(path).info
+    fields = dict(info.metadata)
     with open(path / FAILURES, newline="", encoding="utf-8") as file:
         failures = [(row["name"], row["reason"]) for row in csv.DictReader(file)]
     return SceneDataset(
         path=path,
-        name=metadata["name"],
-        scenes=tuple(metadata["scenes"]),
-        events=tuple(metadata["events"]),
-        front_end=audio.FrontEnd(**metadata["front_end"]),
-        clip_seconds=metadata["clip_seconds"],
-        pad=metadata.get("pad", "unknown"),
-        licence=metadata["licence"],
-        fingerprint=metadata["fingerprint"],
-        sizes={s: builder.info.splits[s].num_examples for s in SPLITS if s in builder.info.splits},
-        class_sizes=metadata["class_sizes"],
+        name=fields["name"],
+        scenes=tuple(fields["scenes"]),
+        events=tuple(fields["events"]),
+        front_end=audio.FrontEnd(**fields["front_end"]),
+        clip_seconds=fields["clip_seconds"],
+        pad=fields.get("pad", "unknown"),
+        licence=fields["licence"],
+        fingerprint=fields["fingerprint"],
+        sizes={split: info.splits[split].num_examples for split in SPLITS if split in info.splits},
+        class_sizes=fields["class_sizes"],
         failures=failures,
     )
 
 
 def _check_features(path: Path) -> None:
-    """InputError unless TFDS itself has the classes that the file names: it would import others."""
-    try:
+    """InputError if the file names classes outside TFDS, since TFDS would import them."""
+    with reading(path, "delete the directory to build it again"):
         nodes = [json.loads(path.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is missing or damaged: delete its directory") from error
-    while nodes:
-        node = nodes.pop()
-        named = [node[key] for key in ("pythonClassName", "type") if key in node]
-        for name in named:
-            if not str(name).startswith("tensorflow_datasets.core.features."):
-                raise InputError(f"{path}: {name} is no feature of TFDS: delete its directory")
-        nodes += [each for each in node.values() if isinstance(each, dict)]
+        while nodes:
+            node = nodes.pop()
+            for name in (node[key] for key in ("pythonClassName", "type") if key in node):
+                if not str(name).startswith("tensorflow_datasets.core.features."):
+                    raise ValueError(f"{name} is not a feature of TFDS")
+            nodes += [each for each in node.values() if isinstance(each, dict)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +156,7 @@ class SceneDataset:
     clip_seconds: float
     pad: str  # how shorter recordings were filled: "zero", "repeat"
     licence: str
-    fingerprint: str  # hex; a hash of everything that decides the content
+    fingerprint: str  # hex; a hash of everything that determines the content
     sizes: dict[str, int]  # rows of each split that has any
     class_sizes: dict[str, list[int]]  # rows of each scene, by split
     failures: list[tuple[str, str]]  # clips left out: name, reason
@@ -171,9 +167,8 @@ class SceneDataset:
             raise InputError(f"{self.path}: no {name!r} split; it has {', '.join(self.sizes)}")
         return SceneSplit(self._builder.as_data_source(split=name))
 
-    @functools.cached_property
+    @functools.cached_property  # TFDS keeps every builder that was made in memory
     def _builder(self) -> tfds.core.DatasetBuilder:
-        # Once: TFDS keeps each that was ever made.
         return tfds.builder_from_directory(self.path)
 
 
@@ -191,37 +186,34 @@ class SceneSplit:
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         row = self._source[index]
-        return row | {
-            "scene": np.int32(row["scene"]),
-            "name": row["name"].decode(),
-            "group": row["group"].decode(),
-        }
+        names = {key: row[key].decode() for key in ("name", "group")}
+        return row | names | {"scene": np.int32(row["scene"])}
 
     def arrays(self) -> dict:
         """All rows: log_mel (N, F, M), scene (N,), events (N, E); lists name and group."""
-        first, count = self[0], len(self)
-        log_mel = np.empty((count, *first["log_mel"].shape), np.float32)
-        scene = np.empty(count, np.int32)
-        events = np.empty((count, *first["events"].shape), np.float32)
-        names, groups = [], []
-        for i in range(count):
+        first = self[0]
+        lists: dict[str, list[str]] = {"name": [], "group": []}
+        arrays = {
+            key: np.empty((len(self), *first[key].shape), first[key].dtype)
+            for key in ("log_mel", "scene", "events")
+        }
+        for i in range(len(self)):
             row = self[i]
-            log_mel[i], scene[i], events[i] = row["log_mel"], row["scene"], row["events"]
-            names.append(row["name"])
-            groups.append(row["group"])
-        return dict(log_mel=log_mel, scene=scene, events=events, name=names, group=groups)
+            for key, array in arrays.items():
+                array[i] = row[key]
+            for key, values in lists.items():
+                values.append(row[key])
+        return arrays | lists
 
 
-class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Writes log_mel (F, M), scene, events (E,), name and group of each clip as array records."""
 
     VERSION = tfds.core.Version("1.0.0")
     code_path = None  # where TFDS looks for the checksums of downloads; there are none
 
     def __init__(self, corpus, data_dir, front_end, clip_seconds, pad, long, strict):
-        self._corpus = corpus
-        self._front_end = front_end
-        self._clip_seconds = clip_seconds
+        self._corpus, self._front_end, self._clip_seconds = corpus, front_end, clip_seconds
         self._pad, self._long, self._strict = pad, long, strict
         self._fingerprint = _fingerprint(corpus, front_end, clip_seconds, pad, long)
         self._failures: list[tuple[str, str]] = []
@@ -230,14 +222,14 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         super().__init__(data_dir=data_dir, config=config, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        mel_shape = (self._front_end.num_frames(self._clip_seconds), self._front_end.n_mels)
+        shape = (self._front_end.num_frames(self._clip_seconds), self._front_end.n_mels)
         tensor = tfds.features.Tensor
         return tfds.core.DatasetInfo(
             builder=self,
             features=tfds.features.FeaturesDict(
                 {
                     # As bytes: five times quicker to write than a list of floats.
-                    "log_mel": tensor(shape=mel_shape, dtype=np.float32, encoding="bytes"),
+                    "log_mel": tensor(shape=shape, dtype=np.float32, encoding="bytes"),
                     "scene": np.int64,
                     "events": tensor(shape=(len(self._corpus.events),), dtype=np.float32),
                     "name": tfds.features.Text(),
@@ -259,8 +251,8 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
     def _download_and_prepare(self, dl_manager, download_config) -> None:
-        # TFDS's own writer keeps a split in memory, and beyond 1 GB needs TensorFlow to spill it.
-        # This one writes row by row, where its info says: `data_dir`, unfinished at this point.
+        # TFDS's own writer keeps a split in memory, and beyond 1 GB needs TensorFlow. This one
+        # writes row by row to the info's data_dir, which is a temporary directory here.
         info = self._info()
         writer = tfds.core.SequentialWriter(
             info, max_examples_per_shard=ROWS_PER_SHARD, file_format="array_record"
@@ -278,40 +270,36 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _split_generators(self, dl_manager) -> dict[str, Iterator[list[dict]]]:
         clips = {split: [c for c in self._corpus.clips if c.split == split] for split in SPLITS}
         return {
-            split: self._generate_examples(split, clips[split]) for split in SPLITS if clips[split]
+            split: self._generate_examples(split, clips[split]) for split in clips if clips[split]
         }
 
     def _generate_examples(self, split: str, clips: list[Clip]) -> Iterator[list[dict]]:
         """Yields the rows of a split, at most BATCH at a time."""
         sizes = self._class_sizes[split] = [0] * len(self._corpus.scenes)
-        pieces = self._pieces(clips)
-        while batch := list(itertools.islice(pieces, BATCH)):
-            waveforms = np.zeros((BATCH, len(batch[0][2])), np.float32)  # (BATCH, L)
-            for i, (_, _, waveform) in enumerate(batch):
-                waveforms[i] = waveform
+        length = self._front_end.num_samples(self._clip_seconds)
+        rows = self._rows(clips, length)
+        while batch := list(itertools.islice(rows, BATCH)):
+            waveforms = np.zeros((BATCH, length), np.float32)
+            for i, row in enumerate(batch):
+                waveforms[i] = row.pop("waveform")
+                sizes[row["scene"]] += 1
             log_mels = np.asarray(audio.log_mel(waveforms, self._front_end))  # (BATCH, F, M)
-            for clip, _, _ in batch:
-                sizes[clip.scene] += 1
-            yield [
-                dict(
-                    log_mel=log_mel,
-                    scene=clip.scene,
-                    events=np.asarray(clip.events, np.float32),
-                    name=name,
-                    group=clip.group,
-                )
-                for (clip, name, _), log_mel in zip(batch, log_mels, strict=False)
-            ]
+            yield [row | {"log_mel": x} for row, x in zip(batch, log_mels, strict=False)]
         if not any(sizes):
-            reason = self._failures[-1][1]
             raise InputError(
                 f"{self._corpus.name}: none of the {len(clips)} {split} clips can be decoded, "
-                f"the last because {reason}"
+                f"the last because {self._failures[-1][1]}"
             )
 
-    def _pieces(self, clips: list[Clip]) -> Iterator[tuple[Clip, str, np.ndarray]]:
-        """Yields (clip, row name, waveform (L,)) of what can be decoded; notes what can't."""
-        for clip, future in segments.prefetch(self._waveforms, clips):
+    def _rows(self, clips: list[Clip], length: int) -> Iterator[dict]:
+        """Yields the rows of clips that can be decoded, each with its waveform (L,)."""
+
+        def decode(clip: Clip) -> list[np.ndarray]:
+            waveform = clip.load(self._front_end.sample_rate, self._front_end.channel)
+            cut = segments.segment(waveform, length, pad=self._pad, long=self._long)
+            return [waveform for _, waveform in cut]
+
+        for clip, future in segments.prefetch(decode, clips):
             try:
                 waveforms = future.result()
             except InputError as error:
@@ -321,15 +309,11 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 _say(f"left out: {error}")
                 waveforms = []
             self._bar.update()
+            events = np.asarray(clip.events, np.float32)
             for k, waveform in enumerate(waveforms):
-                yield clip, clip.name if len(waveforms) == 1 else f"{clip.name}#{k}", waveform
-
-    def _waveforms(self, clip: Clip) -> list[np.ndarray]:
-        """A clip's recording as rows (L,) of the dataset's length."""
-        length = self._front_end.num_samples(self._clip_seconds)
-        waveform = clip.load(self._front_end.sample_rate, self._front_end.channel)
-        rows = segments.segment(waveform, length, pad=self._pad, long=self._long)
-        return [row for _, row in rows]
+                name = clip.name if len(waveforms) == 1 else f"{clip.name}#{k}"
+                row = dict(scene=clip.scene, events=events, name=name, group=clip.group)
+                yield row | {"waveform": waveform}
 
     # TFDS prints here that it downloads. It doesn't.
     def _log_download_bytes(self) -> None:
@@ -340,7 +324,7 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def _fingerprint(corpus: Corpus, front_end, clip_seconds, pad, long) -> str:
-    """Hashes everything that decides a dataset's content."""
+    """A hash of everything that determines a dataset's content, hex."""
     recipe = [corpus.fingerprint, corpus.scenes, corpus.events]
     recipe += [front_end.numbers(), clip_seconds, pad, long]
     digest = hashlib.sha256(json.dumps(recipe).encode())
@@ -348,17 +332,6 @@ def _fingerprint(corpus: Corpus, front_end, clip_seconds, pad, long) -> str:
         digest.update(json.dumps([clip.name, clip.scene, clip.split, clip.group]).encode())
         digest.update(np.asarray(clip.events, np.float32).tobytes())
     return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def _no_tfds_warnings():
-    """TFDS warns of each configuration that isn't a class attribute; ours is a hash."""
-    verbosity = absl.logging.get_verbosity()
-    absl.logging.set_verbosity(absl.logging.ERROR)
-    try:
-        yield
-    finally:
-        absl.logging.set_verbosity(verbosity)
 
 
 def _say(line: str) -> None:

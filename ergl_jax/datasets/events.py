@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ergl_jax.errors import InputError
-from ergl_jax.files import user_path
+from ergl_jax.files import read_text, user_path
 
 PAPER = (
     "data.events=paper: the paper's list of 25 events is not published (it begins Speech, Vehicle, "
@@ -15,7 +15,7 @@ PAPER = (
 
 
 def rank_events(probabilities: np.ndarray) -> np.ndarray:
-    """Indices of events by probability accumulated over clips (N, E), highest first."""
+    """Indices of events by probability summed over clips (N, E), highest first."""
     return np.argsort(-probabilities.sum(axis=0, dtype=np.float64), kind="stable")
 
 
@@ -27,10 +27,11 @@ def choose_events(
     Args:
       names: the dataset's events (E).
       probabilities: of the training clips, (N, E).
-      ranking: "" for that of `rank_events`, else as `read_list` takes it.
+      ranking: a list of events as for `read_list`; "" for `rank_events`.
+      count: how many.
 
     Raises:
-      InputError: there aren't so many, or the list names one that the dataset hasn't.
+      InputError: too few events, or the list contains an event that the dataset does not have.
     """
     if not names:
         raise InputError(
@@ -40,10 +41,10 @@ def choose_events(
     order, source = rank_events(probabilities), "the dataset"
     if ranking:
         listed, source = read_list(ranking), ranking
-        if strange := [name for name in listed if name not in names]:
-            raise InputError(f"{ranking}: the dataset has no event {strange[0]!r}")
+        if unknown := [name for name in listed if name not in names]:
+            raise InputError(f"{ranking}: the dataset has no event {unknown[0]!r}: remove it")
         order = np.array([names.index(name) for name in listed])
-    if not 1 <= count <= len(order):
+    if count > len(order):
         raise InputError(
             f"data.num_events={count}, but {source} has {len(order)} events: set "
             f"--config.data.num_events to 1..{len(order)}"
@@ -52,25 +53,20 @@ def choose_events(
 
 
 def read_list(ranking: str) -> list[str]:
-    """The names in a list of events, one a line; none for "", which asks for no list.
+    """The names in a list of events, one a line; none if `ranking` is "".
 
     Raises:
-      InputError: "paper", whose list isn't known, or a file that can't be read, is empty or names
-        an event twice.
+      InputError: "paper", whose list isn't published, or a file that can't be read, is empty or
+        contains an event twice.
     """
     if not ranking:
         return []
     if ranking == "paper":
         raise InputError(PAPER)
-    try:
-        lines = user_path(ranking).read_bytes().decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise InputError(f"data.events={ranking}: the list can't be read: {reason}") from error
-    names = [line.strip() for line in lines if line.strip()]
-    if not names:
-        raise InputError(f"data.events={ranking}: the list is empty")
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"data.events={ranking}: the list names {twice!r} twice")
+    text = read_text(user_path(ranking), f"correct data.events={ranking}")
+    names = [line.strip() for line in text.splitlines() if line.strip()]
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated or not names:
+        reason = f"contains {repeated[0]!r} twice" if repeated else "is empty"
+        raise InputError(f"data.events={ranking}: the list {reason}")
     return names

@@ -1,76 +1,69 @@
-"""What any corpus yields: clips with their labels; and the manifest that describes a user's own.
+"""Clips and corpora, and the manifest that describes a user's own recordings.
 
-A manifest is a CSV file, one row a clip:
+A manifest is a CSV file with one row per clip:
 
     file,scene,split,group,event:Speech,event:Engine
     audio/0001.wav,tram,train,lisbon-1,0.9,0.1
 
-`file` is absolute or relative to the manifest. `split` is train, validation or test; in its
-place `fold` may name any fold, and the caller says which folds are held out. `group` (optional)
-names clips recorded together, which never lie in two splits. Event probabilities (optional)
-stand in the `event:` columns or in an .npz beside the manifest.
+`file` is absolute or relative to the manifest. `split` is train, validation or test; alternatively
+`fold` names any fold, and the caller chooses the folds of the validation and test splits. `group`
+(optional) names clips recorded together, which are all in one split. Event probabilities (optional)
+are in the `event:` columns or in an .npz next to the manifest.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import functools
 import hashlib
-import io
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePath
 
 import numpy as np
 
 from ergl_jax.audio import read_audio
+from ergl_jax.datasets.tables import Row, read_table
 from ergl_jax.errors import InputError
 from ergl_jax.files import is_remote, user_path
 from ergl_jax.labels import AUDIOSET
 
 SPLITS = ("train", "validation", "test")
+PROBABILITY = "give a number from 0 to 1"  # in error messages
 
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """One recording and its labels; the waveform is made or decoded when `load` is called."""
+    """One recording and its labels."""
 
     name: str  # unique in its corpus
     scene: int  # index into Corpus.scenes
     split: str  # one of SPLITS
-    group: str  # clips recorded together; a group never lies in two splits
+    group: str  # clips recorded together; a group is in one split
     events: np.ndarray  # (E,) float32 in 0..1
-    # (sample_rate, channel) as of `audio.read_audio` -> (L,) float32; InputError if it can't
+    # (sample_rate, channel) as of `audio.read_audio` -> waveform (L,) float32, or InputError
     load: Callable[[int, str], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """A labelled set of clips: what every source yields and what the builder takes."""
+    """A labelled set of clips: the output of every source and the input of the builder."""
 
     name: str
     scenes: tuple[str, ...]
     events: tuple[str, ...]
     clips: list[Clip]
     licence: str
-    fingerprint: str  # hex; a hash of everything that decides the clips' waveforms
-
-
-@dataclasses.dataclass(frozen=True)
-class _Row:
-    where: str  # "<manifest>, line <n>", for error messages
-    cells: dict[str, str]
-    path: Path  # the recording
+    fingerprint: str  # hex; a hash of everything that determines the clips' waveforms
 
 
 def read_manifest(
     path: str | os.PathLike,
     *,
     events_file: str | os.PathLike | None = None,
-    test_folds: Sequence[str | int] = (),
-    validation_folds: Sequence[str | int] = (),
+    test_folds: Iterable[str | int] = (),
+    validation_folds: Iterable[str | int] = (),
     licence: str = "",
 ) -> Corpus:
     """Reads a manifest; no recording is opened.
@@ -80,9 +73,9 @@ def read_manifest(
       events_file: an .npz with arrays `clip` (N,) names with or without extension, `events` (E,)
         names, `probabilities` (N, E); or `clip` and `tags` (N, 527), in AudioSet's order. Default
         `<manifest's stem>.events.npz` if that exists.
-      test_folds: folds that make the test split, for a manifest with a `fold` column.
-      validation_folds: folds that make the validation split; the other folds train.
-      licence: of the recordings; travels with whatever is trained on them.
+      test_folds: folds of the test split, for a manifest with a `fold` column.
+      validation_folds: folds of the validation split; the other folds are for training.
+      licence: of the recordings; stored in everything trained on them.
 
     Returns:
       The clips in the manifest's order, scenes sorted by name, and a fingerprint that changes
@@ -91,30 +84,79 @@ def read_manifest(
     Raises:
       InputError: one line that names file, line and field.
     """
-    path = user_path(path)
-    header, rows = _read_rows(path)
-    splits = _splits(path, header, rows, test_folds, validation_folds)
-    groups = [row.cells.get("group") or row.cells["file"] for row in rows]
-    _check_groups(rows, groups, splits)
-    events, probabilities = _read_events(path, header, rows, events_file)
+    path, rows = _read_rows(path)
+    header = rows[0].cells
+    columns = [column for column in header if column.startswith("event:")]
+    names = tuple(column.removeprefix("event:").strip() for column in columns)
+    if events_file is None and (default := path.with_name(f"{path.stem}.events.npz")).exists():
+        events_file = default
+    test, validation = ({str(fold) for fold in folds} for folds in (test_folds, validation_folds))
+    by_fold = bool(test or validation)
+
+    def split_of(row: Row) -> str:
+        if not by_fold:
+            return row.cells["split"]
+        fold = row.cells["fold"]
+        return "test" if fold in test else "validation" if fold in validation else "train"
+
+    def problems() -> Iterator[str]:
+        if by_fold and "fold" not in header:
+            yield f"{path}, line 1: no column 'fold', which test_folds and validation_folds need"
+        if not by_fold and "split" not in header:
+            yield f"{path}, line 1: no column 'split': add it, or a column 'fold' and test_folds"
+        if both := test & validation:
+            yield f"test_folds and validation_folds both contain fold {min(both)!r}"
+        folds = {row.cells.get("fold", "") for row in rows}
+        if missing := (test | validation) - folds:
+            known = ", ".join(sorted(folds))
+            yield f"{path}: no row of fold {min(missing)!r}; the folds are {known}"
+        if columns and events_file is not None:
+            yield f"{path}: has event columns, and {events_file} has events too; keep one of them"
+        if "" in names:
+            yield f"{path}, line 1: a column 'event:' has no event name"
+        splits: dict[str, tuple[str, str]] = {}  # group -> split, where
+        for row in rows:
+            if by_fold and not row.cells["fold"]:
+                yield f"{row.where}: the field 'fold' is empty"
+            split, group = split_of(row), _group(row)
+            if split not in SPLITS:
+                yield f"{row.where}: split is {split!r}: choose {', '.join(SPLITS)}"
+            other, where = splits.setdefault(group, (split, row.where))
+            if other != split:
+                reason = f"group {group!r} is in {split} here and in {other} at {where}"
+                yield f"{row.where}: {reason}; a group belongs to one split"
+            for column in columns:
+                if not _is_probability(row.cells[column]):
+                    yield f"{row.where}: {column} is {row.cells[column]!r}: {PROBABILITY}"
+
+    for problem in problems():
+        raise InputError(problem)
+    if events_file is not None:
+        names, probabilities = _read_events(user_path(events_file), rows)
+    else:
+        values = [[float(row.cells[column]) for column in columns] for row in rows]
+        probabilities = np.array(values, np.float32)  # (N, E)
     scenes = sorted({row.cells["scene"] for row in rows})
+    paths = [path.parent / row.cells["file"] for row in rows]
     clips = [
         Clip(
             name=row.cells["file"],
             scene=scenes.index(row.cells["scene"]),
-            split=split,
-            group=group,
-            events=values,
-            load=functools.partial(read_audio, row.path),
+            split=split_of(row),
+            group=_group(row),
+            events=events,
+            load=functools.partial(read_audio, recording),
         )
-        for row, split, group, values in zip(rows, splits, groups, probabilities, strict=True)
+        for row, recording, events in zip(rows, paths, probabilities, strict=True)
     ]
-    return Corpus(path.stem, tuple(scenes), events, clips, licence, _fingerprint(rows))
+    states = json.dumps([[clip.name, _state(p)] for clip, p in zip(clips, paths, strict=True)])
+    fingerprint = hashlib.sha256(states.encode()).hexdigest()
+    return Corpus(path.stem, tuple(scenes), names, clips, licence, fingerprint)
 
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
-    """A recording that a manifest names."""
+    """A recording listed in a manifest."""
 
     name: str
     path: Path
@@ -122,187 +164,26 @@ class Recording:
 
 
 def read_recordings(path: str | os.PathLike) -> list[Recording]:
-    """The recordings of a manifest, in its order.
-
-    Splits, folds and events are not looked at. Raises InputError as `read_manifest` does.
-    """
-    _, rows = _read_rows(user_path(path))
-    return [Recording(row.cells["file"], row.path, _state(row.path)) for row in rows]
+    """The recordings of a manifest, in its order; only the columns file and scene are checked."""
+    path, rows = _read_rows(path)
+    files = [row.cells["file"] for row in rows]
+    return [Recording(file, path.parent / file, _state(path.parent / file)) for file in files]
 
 
-def _read_rows(path: Path) -> tuple[list[str], list[_Row]]:
-    """The column names and the rows, stripped of white space; blank lines are passed over."""
-    try:
-        text = io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
-        reader = csv.reader(text, strict=True)
-        lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
-    except OSError as error:
-        raise InputError(f"{path}: can't read the manifest: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: the manifest isn't UTF-8 text ({error.reason})") from error
-    except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: not CSV: {error}") from error
-    lines = [(number, cells) for number, cells in lines if any(cells)]
-    if not lines:
-        raise InputError(f"{path}: the manifest is empty; it needs the columns file, scene, split")
-    header = lines.pop(0)[1]
-    for name in ("file", "scene"):
-        if name not in header:
-            raise InputError(f"{path}, line 1: no column {name!r}; found {', '.join(header)}")
-    for name in header:
-        if header.count(name) > 1:
-            raise InputError(f"{path}, line 1: the column {name!r} stands there twice")
-    if not lines:
-        raise InputError(f"{path}: the manifest has no rows below its header")
-
-    rows, seen = [], {}
-    for number, cells in lines:
-        where = f"{path}, line {number}"
-        if len(cells) != len(header):
-            raise InputError(f"{where}: {len(cells)} fields where the header has {len(header)}")
-        row = _Row(
-            where, dict(zip(header, cells, strict=True)), path.parent / cells[header.index("file")]
-        )
-        for name in ("file", "scene"):
-            if not row.cells[name]:
-                raise InputError(f"{where}: the field {name!r} is empty")
-            if "\0" in row.cells[name]:
-                raise InputError(f"{where}: the field {name!r} holds a zero byte")
-        key = os.path.normpath(row.path)
-        if key in seen:
-            raise InputError(f"{where}: file {row.cells['file']!r} is already on line {seen[key]}")
-        seen[key] = number
-        rows.append(row)
-    return header, rows
-
-
-def _splits(path, header, rows, test_folds, validation_folds) -> list[str]:
-    """The split of each row, from `fold` when folds are held out and from `split` otherwise."""
-    test, validation = ({str(fold) for fold in folds} for folds in (test_folds, validation_folds))
-    if test or validation:
-        if "fold" not in header:
-            raise InputError(f"{path}, line 1: folds are held out but there is no column 'fold'")
-        if both := test & validation:
-            raise InputError(f"test_folds and validation_folds both name fold {min(both)!r}")
-        folds = [row.cells["fold"] for row in rows]
-        if missing := (test | validation) - set(folds):
-            known = ", ".join(sorted(set(folds)))
-            raise InputError(f"{path}: no row of fold {min(missing)!r}; the folds are {known}")
-        if "" in folds:
-            raise InputError(f"{rows[folds.index('')].where}: the field 'fold' is empty")
-        return [
-            "test" if fold in test else "validation" if fold in validation else "train"
-            for fold in folds
-        ]
-    if "split" not in header:
-        advice = "; say which folds are held out with test_folds" if "fold" in header else ""
-        raise InputError(f"{path}, line 1: no column 'split'{advice}")
+def _read_rows(path: str | os.PathLike) -> tuple[Path, list[Row]]:
+    path = user_path(path)
+    rows = read_table(path, ("file", "scene"))
+    seen: dict[str, str] = {}
     for row in rows:
-        if row.cells["split"] not in SPLITS:
-            raise InputError(
-                f"{row.where}: split is {row.cells['split']!r}: choose {', '.join(SPLITS)}"
-            )
-    return [row.cells["split"] for row in rows]
+        file = row.cells["file"]
+        first = seen.setdefault(os.path.normpath(path.parent / file), row.where)
+        if first != row.where:
+            raise InputError(f"{row.where}: file {file!r} is already on {first}; remove one row")
+    return path, rows
 
 
-def _check_groups(rows, groups, splits) -> None:
-    first = {}
-    for row, group, split in zip(rows, groups, splits, strict=True):
-        where, other = first.setdefault(group, (row.where, split))
-        if other != split:
-            raise InputError(
-                f"{row.where}: group {group!r} is in {split} here and in {other} at {where}; "
-                "a group belongs to one split"
-            )
-
-
-def _read_events(path, header, rows, events_file) -> tuple[tuple[str, ...], np.ndarray]:
-    """Event names and the rows' probabilities (N, E) float32, from columns or from an .npz."""
-    columns = [name for name in header if name.startswith("event:")]
-    beside = path.with_name(f"{path.stem}.events.npz")
-    if events_file is None and beside.exists():
-        events_file = beside
-    if events_file is not None:
-        if columns:
-            raise InputError(
-                f"{path}: has event columns, and {events_file} gives events too; keep one"
-            )
-        return _read_events_npz(user_path(events_file), rows)
-    names = tuple(column.removeprefix("event:").strip() for column in columns)
-    if "" in names:
-        raise InputError(f"{path}, line 1: a column 'event:' has no event name")
-    probabilities = np.zeros((len(rows), len(columns)), np.float32)
-    for i, row in enumerate(rows):
-        for j, column in enumerate(columns):
-            try:
-                value = float(row.cells[column])
-            except ValueError:
-                value = float("nan")
-            if not 0 <= value <= 1:
-                cell = row.cells[column]
-                raise InputError(f"{row.where}: {column} is {cell!r}: give a number from 0 to 1")
-            probabilities[i, j] = value
-    return names, probabilities
-
-
-def _read_events_npz(path: Path, rows) -> tuple[tuple[str, ...], np.ndarray]:
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise InputError(f"{path}: can't read the events: {error.strerror}") from error
-    try:
-        with file, np.load(file, allow_pickle=False) as arrays:
-            found = {name: np.asarray(arrays[name]) for name in arrays.files}
-    except Exception as error:  # where a damaged file fails is anyone's guess
-        raise InputError(f"{path}: not an .npz of plain arrays") from error
-    values_name = "tags" if "tags" in found else "probabilities"
-    if values_name == "tags":
-        found.setdefault("events", np.array(AUDIOSET))
-    for name in ("clip", "events", values_name):
-        if name not in found:
-            raise InputError(f"{path}: no array {name!r}; found {', '.join(found)}")
-    clips, names = (
-        [str(name).strip() for name in found[key].ravel()] for key in ("clip", "events")
-    )
-    values = found[values_name]
-    if values.shape != (len(clips), len(names)) or values.dtype.kind not in "fiub":
-        raise InputError(
-            f"{path}: {values_name!r} is {values.dtype} {values.shape}: give numbers, "
-            f"({len(clips)} clips, {len(names)} events)"
-        )
-    for key, entries in (("clip", clips), ("events", names)):
-        if len(set(entries)) < len(entries):
-            twice = next(entry for entry in entries if entries.count(entry) > 1)
-            raise InputError(f"{path}: {key!r} holds {twice!r} twice")
-    values = values.astype(np.float32)
-    wrong = ~((values >= 0) & (values <= 1))
-    if wrong.any():
-        i, j = np.argwhere(wrong)[0]
-        raise InputError(
-            f"{path}: {values_name!r} of {clips[i]!r}, {names[j]!r} is {values[i, j]}: "
-            "give numbers from 0 to 1"
-        )
-
-    index = {clip: i for i, clip in enumerate(clips)}
-    order, taken = [], {}
-    for row in rows:
-        file = PurePath(row.cells["file"])
-        known = (row.cells["file"], str(file), os.path.splitext(file)[0], file.name, file.stem)
-        i = next((index[name] for name in known if name in index), None)
-        if i is None:
-            raise InputError(
-                f"{row.where}: {path} has no clip {file.stem!r}: label it, or take out its row"
-            )
-        if i in taken:
-            raise InputError(f"{row.where}: clip {clips[i]!r} of {path} is also that of {taken[i]}")
-        taken[i] = row.where
-        order.append(i)
-    return tuple(names), values[order]
-
-
-def _fingerprint(rows: list[_Row]) -> str:
-    recordings = json.dumps([[row.cells["file"], _state(row.path)] for row in rows])
-    return hashlib.sha256(recordings.encode()).hexdigest()
+def _group(row: Row) -> str:
+    return row.cells.get("group") or row.cells["file"]
 
 
 def _state(path: Path) -> list[int] | None:
@@ -311,6 +192,66 @@ def _state(path: Path) -> list[int] | None:
         status = path.stat()
     except OSError:
         return None
-    if is_remote(path):  # an epath.Path has its own words
-        return [status.length, status.mtime]
+    if is_remote(path):  # an epath.Path, with other attributes
+        return [status.length, status.mtime]  # type: ignore[attr-defined]
     return [status.st_size, status.st_mtime_ns]
+
+
+def _is_probability(text: str) -> bool:
+    try:
+        return 0 <= float(text) <= 1
+    except ValueError:
+        return False
+
+
+def _read_events(path: Path, rows: list[Row]) -> tuple[tuple[str, ...], np.ndarray]:
+    """Event names and the rows' probabilities (N, E) float32 from an .npz."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            found = {name: np.asarray(arrays[name]) for name in arrays.files}
+    except Exception as error:  # NumPy fails on a damaged file with any exception
+        reason = getattr(error, "strerror", None) or "not an .npz of plain arrays"
+        raise InputError(f"{path} can't be read: {reason}") from error
+    kind = "tags" if "tags" in found else "probabilities"
+    if kind == "tags":
+        found.setdefault("events", np.array(AUDIOSET))
+    clips, events = (
+        [str(name).strip() for name in found.get(key, np.array([])).ravel()]
+        for key in ("clip", "events")
+    )
+    index = {clip: i for i, clip in enumerate(clips)}
+
+    def entry(row: Row) -> int | None:
+        """By a recording's path or its name, with or without extension."""
+        file = PurePath(row.cells["file"])
+        names = (row.cells["file"], str(file), os.path.splitext(file)[0], file.name, file.stem)
+        return next((index[name] for name in names if name in index), None)
+
+    def problems() -> Iterator[str]:
+        for name in ("clip", "events", kind):
+            if name not in found:
+                yield f"{path}: no array {name!r}; the arrays are {', '.join(found)}"
+        for key, names in (("clip", clips), ("events", events)):
+            if len(set(names)) < len(names):
+                twice = next(name for name in names if names.count(name) > 1)
+                yield f"{path}: {key!r} contains {twice!r} twice"
+        values, shape = found[kind], (len(clips), len(events))
+        if values.shape != shape or values.dtype.kind not in "fiub":
+            wanted = f"numbers, ({shape[0]} clips, {shape[1]} events)"
+            yield f"{path}: {kind!r} is {values.dtype} {values.shape}: give {wanted}"
+        values = values.astype(np.float32)
+        for i, j in np.argwhere(~((values >= 0) & (values <= 1))):
+            value = f"{kind!r} of {clips[i]!r}, {events[j]!r} is {values[i, j]}"
+            yield f"{path}: {value}: {PROBABILITY}"
+        used: dict[int, str] = {}
+        for row in rows:
+            if (i := entry(row)) is None:
+                clip = PurePath(row.cells["file"]).stem
+                yield f"{row.where}: {path} has no clip {clip!r}: label it, or remove its row"
+            elif (other := used.setdefault(i, row.where)) != row.where:
+                yield f"{row.where}: clip {clips[i]!r} of {path} also belongs to {other}"
+
+    for problem in problems():
+        raise InputError(problem)
+    order = np.array([entry(row) for row in rows])
+    return tuple(events), found[kind].astype(np.float32)[order]

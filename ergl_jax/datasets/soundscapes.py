@@ -1,46 +1,32 @@
-"""Polyphonic clips mixed from isolated recordings, with the truth about every event in them.
+"""Polyphonic clips mixed from isolated recordings, with the ground truth of every event.
 
-A scene file (scene_files.py) says which events a scene holds and how they relate: over one another,
-in turn, or freely. Relations are laid out so that nothing else gives them away: an event sounds as
-often, as long, as loud and at the same times whether it is in turn with another or over it.
+A scene file (scene_files.py) defines which events a scene contains and how they relate:
+simultaneous ("over"), in turn, or freely. Nothing but the relation differs between "over" and "in
+turn": an event's number, durations, levels and times have the same distribution.
 
-`compose` draws what sounds when, `mix` makes it sound.
+`compose` draws what sounds when, `mix` makes the waveform.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from ergl_jax.audio import read_audio
+from ergl_jax.datasets.esc import Recording
 from ergl_jax.datasets.scene_files import Part, Scene, SceneFile
-from ergl_jax.datasets.synthesis import shaped_noise
+from ergl_jax.datasets.sounds import fade_ends, limit_peak, shaped_noise
 from ergl_jax.errors import InputError
 
 VERSION = 1  # raise it whenever a change here changes a clip
-SILENCE = -40.0  # dB under the loudest frame of a recording: what is quieter at its ends is cut off
+SILENCE = -40.0  # dB below a recording's loudest frame: quieter ends are trimmed
 FRAME_SECONDS = 0.01
 FADE_SECONDS = 0.01  # at both ends of what is placed
-LOOP_SECONDS = 0.5  # a looped background's end fades into its start over this long
+LOOP_SECONDS = 0.5  # of the crossfade from a looped background's end to its start
 PEAK = 10 ** (-1 / 20)  # of a clip; a louder mixture is turned down as a whole
-
-
-@dataclasses.dataclass(frozen=True)
-class Recording:
-    """An isolated recording of one event."""
-
-    name: str  # relative to the folder
-    path: Path
-    label: str
-    fold: str
-    source: str  # what recordings cut from one original share
-    licence: str
-    author: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +47,7 @@ class Sound:
 
 @dataclasses.dataclass(frozen=True)
 class Soundscape:
-    """What a clip holds."""
+    """A clip before it is mixed."""
 
     length: int  # samples
     background: np.ndarray | Sound  # (length,) float32 noise of RMS 1, or a looped recording
@@ -69,98 +55,51 @@ class Soundscape:
     sounds: tuple[Sound, ...]  # by onset
 
     def all_sounds(self) -> list[Sound]:
-        """Those of recordings, a looped background first."""
+        """All recorded sounds, a looped background first."""
         looped = [self.background] if isinstance(self.background, Sound) else []
         return looped + list(self.sounds)
 
 
-# --- reading -------------------------------------------------------------------------------------
-
-
-def read_recordings(folder: Path) -> list[Recording]:
-    """The recordings that ESC-10's meta.csv or ESC-50's meta/esc50.csv lists, by name.
-
-    InputError where there is none, or a row lacks a field, or one source is in two folds.
-    """
-    if (meta := folder / "meta" / "esc50.csv").is_file():
-        audio, label, source = "audio", "category", "src_file"
-    elif (meta := folder / "meta.csv").is_file():
-        audio, label, source = "", "label", "source"
-    else:
-        raise InputError(
-            f"{folder} has neither meta/esc50.csv nor meta.csv: give one with the columns "
-            "filename, label, fold, source"
-        )
-    try:
-        with open(meta, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{meta} can't be read as CSV in UTF-8: {error}") from error
-    if not rows:
-        raise InputError(f"{meta} lists no recording: add a row for each")
-    recordings, folds = [], {}
-    for line, row in enumerate(rows, 2):
-        for name in ("filename", label, "fold", source):
-            if not row.get(name):
-                raise InputError(f"{meta}, row {line}: the field {name!r} is empty or missing")
-        if folds.setdefault(row[source], row["fold"]) != row["fold"]:
-            raise InputError(
-                f"{meta}, row {line}: source {row[source]!r} is in fold {row['fold']} here and in "
-                f"{folds[row[source]]} before; a source belongs to one fold"
-            )
-        name = (Path(audio) / row["filename"]).as_posix()
-        about = row[label], row["fold"], row[source], row.get("licence"), row.get("author")
-        recordings.append(Recording(name, folder / name, *(text or "" for text in about)))
-    return sorted(recordings, key=lambda recording: recording.name)
-
-
 def load_recording(recording: Recording, sample_rate: int) -> np.ndarray:
-    """Its waveform (L,) float32 without silent ends; InputError where all of it is silent."""
+    """Its waveform (L,) float32 without silent ends; InputError if all of it is silent."""
     waveform = trim(read_audio(recording.path, sample_rate), sample_rate)
     if not len(waveform):
-        raise InputError(f"{recording.path}: holds silence alone; take out its row")
+        raise InputError(f"{recording.path}: is silent; remove its row")
     return waveform
 
 
 def by_event(
     scene_file: SceneFile, recordings: Sequence[Recording], fold: str
 ) -> dict[str, list[Recording]]:
-    """The recordings of a fold for each event that a scene holds; InputError where one has none."""
-    held = [recording for recording in recordings if recording.fold == fold]
-    pool = {}
+    """A fold's recordings of each event, by name; InputError for an event without recordings."""
+    available = sorted((r for r in recordings if r.fold == fold), key=lambda r: r.name)
+    pool: dict[str, list[Recording]] = {}
     for event in dict.fromkeys(event for scene in scene_file.scenes for event in scene.events()):
         labels = scene_file.labels[event]
-        pool[event] = [recording for recording in held if recording.label in labels]
+        pool[event] = [recording for recording in available if recording.label in labels]
         if not pool[event]:
-            known = ", ".join(sorted({recording.label for recording in held})) or "no recording"
+            known = ", ".join(sorted({recording.label for recording in available})) or "none at all"
             raise InputError(
-                f"event {event!r}: fold {fold} has no recording labelled "
-                f"{' or '.join(labels)}; it has {known}"
+                f"event {event!r}: fold {fold} has no recording with the label "
+                f"{' or '.join(labels)}; its labels are {known}"
             )
-        for recording in pool[event]:
-            if not recording.path.is_file():
-                raise InputError(f"{recording.path}: no such file; get it, or take out its row")
     return pool
-
-
-# --- composing -----------------------------------------------------------------------------------
 
 
 def arrange(
     part: Part, rng: np.random.Generator, seconds: float
 ) -> list[tuple[str, float, float, float]]:
-    """Draws when a part's events sound: (event, start, stop, level) each, in seconds and dB.
+    """Draws when a part's events sound: (event, start, stop, level), in seconds and dB.
 
-    A clip is cut into equal periods, and each event sounds once in each. Events that relate have
-    slots in the period, as many as there are events: in turn, each has one of its own; over one
-    another, all are in the same one, around the same moment. Which slot is drawn once a clip, so
-    an event's own times follow one distribution whichever relation holds.
+    A clip is cut into equal periods, and each event sounds once in each. A period has as many slots
+    as there are related events: in turn, each event has its own; over one another, all are in the
+    same one, around the same moment. The slot is drawn once per clip, so an event's own times have
+    one distribution under both relations.
     """
     groups = [(event,) for event in part.events] if part.how == "freely" else [part.events]
     arranged = []
     for events in groups:
-        present = rng.random() < part.chance
-        if not present:
+        if rng.random() >= part.chance:
             continue
         count, slots = int(rng.integers(*part.times, endpoint=True)), len(events)
         slot = seconds / count / slots
@@ -196,8 +135,8 @@ def compose(
     Args:
       scene: what to draw.
       pool: the recordings to choose from, by event.
-      load: gives a recording's waveform (L,) float32 at `sample_rate`, without silent ends.
-      key: numbers that decide the clip, and nothing else does: whole, 0 or more.
+      load: a recording's waveform (L,) float32 at `sample_rate`, without silent ends.
+      key: seeds of the clip, integers >= 0.
       seconds: of the clip.
       sample_rate: Hz.
     """
@@ -207,9 +146,9 @@ def compose(
     if scene.background.event:
         recording = _choose(pool[scene.background.event], rng)
         looped = _unit(loop(load(recording), length, round(LOOP_SECONDS * sample_rate), rng))
-        background = Sound(scene.background.event, recording, 0, 0.0, looped)
+        background: np.ndarray | Sound = Sound(scene.background.event, recording, 0, 0.0, looped)
     else:
-        slope = scene.background.noise / (20 * math.log10(2))
+        slope = (scene.background.noise or 0.0) / (20 * math.log10(2))
         background = _unit(shaped_noise(colours, length, sample_rate, lambda f: f**slope))
     sounds = []
     for part in scene.parts:
@@ -227,17 +166,14 @@ def _choose(recordings: Sequence[Recording], rng: np.random.Generator) -> Record
     return recordings[int(rng.integers(len(recordings)))]
 
 
-# --- waveforms -----------------------------------------------------------------------------------
-
-
 def mix(soundscape: Soundscape) -> np.ndarray:
-    """The waveform (length,) float32 of a clip, within PEAK of full scale."""
+    """The waveform (length,) float32 of a clip; its peak is at most PEAK."""
     background = soundscape.background
     wave = (background.waveform if isinstance(background, Sound) else background).copy()
     for sound in soundscape.sounds:
         wave[sound.onset : sound.offset] += np.float32(10 ** (sound.level / 20)) * sound.waveform
     wave *= np.float32(10 ** (soundscape.background_level / 20))
-    return wave / np.float32(max(1.0, np.abs(wave).max() / PEAK))
+    return wave / limit_peak(wave, PEAK)
 
 
 def trim(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
@@ -252,8 +188,8 @@ def cut(
 ) -> np.ndarray:
     """At most `length` samples of a trimmed waveform (L,), without silent ends, faded at both.
 
-    It begins where something sounds, and where what follows is loud enough (within 6 dB of the
-    loudest such stretch): the tail of an echo is not what an event sounds like.
+    A random stretch that starts with sound and is within 6 dB of the loudest one, since the tail
+    of an echo does not represent an event.
     """
     frame = round(FRAME_SECONDS * sample_rate)
     if len(waveform) > length:
@@ -261,21 +197,20 @@ def cut(
         sums = np.concatenate([[0.0], np.cumsum(energies)])
         starts = np.arange((len(waveform) - length) // frame + 1)
         stretch = sums[np.minimum(starts + max(length // frame, 1), len(energies))] - sums[starts]
-        sounding = _active(energies)[starts]
-        stretch = np.where(sounding, stretch, 0)
+        stretch = np.where(_active(energies)[starts], stretch, 0)
         start = frame * int(rng.choice(np.flatnonzero(stretch >= stretch.max() / 4)))
         waveform = waveform[start : start + length]
     waveform = trim(waveform, sample_rate).copy()
     fade = min(round(FADE_SECONDS * sample_rate), len(waveform) // 2)
-    ramp = (np.arange(fade, dtype=np.float32) + 1) / np.float32(fade + 1)
-    waveform[:fade] *= ramp
-    waveform[len(waveform) - fade :] *= ramp[::-1]
+    fade_ends(waveform, (np.arange(fade, dtype=np.float32) + 1) / np.float32(fade + 1))
     return waveform
 
 
 def loop(waveform: np.ndarray, length: int, crossfade: int, rng: np.random.Generator) -> np.ndarray:
-    """(length,) of a waveform (L,) that goes round, from anywhere in it; its end fades into its
-    start over `crossfade` samples (at most a half of it), at constant power."""
+    """(length,) of a waveform (L,) repeated from a random point.
+
+    Its end fades into its start over `crossfade` samples (at most half of it) at constant power.
+    """
     crossfade = min(crossfade, len(waveform) // 2)
     ramp = np.linspace(0, np.pi / 2, crossfade, dtype=np.float32)
     ring = waveform[: len(waveform) - crossfade].copy()

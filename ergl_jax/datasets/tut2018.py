@@ -1,6 +1,6 @@
 """TUT Urban Acoustic Scenes 2018, development set: the corpus of the paper (section 3.1).
 
-`prepare` gets the archives and writes `<root>/manifest.csv`; `corpus` reads that.
+`prepare` downloads it and writes `<root>/manifest.csv`; `corpus` reads that.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import csv
 import dataclasses
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from ergl_jax.datasets.archives import unpack
 from ergl_jax.datasets.manifest import Corpus, read_manifest
 from ergl_jax.downloads import fetch, remaining, require_space, verify
 from ergl_jax.errors import InputError, InputErrorOnAScreen
-from ergl_jax.files import atomic_write, local_path, make_directory, user_path
+from ergl_jax.files import atomic_write, local_path, make_directory, read_text, user_path
 from ergl_jax.labels import TUT2018_SCENES
 
 RECORD = "https://zenodo.org/record/1228142"
@@ -26,8 +26,9 @@ LICENCE = (
     "TUT Urban Acoustic Scenes 2018 licence: non-commercial use only, also of what is distributed "
     f"from it ({RECORD})"
 )
-MARKS, DOWNLOADS = ".unpacked", "archives"  # under the root: what is done, what was downloaded
-EXPANSION = 1.2  # unpacked bytes to an archive's: 8640 clips of 10 s, 48 kHz, stereo, 24 bit
+MARKS, DOWNLOADS = ".unpacked", "archives"  # under the root: MD5s of unpacked archives; downloads
+EXPANSION = 1.2  # unpacked size / archive size: 8640 clips of 10 s, 48 kHz, stereo, 24 bit
+CLIP_NAME = r"([a-z_]+)-([a-z]+-\d+)-\d+-[a-z]"  # <scene>-<city>-<location>-<segment>-<device>
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,14 +41,10 @@ class Archive:
     def name(self) -> str:
         return self.url.rsplit("/", 1)[1]
 
-    @property
-    def is_audio(self) -> bool:
-        return ".audio." in self.name
-
 
 @dataclasses.dataclass(frozen=True)
 class Release:
-    """What there is to download, and how many clips the lists of fold 1 must then name."""
+    """The archives to download, and how many clips the lists of fold 1 name."""
 
     archives: tuple[Archive, ...]
     clips: Mapping[str, int]  # "train", "test"
@@ -84,7 +81,7 @@ DEVELOPMENT = Release(
 )
 
 MISSING = """\
-TUT Urban Acoustic Scenes 2018 is not at {root}: no {manifest}
+TUT Urban Acoustic Scenes 2018 is not at {root}: no {root}/manifest.csv
 
 The paper trains on its development set: ten scenes, clips of 10 s, of the official fold 1
 6122 to train and 2518 to test, at different locations. Licence: non-commercial use only.
@@ -94,37 +91,30 @@ The paper trains on its development set: ten scenes, clips of 10 s, of the offic
   2. Label its events with a pretrained PANN:
        python data_prep/port_panns.py --download=Cnn14_16k --out=data/Cnn14_16k
        python data_prep/pseudo_label.py --bundle=data/Cnn14_16k \\
-         --manifest={manifest} \\
-         --out={events}
+         --manifest={root}/manifest.csv \\
+         --out={root}/manifest.events.npz
 
 Without any download, this runs at once:
   python run.py --config=configs/ergl.py:synthetic"""
 
 
 def corpus(root: str | os.PathLike, events_file: str | os.PathLike | None = None) -> Corpus:
-    """The corpus that `<root>/manifest.csv` describes, as any manifest.
+    """The corpus that `<root>/manifest.csv` describes.
 
     Args:
-      root: where `prepare` put it.
+      root: as for `prepare`.
       events_file: event probabilities, as `read_manifest` takes them; default
         `<root>/manifest.events.npz` if that exists.
 
     Raises:
-      InputError: there is none yet; the message, one screen, says what is missing, the download's
-        size and how to go on.
+      InputError: there is no manifest yet; the message is one screen: what is missing, the size of
+        the download and the commands to run.
     """
     root = user_path(root)
     manifest = root / "manifest.csv"
     if not manifest.is_file():
-        raise InputErrorOnAScreen(
-            MISSING.format(
-                root=root,
-                manifest=manifest,
-                events=root / "manifest.events.npz",
-                record=RECORD,
-                gigabytes=DEVELOPMENT.size / 1e9,
-            )
-        )
+        missing = MISSING.format(root=root, record=RECORD, gigabytes=DEVELOPMENT.size / 1e9)
+        raise InputErrorOnAScreen(missing)
     clips = read_manifest(manifest, events_file=events_file, licence=LICENCE)
     return dataclasses.replace(clips, name="tut2018")
 
@@ -136,38 +126,58 @@ def prepare(
     archives: str | os.PathLike | None = None,
     keep_archives: bool = False,
 ) -> None:
-    """Downloads and unpacks what isn't yet, and writes `<root>/manifest.csv`.
+    """Downloads and unpacks what is missing, and writes `<root>/manifest.csv`.
 
-    It may be stopped at any time and goes on where it was. A manifest that is there already stays.
+    It can be interrupted at any time and resumes. An existing manifest is kept.
 
     Args:
-      root: where recordings and lists will be, as the archives hold them.
+      root: the directory of recordings and lists, with the archives' layout.
       release: `DEVELOPMENT`.
-      archives: a directory of archives already downloaded, which are left as they are; those it
-        lacks are downloaded.
+      archives: a directory of archives already downloaded, which are not changed; others are
+        downloaded.
       keep_archives: keep what is downloaded, in `<root>/archives`, after it is unpacked.
 
     Raises:
-      InputError: no space, no network, a damaged archive, or lists that aren't those of fold 1.
+      InputError: a full disk, no network, a damaged archive, or lists that aren't those of fold 1.
     """
     root = make_directory(local_path(root), "root")
     marks = make_directory(root / MARKS, "directory")
-    todo = [archive for archive in release.archives if not _is_marked(marks, archive)]
-    given = _find(release, local_path(archives)) if todo and archives else {}
-    _check_space(root, todo, given, keep_archives)
 
-    def get(*, audio: bool) -> None:
+    def is_unpacked(archive: Archive) -> bool:
+        mark = marks / archive.name
+        return mark.is_file() and mark.read_text(encoding="utf-8") == archive.md5
+
+    todo = [archive for archive in release.archives if not is_unpacked(archive)]
+    directory = local_path(archives) if todo and archives else root / DOWNLOADS
+    given = {path.name: path for path in directory.glob(f"{FOLDER}.*.zip") if archives}
+    if todo and archives and not given:
+        example = release.archives[0].name
+        raise InputError(f"{directory} contains none of the archives, such as {example}")
+    downloads = [
+        remaining(root / DOWNLOADS / archive.name, archive.size)
+        for archive in todo
+        if archive.name not in given
+    ]
+    packed = sum(downloads) if keep_archives else max(downloads, default=0)
+    require_space(root, packed + EXPANSION * sum(archive.size for archive in todo))
+
+    def get(audio: bool) -> None:
         for archive in todo:
-            if archive.is_audio == audio:
+            if (".audio." in archive.name) == audio:
                 _get(archive, root, given.get(archive.name), keep_archives)
 
     get(audio=False)
-    clips = _read_fold(root, release)  # what is wrong with them shows before 20 GB of audio
+    clips = _read_fold(root, release)  # wrong lists are reported before 20 GB of audio
     get(audio=True)
-    _check_recordings(root, clips)
+    names = [name for split in clips.values() for name in split]
+    if absent := [name for name in names if not (root / name).is_file()]:
+        raise InputError(
+            f"{root}: {len(absent)} recordings are missing, such as {absent[0]}; delete {marks} to "
+            "unpack the archives again"
+        )
     if (manifest := root / "manifest.csv").exists():
         return
-    with atomic_write(manifest) as beside, open(beside, "w", newline="", encoding="utf-8") as file:
+    with atomic_write(manifest) as tmp, open(tmp, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "scene", "split", "group"])
         for split, places in clips.items():
@@ -175,110 +185,58 @@ def prepare(
                 writer.writerow([name, scene, split, place])
 
 
-def _find(release: Release, directory: Path) -> dict[str, Path]:
-    """Those of the release's archives that lie in a directory; InputError if none does."""
-    found = {archive.name: directory / archive.name for archive in release.archives}
-    found = {name: path for name, path in found.items() if path.is_file()}
-    if not found:
-        first = release.archives[0].name
-        raise InputError(f"{directory} holds none of the archives, such as {first}")
-    return found
-
-
-def _check_space(root: Path, todo: list[Archive], given: Mapping[str, Path], keep: bool) -> None:
-    """InputError unless all that is still to download and unpack fits on the disk."""
-    missing = [
-        remaining(root / DOWNLOADS / archive.name, archive.size)
-        for archive in todo
-        if archive.name not in given
-    ]
-    packed = sum(missing) if keep else max(missing, default=0)
-    require_space(root, packed + EXPANSION * sum(archive.size for archive in todo))
-
-
 def _get(archive: Archive, root: Path, given: Path | None, keep: bool) -> None:
-    """Unpacks an archive in `root`, downloaded if it isn't given, and marks it there as done."""
+    """Unpacks an archive, downloaded if it isn't given, and marks it as unpacked."""
+    path = given or root / DOWNLOADS / archive.name
     if given:
-        verify(given, md5=archive.md5, size=archive.size)
-        path = given
+        verify(path, md5=archive.md5, size=archive.size)
     else:
-        path = root / DOWNLOADS / archive.name
         fetch(archive.url, path, md5=archive.md5, size=archive.size)
     unpack(path, root, strip=FOLDER)
-    with atomic_write(root / MARKS / archive.name) as beside:
-        beside.write_text(archive.md5, encoding="utf-8")
+    with atomic_write(root / MARKS / archive.name) as tmp:
+        tmp.write_text(archive.md5, encoding="utf-8")
     if not given and not keep:
         path.unlink()
         with contextlib.suppress(OSError):  # not empty
             path.parent.rmdir()
 
 
-def _is_marked(marks: Path, archive: Archive) -> bool:
-    mark = marks / archive.name
-    return mark.is_file() and mark.read_text(encoding="utf-8") == archive.md5
-
-
 def _read_fold(root: Path, release: Release) -> dict[str, dict[str, tuple[str, str]]]:
     """The official fold 1: split -> file -> (scene, place).
 
-    A place is city and location: what the corpus keeps apart between training and test. Each has
-    one scene; if one had two, its clips would still belong on one side.
+    A place is a city and a location; training and test have different ones.
     """
     lists = root / "evaluation_setup"
-    fold = {
-        "train": _read_list(lists / "fold1_train.txt"),
-        "test": _read_list(lists / "fold1_evaluate.txt"),
-    }
+    train = _read_list(lists / "fold1_train.txt")
+    test = _read_list(lists / "fold1_evaluate.txt")
     unlabelled = _read_list(lists / "fold1_test.txt", labelled=False)
-    if different := sorted(unlabelled.keys() ^ fold["test"].keys()):
-        raise InputError(
-            f"{lists}: {different[0]} is in one of fold1_test.txt and fold1_evaluate.txt alone"
-        )
-    for split, clips in fold.items():
-        if len(clips) != release.clips[split]:
-            raise InputError(
-                f"{lists}: {len(clips)} {split} clips where fold 1 has {release.clips[split]}: "
-                "not the lists of this corpus"
-            )
-    places = {split: {place for _, place in clips.values()} for split, clips in fold.items()}
-    if both := sorted(places["train"] & places["test"]):
-        raise InputError(f"{lists}: location {both[0]} is in both train and test")
-    return fold
 
+    def problems() -> Iterator[str]:
+        if different := sorted(unlabelled.keys() ^ test.keys()):
+            yield f"{different[0]} is in one of fold1_test.txt and fold1_evaluate.txt alone"
+        for split, clips in (("train", train), ("test", test)):
+            if len(clips) != (wanted := release.clips[split]):
+                reason = f"{len(clips)} {split} clips where fold 1 has {wanted}"
+                yield f"{reason}: not the lists of this corpus"
+        places = [{place for _, place in clips.values()} for clips in (train, test)]
+        if both := sorted(places[0] & places[1]):
+            yield f"location {both[0]} is in both train and test"
 
-def _check_recordings(root: Path, fold: Mapping[str, Mapping]) -> None:
-    """InputError unless every clip of the lists is there."""
-    absent = [name for clips in fold.values() for name in clips if not (root / name).is_file()]
-    if absent:
-        raise InputError(
-            f"{root}: {len(absent)} recordings are missing, such as {absent[0]}; delete "
-            f"{root / MARKS} to unpack the archives again"
-        )
+    for problem in problems():
+        raise InputError(f"{lists}: {problem}")
+    return {"train": train, "test": test}
 
 
 def _read_list(path: Path, *, labelled: bool = True) -> dict[str, tuple[str, str]]:
-    """A list's `audio/<scene>-<city>-<location>-<segment>-<device>.wav[<TAB><scene>]` lines."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise InputError(
-            f"{path} can't be read ({reason}): the archive {FOLDER}.meta.zip holds it"
-        ) from error
-    clips = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        name, *scene = line.strip().split("\t")
-        match = re.fullmatch(r"([a-z_]+)-([a-z]+-\d+)-\d+-[a-z]", PurePosixPath(name).stem)
-        if (
-            not match
-            or match[1] not in TUT2018_SCENES
-            or scene != [match[1]] * labelled
-            or name in clips
-        ):
-            raise InputError(
-                f"{path}, line {number}: {line.strip()!r} is not a clip of its own and its scene"
-            )
-        clips[name] = (match[1], match[2])
+    """A list's `audio/<CLIP_NAME>.wav[<TAB><scene>]` lines: file -> (scene, place)."""
+    text = read_text(path, f"unpack {FOLDER}.meta.zip again")
+    clips: dict[str, tuple[str, str]] = {}
+    for number, line in enumerate(map(str.strip, text.splitlines()), start=1):
+        name, *scene = line.split("\t")
+        match = re.fullmatch(CLIP_NAME, PurePosixPath(name).stem)
+        valid = match and match[1] in TUT2018_SCENES and scene == [match[1]] * labelled
+        if line and (not valid or name in clips):
+            raise InputError(f"{path}, line {number}: {line!r} is not a new clip and its scene")
+        if match:
+            clips[name] = match[1], match[2]
     return clips

@@ -19,7 +19,7 @@ from ergl_jax import registry
 from ergl_jax.config import Config
 from ergl_jax.datasets import batches, sources
 from ergl_jax.datasets.builder import SceneDataset
-from ergl_jax.datasets.events import choose_events
+from ergl_jax.datasets.events import choose_events, read_list
 from ergl_jax.errors import InputError, Stopped, postponed_sigterm
 from ergl_jax.files import make_directory
 from ergl_jax.training import (
@@ -69,6 +69,7 @@ def train(
     if hosts.is_main_process():
         workdirs.remove_unfinished(workdir)
     bundles.check_target(workdir / "bundle")  # now, not after the last epoch
+    read_list(config.data.events)  # a wrong list is reported before data is prepared
     dataset = device_data.open_dataset(config, f"train in {workdir}")
     sources.check_training_clips(config.data, dataset)
     run = _Run(config, dataset, workdir)

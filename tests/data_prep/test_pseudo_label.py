@@ -1,4 +1,4 @@
-"""pseudo_label.py as a user runs it: output, exit status, what it says."""
+"""pseudo_label.py as a user runs it: flags, output, exit status."""
 
 import numpy as np
 import pytest
@@ -15,18 +15,14 @@ def main(load_script):
 
 
 @pytest.fixture
-def arguments(tiny, tmp_path):
-    """Three noisy clips, a bundle of the tiny run (any that knows events will do), an output."""
+def arguments(tiny, tmp_path, monkeypatch):
+    """Three noisy clips, a bundle of the tiny run (any with events will do), an output at home."""
     for i in range(3):
         noise = np.random.default_rng(i).uniform(-0.1, 0.1, 30000)
         soundfile.write(tmp_path / f"{i}.wav", noise, 16000)
     (tmp_path / "my.csv").write_text("file,scene,split\n0.wav,a,train\n1.wav,b,train\n2.wav,a,test")
-    bundle = tiny.workdir / "bundle"
-    return [
-        f"--bundle={bundle}",
-        f"--manifest={tmp_path}/my.csv",
-        f"--out={tmp_path}/my.events.npz",
-    ]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return [f"--bundle={tiny.workdir}/bundle", "--manifest=~/my.csv", "--out=~/my.events.npz"]
 
 
 def test_labels_are_where_training_looks(main, arguments, tiny, tmp_path, capfd):
@@ -38,16 +34,7 @@ def test_labels_are_where_training_looks(main, arguments, tiny, tmp_path, capfd)
     assert np.ptp([clip.events for clip in corpus.clips], axis=0).min() > 0
 
 
-def test_paths_may_begin_at_home(main, arguments, tiny, tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "teacher").symlink_to(tiny.workdir / "bundle")
-    (tmp_path / "1.wav").write_bytes(b"no audio")
-    assert main(["--bundle=~/teacher", "--manifest=~/my.csv", "--out=~/new/my.npz"]) == 1
-    listed = {path.name for path in (tmp_path / "new").iterdir()}
-    assert {"my.npz", "my.failures.csv"} <= listed
-
-
-def test_defaults_are_the_bundles(main, arguments, tmp_path, monkeypatch):
+def test_flags_and_their_defaults(main, arguments, monkeypatch, capfd):
     seen = {}
     monkeypatch.setattr(pseudo_labels, "label", lambda *_, **options: seen.update(options) or [])
     assert main(arguments) == 0
@@ -57,35 +44,13 @@ def test_defaults_are_the_bundles(main, arguments, tmp_path, monkeypatch):
     assert seen == dict(clip_seconds=1.0, pad="repeat", long="windows", batch_size=2, strict=True)
 
 
-def test_status_one_when_a_recording_fails(main, arguments, tmp_path, capfd):
+def test_a_recording_that_fails(main, arguments, tmp_path, capfd):
     (tmp_path / "1.wav").write_bytes(b"no audio")
     assert main(arguments) == 1
     output = capfd.readouterr()
     assert f"1 recordings are left out: {tmp_path}/my.events.failures.csv" in output.err
     assert "1.wav" in (tmp_path / "my.events.failures.csv").read_text()
-    assert len(np.load(tmp_path / "my.events.npz")["clip"]) == 2
-
-
-def test_status_two_and_one_line_on_wrong_input(main, arguments, tmp_path, capfd):
-    (tmp_path / "1.wav").write_bytes(b"no audio")
-    wrong = [
-        (["--strict"], "1.wav"),
-        ([f"--bundle={tmp_path}"], "is not a bundle"),
-        ([f"--manifest={tmp_path}/none.csv"], "none.csv"),
-        (["--batch_size=0"], "batch_size=0"),
-        ([f"--out={tmp_path}"], ".npz"),
-    ]
-    for more, part in wrong:
-        assert main(arguments + more) == 2
+    for more, part in (("--strict", "1.wav"), ("--batch_size=0", "--batch_size: 0")):
+        assert main([*arguments, more]) == 2
         output = capfd.readouterr()
         assert output.out == "" and part in output.err.splitlines()[-1]
-        assert "Traceback" not in output.err
-
-
-def test_an_interrupt_says_how_to_go_on(main, arguments, monkeypatch, capfd):
-    def interrupt(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(pseudo_labels, "label", interrupt)
-    assert main(arguments) == 130
-    assert "the same command goes on with what is done" in capfd.readouterr().err

@@ -1,4 +1,4 @@
-"""The embedded corpus: same clip, same bytes; true labels; relations that shares can't tell."""
+"""The synthetic corpus: same clip, same bytes; true labels; pairs that only relations separate."""
 
 import itertools
 import pickle
@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ergl_jax.audio import get_front_end, log_mel
 from ergl_jax.datasets import synthetic
-from ergl_jax.datasets.synthesis import Voice, render
+from ergl_jax.datasets.sounds import Voice, render
 from ergl_jax.datasets.synthetic import (
     EVENTS,
     RELATIONAL_PAIRS,
@@ -27,26 +27,16 @@ from ergl_jax.errors import InputError
 from ergl_jax.labels import AUDIOSET
 
 RATE = 16000
-# The two events each pair relates.
-RELATED = {
-    "speech_over_music": ("Speech", "Music"),
-    "dogs_over_bells": ("Dog", "Bell"),
-    "sirens_over_engines": ("Siren", "Engine"),
-}
 
 
 def small(seed=0, train=2, test=1, clip_seconds=3.0):
-    return corpus(
-        seed=seed,
-        train_clips_per_scene=train,
-        test_clips_per_scene=test,
-        clip_seconds=clip_seconds,
-    )
+    counts = dict(train_clips_per_scene=train, test_clips_per_scene=test)
+    return corpus(seed=seed, **counts, clip_seconds=clip_seconds)
 
 
 @pytest.fixture(scope="module")
 def labelled():
-    """200 clips a scene, of which no waveform is made."""
+    """200 clips per scene; no waveform is made."""
     return small(train=200, test=12, clip_seconds=5.0)
 
 
@@ -63,8 +53,8 @@ def sounding(intervals, clip_seconds, steps=2000):
 
 def test_shape_of_the_corpus():
     made = small(train=13, test=5)
-    assert len(SCENES) == 10 and len(EVENTS) >= 12
-    assert (made.scenes, made.events) == (SCENES, EVENTS)
+    assert len(SCENES) == 10 and (made.scenes, made.events) == (SCENES, EVENTS)
+    assert sorted(EVENTS, key=AUDIOSET.index) == list(EVENTS)
     assert len({clip.name for clip in made.clips}) == len(made.clips)
     for split, count, locations in (("train", 13, TRAIN_LOCATIONS), ("test", 5, TEST_LOCATIONS)):
         clips = [clip for clip in made.clips if clip.split == split]
@@ -74,19 +64,7 @@ def test_shape_of_the_corpus():
         assert {clip.scene for clip in made.clips if clip.group == group} == set(range(10))
 
 
-def test_names_are_audiosets():
-    assert set(EVENTS) <= set(AUDIOSET)
-    assert sorted(EVENTS, key=AUDIOSET.index) == list(EVENTS)
-
-
-def test_every_event_occurs_in_several_scenes(labelled):
-    present = np.zeros((len(SCENES), len(EVENTS)), bool)
-    for clip in labelled.clips:
-        present[clip.scene] |= clip.events > 0
-    assert present.sum(axis=0).min() >= 2
-
-
-def test_same_clip_same_bytes_whatever_else_is_made():
+def test_a_clip_depends_on_the_seed_and_its_name_alone():
     few, many = small(train=2, test=1), small(train=3, test=2)
     by_name = {clip.name: clip for clip in many.clips}
     assert {clip.name for clip in few.clips} < set(by_name)
@@ -94,32 +72,38 @@ def test_same_clip_same_bytes_whatever_else_is_made():
         twin = pickle.loads(pickle.dumps(by_name[clip.name]))
         assert np.array_equal(clip.events, twin.events)
         assert clip.load(RATE).tobytes() == twin.load(RATE).tobytes()
-
-
-def test_clips_differ_from_one_another_and_from_another_seed():
-    clips = small(train=3).clips + small(seed=1, train=3).clips
+    clips = few.clips + small(seed=1).clips
     assert len({clip.load(RATE).tobytes() for clip in clips}) == len(clips)
+    changes = {}, {"seed": 1}, {"train": 3}, {"test": 2}, {"clip_seconds": 2.5}
+    assert len({small(**change).fingerprint for change in changes}) == 5
 
 
-def test_fingerprint_follows_every_parameter():
-    made = [
-        small(),
-        small(seed=1),
-        small(train=3),
-        small(test=2),
-        small(clip_seconds=2.5),
-    ]
-    assert len({one.fingerprint for one in made}) == len(made)
-    assert small().fingerprint == made[0].fingerprint
-
-
-@pytest.mark.parametrize("rate", [16000, 32000, 44100])
+@pytest.mark.parametrize("rate", [16000, 44100])
 def test_waveforms(rate):
     for clip in small(train=1, clip_seconds=2.2).clips:
         wave = clip.load(rate)
         assert wave.dtype == np.float32 and wave.shape == (round(2.2 * rate),)
-        assert np.isfinite(wave).all()
         assert 0.01 < np.abs(wave).max() <= 1
+
+
+def test_clips_of_less_than_two_seconds_are_refused():
+    for seconds in (1.9, float("nan"), float("inf")):
+        with pytest.raises(InputError, match=f"^clip_seconds is {seconds}"):
+            small(clip_seconds=seconds)
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_every_burst_is_audible_and_varies(event):
+    waves = [
+        render(event, np.random.default_rng(seed), Voice(pitch, rate, tilt), 0.3, RATE)
+        for seed, pitch, rate, tilt in ((0, 1, 1, 0), (0, 0.71, 1, 0), (0, 1, 1.3, 0), (0, 1, 1, 2))
+    ]
+    for wave in waves:
+        assert wave.shape == (4800,) and wave.dtype == np.float32
+        assert np.sqrt(np.mean(np.square(wave))) == pytest.approx(1, abs=1e-3)
+        assert abs(wave[0]) < 0.05 * np.abs(wave).max()  # faded: no click
+    differ = [not np.allclose(a, b) for a, b in itertools.combinations(waves, 2)]
+    assert sum(differ) >= 5  # a steady sound has no rate
 
 
 def test_two_sample_rates_give_the_same_clip():
@@ -142,30 +126,6 @@ def test_shares_are_the_activity(labelled):
             assert np.all((intervals >= 0) & (intervals <= 5.0 + 1e-9))
         assert set(activity) <= set(EVENTS)
         assert clip.events.dtype == np.float32 and 0 < clip.events.max() <= 1
-
-
-def test_events_are_heard_when_they_are_said_to_sound():
-    """A clip is louder while any event sounds than while none does."""
-    for clip in small(train=4, clip_seconds=5.0).clips:
-        level = np.square(clip.load(RATE).reshape(100, -1)).mean(axis=1)
-        busy = np.any([sounding(i, 5.0, 100) for i in clip.load.activity().values()], axis=0)
-        if 10 < busy.sum() < 90:
-            assert level[busy].mean() > 1.5 * level[~busy].mean(), clip.name
-
-
-@pytest.mark.parametrize("event", EVENTS)
-def test_every_burst_is_audible_and_varies(event):
-    waves = [
-        render(event, np.random.default_rng(seed), Voice(pitch, rate, tilt), 0.3, RATE)
-        for seed, pitch, rate, tilt in ((0, 1, 1, 0), (0, 0.71, 1, 0), (0, 1, 1.3, 0), (0, 1, 1, 2))
-        + ((1, 1.41, 0.77, -2.5),)
-    ]
-    for wave in waves:
-        assert wave.shape == (4800,) and wave.dtype == np.float32
-        assert np.sqrt(np.mean(np.square(wave))) == pytest.approx(1, abs=1e-3)
-        assert abs(wave[0]) < 0.05 * np.abs(wave).max()  # faded: no click
-    differ = [not np.allclose(a, b) for a, b in itertools.combinations(waves, 2)]
-    assert sum(differ) >= 9  # a steady sound has no rate
 
 
 def test_locations_never_share_a_value():
@@ -206,11 +166,11 @@ def test_activity_tells_a_pair(labelled, pair):
     overlap = []
     for clip in clips:
         activity = clip.load.activity()
-        first, second = (sounding(activity[event], 5.0) for event in RELATED[pair[0]])
+        first, second = (sounding(activity[event], 5.0) for event in synthetic.related(pair[0]))
         overlap.append((first & second).sum() / min(first.sum(), second.sum()))
-        bursts = [len(activity[event]) for event in RELATED[pair[0]]]
+        bursts = [len(activity[event]) for event in synthetic.related(pair[0])]
         assert bursts[0] == bursts[1] >= 3
-        lengths = np.concatenate([np.diff(activity[event]) for event in RELATED[pair[0]]])
+        lengths = np.concatenate([np.diff(activity[event]) for event in synthetic.related(pair[0])])
         assert 0.29 < lengths.min() and lengths.max() < 1.0
     overlap = np.array(overlap)
     assert overlap[is_over].min() > 0.9 and overlap[~is_over].max() == 0
@@ -232,23 +192,6 @@ def test_clip_spectra_tell_scenes_but_not_all():
     assert 0.3 < accuracy < 0.95
 
 
-@pytest.mark.parametrize(
-    "field, value",
-    [
-        ("seed", -1),
-        ("train_clips_per_scene", 0),
-        ("test_clips_per_scene", -3),
-        ("clip_seconds", 1.9),
-        ("clip_seconds", float("nan")),
-        ("clip_seconds", float("inf")),
-    ],
-)
-def test_impossible_parameters(field, value):
-    parameters = dict(seed=0, train_clips_per_scene=1, test_clips_per_scene=1, clip_seconds=3.0)
-    with pytest.raises(InputError, match=rf"^{field} is {value}"):
-        corpus(**parameters | {field: value})
-
-
 @pytest.mark.parametrize("scene", range(len(synthetic.SCENES)))
 def test_stems_are_the_parts_of_the_waveform(scene):
     clip = synthetic.Synthesis(0, scene, 3, 1, 2.0)
@@ -258,10 +201,3 @@ def test_stems_are_the_parts_of_the_waveform(scene):
     for event, bursts in clip.activity().items():
         first = round(bursts[0][0] * 16000)  # silent before its first burst, and not after
         assert np.abs(stems[event][:first]).max(initial=0) < 1e-6 < np.abs(stems[event]).max()
-
-
-def test_related_events_are_in_both_scenes_of_a_pair():
-    for over, between in synthetic.RELATIONAL_PAIRS:
-        assert len(synthetic.related(over)) == 2
-        assert synthetic.related(over) == synthetic.related(between)
-    assert synthetic.related("park") == ()

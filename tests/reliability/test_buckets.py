@@ -124,7 +124,7 @@ def test_a_bundle_comes_back(bucket, tiny):
     with pytest.raises(InputError, match="gs://bucket/none is not a bundle: it has no config.json"):
         bundles.load("gs://bucket/none")
     (bucket / "bundle" / "mine.txt").write_text("")
-    with pytest.raises(InputError, match="mine.txt, which is no part of a bundle"):
+    with pytest.raises(InputError, match="mine.txt in it, which is no part of a bundle"):
         found.save("gs://bucket/bundle")
 
 
@@ -137,7 +137,7 @@ def test_a_whole_run_in_a_bucket(bucket, objects, tiny, capsys):
     shutil.rmtree(bucket / "run" / "checkpoints" / "latest" / "2")
     shutil.rmtree(bucket / "run" / "checkpoints" / "best")
     train.train(config, workdir)
-    assert "Going on after epoch 1 of gs://bucket/run" in capsys.readouterr().out
+    assert "Resuming after epoch 1 of gs://bucket/run" in capsys.readouterr().out
     names = {"config.json", "metrics.jsonl", "results.json", "predictions.csv", "confusion.csv"}
     names |= {"confusion.png", "tensorboard", "bundle", "checkpoints"}
     assert {path.name for path in (bucket / "run").iterdir()} == names

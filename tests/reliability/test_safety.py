@@ -199,7 +199,7 @@ def test_a_prepared_dataset(tiny, refused, payload, marker, tmp_path, monkeypatc
     features = json.loads((prepared / "features.json").read_text())
     features["featuresDict"]["features"]["name"]["pythonClassName"] = "evil.Feature"
     (prepared / "features.json").write_text(json.dumps(features))
-    assert "features.json: evil.Feature" in refused(builder.load, prepared)
+    assert "features.json can't be read: evil.Feature" in refused(builder.load, prepared)
 
 
 def test_files_are_loaded_without_their_objects():

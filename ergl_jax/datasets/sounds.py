@@ -1,9 +1,10 @@
-"""Fourteen sound generators named as AudioSet names its events; parametrised in Hz and seconds.
+"""Fourteen synthesised sounds, named as AudioSet names the events; in Hz and seconds.
 
-`render(event, rng, voice, seconds, sample_rate)` makes one burst of one event. Each generator is a
-few lines on three primitives: a band-limited wavetable oscillator, shaped noise, and decaying hits.
+`render` makes one burst of one event. Each generator is a few lines on three primitives: a
+band-limited wavetable oscillator, shaped noise, and decaying hits.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,13 +13,9 @@ import scipy.fft
 
 FADE_SECONDS = 0.008
 _TABLE = 2048  # samples of one wavetable cycle
-_VOWELS = (  # formants, Hz
-    (750, 1200, 2500),
-    (320, 2200, 2900),
-    (350, 850, 2400),
-    (520, 1750, 2600),
-)
-_PENTATONIC = np.array([0, 2, 4, 7, 9, 12])
+_VOWELS = ((750, 1200, 2500), (320, 2200, 2900), (350, 850, 2400), (520, 1750, 2600))  # formants
+_PENTATONIC = np.array([0, 2, 4, 7, 9, 12])  # semitones
+# Partials of a bell: frequency as a multiple of the strike note, amplitude.
 _BELL = ((0.5, 0.5), (1.0, 1.0), (1.19, 0.7), (1.56, 0.5), (2.0, 0.8), (2.66, 0.5), (3.01, 0.4))
 
 
@@ -31,31 +28,29 @@ class Voice(NamedTuple):
 
 
 def _bump(f: np.ndarray, centre: float, octaves: float) -> np.ndarray:
-    """A bell curve over log frequency: 1 at `centre`, e^-1/2 at `octaves` from it."""
+    """A Gaussian over log frequency: 1 at `centre`, e^-1/2 at `octaves` from it."""
     return np.exp(-0.5 * (np.log2(f / centre) / octaves) ** 2)
 
 
 class _Burst:
-    """What a generator works with: time axis, source of chance, voice, and the primitives."""
+    """What generators combine: n samples' time axis, random numbers, voice and primitives."""
 
     def __init__(self, rng: np.random.Generator, voice: Voice, length: int, sample_rate: int):
-        self.rng, self.voice, self.sample_rate = rng, voice, sample_rate
+        self.rng, self.voice, self.pitch, self.sample_rate = rng, voice, voice.pitch, sample_rate
         self.t = np.arange(length) / sample_rate  # (n,) seconds
-        self.pitch = voice.pitch
 
     def beats(self, per_second: float, wobble: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-        """(number of the current beat (n,) int, share of it that has passed (n,)); 0 at the start.
+        """The current beat's number (n,) int and how much of it has passed (n,), 0 to 1.
 
-        `wobble` shifts the beats to and fro by that share of a beat.
+        `wobble` shifts beats back and forth by that fraction of a beat.
         """
         x = per_second * self.voice.rate * self.t
-        if wobble:
-            x = x + wobble * np.sin(2 * np.pi * 0.381 * x)
+        x = x + wobble * np.sin(2 * np.pi * 0.381 * x)
         number = np.floor(x)
         return number.astype(np.int64), (x - number).astype(np.float32)
 
     def decay(self, passed: np.ndarray, per_second: float, seconds: float) -> np.ndarray:
-        """The envelope (n,) of hits on each beat: 2 ms attack, then decay to 1/e in `seconds`."""
+        """Envelope (n,) of a hit on each beat: 2 ms attack, then decay to 1/e in `seconds`."""
         age = passed / np.float32(per_second * self.voice.rate)
         return np.exp(-age / np.float32(seconds)) * np.minimum(age / np.float32(0.002), 1)
 
@@ -65,10 +60,10 @@ class _Burst:
         return np.sin((2 * np.pi * cycles).astype(np.float32))
 
     def tone(self, f0, spectrum: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """Harmonics of `f0` (number or (n,), Hz) weighted by `spectrum(frequency)` -> (n,)."""
+        """Harmonics (n,) of `f0`, a number or (n,) in Hz, weighted by `spectrum(Hz)`."""
         f0 = np.asarray(f0, np.float64)
-        top = 0.45 * self.sample_rate / f0.max()  # no harmonic above this, so none aliases
-        if top < 1:  # the sample rate can't carry it
+        top = 0.45 * self.sample_rate / f0.max()  # the last harmonic that doesn't alias
+        if top < 1:
             return np.zeros(len(self.t), np.float32)
         k = np.arange(1, min(int(top), 96) + 1)
         f = k * f0.mean()
@@ -79,7 +74,7 @@ class _Burst:
         return table[(cycles * _TABLE).astype(np.int64) & (_TABLE - 1)]
 
     def noise(self, spectrum: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """Gaussian noise (n,) with the magnitudes `spectrum(frequency)`, RMS of order 1."""
+        """Gaussian noise (n,) of RMS about 1 with the magnitudes `spectrum(Hz)`."""
         return shaped_noise(
             self.rng, len(self.t), self.sample_rate, lambda f: spectrum(f) * self._tilt(f)
         )
@@ -88,11 +83,16 @@ class _Burst:
         return (f / 1000) ** (self.voice.tilt / 6.02)
 
 
-def shaped_noise(rng, length: int, sample_rate: int, spectrum) -> np.ndarray:
-    """Gaussian noise (length,) float32 of RMS about 1 whose magnitudes follow `spectrum(Hz)`."""
+def shaped_noise(
+    rng: np.random.Generator,
+    length: int,
+    sample_rate: int,
+    spectrum: Callable[[np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """Gaussian noise (length,) float32 of RMS about 1 with the magnitudes `spectrum(Hz)`."""
     size = scipy.fft.next_fast_len(length, real=True)
     bins = size // 2 + 1
-    # The curve is smooth: 512 points of it are enough, and much faster than one a bin.
+    # The curve is smooth: 512 points are enough, and much faster than one per bin.
     grid = np.geomspace(20, sample_rate / 2, 512)
     f = np.arange(bins) * (sample_rate / size)
     curve = np.interp(f, grid, spectrum(grid), left=0).astype(np.float32)
@@ -101,16 +101,30 @@ def shaped_noise(rng, length: int, sample_rate: int, spectrum) -> np.ndarray:
     return scipy.fft.irfft(white * (curve * np.float32(norm)), size)[:length]
 
 
+def fade_ends(wave: np.ndarray, ramp: np.ndarray) -> None:
+    """Multiplies the first samples of a waveform by `ramp` and the last ones by its reverse."""
+    wave[: len(ramp)] *= ramp
+    wave[len(wave) - len(ramp) :] *= ramp[::-1]
+
+
+def limit_peak(wave: np.ndarray, peak: float) -> np.float32:
+    """What to divide a waveform by so that its peak is at most `peak`; 1 where it already is."""
+    return np.float32(max(1.0, np.abs(wave).max() / peak))
+
+
+def _formants(f: np.ndarray, centres: tuple[int, ...]) -> np.ndarray:
+    return sum((_bump(f, c, 0.16) * (400 / c) ** 0.5 for c in centres), np.zeros(()))
+
+
 def _speech(b: _Burst) -> np.ndarray:
     syllable, passed = b.beats(4.5, wobble=0.15)
     f0 = 140 * b.pitch * (1 + 0.12 * b.swing(0.7) - 0.10 * passed)
     first, second = b.rng.choice(len(_VOWELS), 2, replace=False)
     mix = b.rng.random(97).astype(np.float32)[syllable % 97]
-    voiced = 0
-    for vowel, weight in ((first, mix), (second, 1 - mix)):
-        voiced = voiced + weight * b.tone(
-            f0, lambda f, v=vowel: sum(_bump(f, c, 0.16) * (400 / c) ** 0.5 for c in _VOWELS[v])
-        )
+    voiced = np.float32(0)
+    for vowel, weight in ((_VOWELS[first], mix), (_VOWELS[second], 1 - mix)):
+        formants = functools.partial(_formants, centres=vowel)
+        voiced = voiced + weight * b.tone(f0, formants)
     hiss = b.noise(lambda f: _bump(f, 4500, 0.4)) * (passed < 0.2)
     return voiced * np.sin(np.pi * passed) ** 0.7 + 0.12 * hiss
 
@@ -120,9 +134,8 @@ def _footsteps(b: _Burst) -> np.ndarray:
     foot = np.where(step % 2, np.float32(0.8), np.float32(1))
     thump = b.noise(lambda f: _bump(f, 170 * b.pitch, 0.7)) * b.decay(passed, 2.2, 0.05)
     toe = np.where(passed > 0.25, passed - 0.25, 1)
-    grit = b.noise(lambda f: _bump(f, 2200 * b.pitch, 0.6)) * (
-        b.decay(passed, 2.2, 0.015) + 0.8 * b.decay(toe, 2.2, 0.03)
-    )
+    hits = b.decay(passed, 2.2, 0.015) + 0.8 * b.decay(toe, 2.2, 0.03)
+    grit = b.noise(lambda f: _bump(f, 2200 * b.pitch, 0.6)) * hits
     return foot * (thump + 0.6 * grit)
 
 
@@ -145,9 +158,8 @@ def _music(b: _Burst) -> np.ndarray:
     note, passed = b.beats(3.2)
     tune = _PENTATONIC[b.rng.integers(0, len(_PENTATONIC), 53)]
     key = 392 * b.pitch
-    lead = b.tone(key * 2.0 ** (tune[note % 53] / 12), lambda f: f**-1.2) * b.decay(
-        passed, 3.2, 0.25
-    )
+    lead = b.tone(key * 2.0 ** (tune[note % 53] / 12), lambda f: f**-1.2)
+    lead = lead * b.decay(passed, 3.2, 0.25)
     chord = sum(b.tone(key * ratio, lambda f: f**-1.5) for ratio in (0.5, 0.63, 0.75))
     return lead / key**-1.2 + 0.35 * chord / (key / 2) ** -1.5
 
@@ -155,7 +167,7 @@ def _music(b: _Burst) -> np.ndarray:
 def _bell(b: _Burst) -> np.ndarray:
     _, passed = b.beats(2.0)
     ring = sum(
-        b.tone(1250 * b.pitch * ratio, lambda f, w=weight: w * (f < 1.5 * f.min()))
+        b.tone(1250 * b.pitch * ratio, lambda f, w=weight: w * (f < 1.5 * f.min()))  # type: ignore[misc]
         for ratio, weight in _BELL
     )
     return ring * b.decay(passed, 2.0, 0.35)
@@ -234,11 +246,9 @@ GENERATORS: dict[str, Callable[[_Burst], np.ndarray]] = {
 def render(
     event: str, rng: np.random.Generator, voice: Voice, seconds: float, sample_rate: int
 ) -> np.ndarray:
-    """One burst of `event`: (round(seconds * sample_rate),) float32 of RMS 1, faded at its ends."""
+    """One burst of `event`: (round(seconds * sample_rate),) float32 of RMS 1, its ends faded."""
     length = round(seconds * sample_rate)
     wave = GENERATORS[event](_Burst(rng, voice, length, sample_rate)).astype(np.float32)
     fade = min(int(FADE_SECONDS * sample_rate), length // 2)
-    ramp = np.linspace(0, 1, fade, dtype=np.float32)
-    wave[:fade] *= ramp
-    wave[length - fade :] *= ramp[::-1]
+    fade_ends(wave, np.linspace(0, 1, fade, dtype=np.float32))
     return wave / np.float32(np.sqrt(np.mean(np.square(wave))) + 1e-9)
