@@ -282,7 +282,7 @@ def test_a_folder_without_events(tiny, tmp_path, recordings):
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
-        (["test"] * 3, "'untrained' has no training clips"),
+        (["test"] * 3, "untrained.csv: scene 's0' has no training clip"),
         (["train"] * 2 + ["test"], "untrained.csv: scene 's2' has no training clip"),
     ],
     ids=["at all", "of a scene"],
