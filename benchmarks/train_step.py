@@ -25,8 +25,11 @@ import torch_ergl  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from ergl_jax import registry  # noqa: E402
-from ergl_jax.models import panns  # noqa: E402
-from ergl_jax.training import losses, optimizer  # noqa: E402
+from ergl_jax.models import (
+    losses,
+    panns,  # noqa: E402
+)
+from ergl_jax.training import optimizer  # noqa: E402
 from ergl_jax.training.step import AXIS, Trainer, init_state, replicate  # noqa: E402
 
 TOLERANCE = 1e-4  # of the losses, in float32

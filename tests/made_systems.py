@@ -1,11 +1,8 @@
-"""What the tests of single systems ask of each: shapes, counts, gradients, divisors."""
+"""What the tests of the compared systems share: shapes, counts, gradients."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
-
-from ergl_jax.errors import InputError
 
 # JAX's other generator: its draws compile many times faster.
 KEY = jax.random.key(0, impl="rbg")
@@ -28,22 +25,18 @@ def apply(model, variables, x):
 def count(model, *shape):
     """How many parameters a model has for features (B, F, M), by its shapes alone."""
     shapes = jax.eval_shape(lambda: model.init(KEY, jnp.zeros(shape), train=False))
-    return sum(x.size for x in jax.tree.leaves(shapes["params"]))
+    return size(shapes["params"])
+
+
+def size(tree):
+    """How many numbers a tree of arrays, or of their shapes, has."""
+    return sum(x.size for x in jax.tree.leaves(tree))
 
 
 def output_shapes(model, *shape):
     """The Output for features (B, F, M), of shapes."""
     x = jnp.zeros(shape)
     return jax.eval_shape(lambda: model.init_with_output(KEY, x, train=False))[0]
-
-
-def check_bfloat16(model, *shape):
-    """Computed in bfloat16, logits and variables are float32 as before."""
-    x = jnp.zeros(shape)
-    narrow = model.clone(dtype=jnp.bfloat16)
-    output, variables = jax.eval_shape(lambda: narrow.init_with_output(KEY, x, train=False))
-    assert output.scene_logits.dtype == jnp.float32
-    assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
 
 def trained_once(model, variables, x, scene):
@@ -73,12 +66,6 @@ def leaves(tree):
         "/".join(key.key for key in path): np.asarray(x)
         for path, x in jax.tree_util.tree_leaves_with_path(tree)
     }
-
-
-def check_divisor(model, *shape):
-    """A `width_divisor` that doesn't divide is an InputError that names the field."""
-    with pytest.raises(InputError, match="model.encoder.width_divisor=3 does not divide"):
-        count(model.clone(width_divisor=3), *shape)
 
 
 # Closed forms of parameters.

@@ -9,7 +9,7 @@ import pytest
 
 from configs import ergl
 from ergl_jax import registry
-from ergl_jax.training.losses import losses
+from ergl_jax.models.losses import losses
 
 torch = pytest.importorskip("torch")
 

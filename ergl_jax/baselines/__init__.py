@@ -1,1 +1,1 @@
-"""The systems that the paper compares with: model, loss and notes on the source of each."""
+"""The systems that the paper compares with: each file has a model and its loss, if any."""

@@ -1,13 +1,8 @@
 """ABCNN: a CNN with attention over its last map (github.com/EIHW/Attention-based_Atrous_CNN).
 
 Ren et al., "Attention-based Atrous Convolutional Neural Networks: Visualisation and Understanding
-Perspectives of Acoustic Scenes", ICASSP 2019: the one without dilation, pooled after each block.
-Certain, from its published code: layers, sizes, initialisation, and that what is averaged are the
-logarithms of class probabilities, o_k = Σ a_k log p_k over the map, each class with its own
-attention. These o are no log-probabilities of one distribution, as their exponentials need not add
-up to 1, and the code trains with -o of the true scene. So `scene_logits` are o as they are, for the
-loss "nll": a cross entropy, which normalises them, would be another loss. The softmax of o ranks
-scenes as o does.
+Perspectives of Acoustic Scenes", ICASSP 2019: the variant without dilation, pooled after each
+block. Layers, sizes, initialisation and loss are those of the published code.
 
 Shapes: B clips, F frames, M mel bins, C channels, S scenes.
 """
@@ -16,29 +11,23 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ergl_jax.baselines.normalisation import Standardise
-from ergl_jax.baselines.shapes import check_input
-from ergl_jax.baselines.surrey import MaxPooledBlocks
+from ergl_jax.baselines.layers import Baseline, MaxPooledBlocks
 from ergl_jax.models.layers import he_uniform
+from ergl_jax.models.losses import Parts, add
 from ergl_jax.models.output import Output
 
 
-class ABCNN(nn.Module):
-    """Four blocks of one 5x5 convolution; classes averaged over the map by attention.
+class ABCNN(Baseline):
+    """Four blocks of one 5x5 convolution; attention averages log-probabilities over the map.
 
-    Attributes: as of `SurreyCNN`.
+    o_k = Σ a_k log p_k over the map, each class k with its own attention a_k. The exponentials of
+    o need not add up to 1, but softmax(o) ranks scenes as o does.
     """
-
-    num_scenes: int
-    width_divisor: int = 1
-    axis_name: str | None = None
-    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, log_mel: jax.Array, *, train: bool) -> Output:
-        """log_mel (B, F, M) -> Output whose scene logits are for the loss "nll"."""
-        check_input("ABCNN", log_mel, frames=16, mels=16)
-        x = Standardise(name="standardise")(log_mel)
+        """log_mel (B, F, M) -> Output whose scene logits are o."""
+        x = self.normalise(log_mel, frames=16, mels=16)
         x = MaxPooledBlocks(5, 1, self.width_divisor, self.axis_name, self.dtype, name="blocks")(
             x, train=train
         )
@@ -51,3 +40,9 @@ class ABCNN(nn.Module):
         attention = jnp.clip(nn.sigmoid(attention) + 0.1, 0.1, 0.9)
         attention /= attention.sum(axis=1, keepdims=True)
         return Output((attention * nn.log_softmax(classes)).sum(axis=1))  # (B, S)
+
+
+def nll_loss(output: Output, *, scene: jax.Array, events: jax.Array) -> Parts:
+    """-o of the true scene; cross entropy, which would normalise o, is another loss."""
+    loss = -(scene * output.scene_logits).sum(axis=-1).mean()
+    return add(scene_loss=loss, event_loss=jnp.zeros(()))

@@ -1,10 +1,9 @@
-"""A CRNN with self-attention: gated convolutions, a recurrent layer, attention, attention pooling.
+"""A CRNN with self-attention: gated convolutions, a GRU, self-attention, attention pooling.
 
 Wang and Li, "Self-attention mechanism based system for DCASE 2018 challenge task 1 and task 4".
-What is certain: the parts, which its authors' abstract names. Readings of ours: all sizes; that
-each gated convolution has BatchNorm before its gate; that pools halve frequency alone, so that
-there is one state a frame to attend over; the maximum over the frequencies that are left; dropout
-before the pooling; and what c and a are (see `attention_pool`).
+Its abstract names the parts. Our interpretation: all sizes; BatchNorm before each gate; pools over
+frequency alone, which leaves one state a frame to attend over, and a maximum over the remaining
+frequencies; dropout before the pooling; and c and a of `attention_pool`.
 
 Shapes: B clips, F frames, M mel bins, H = 2 * 128 recurrent features, S scenes.
 """
@@ -15,9 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ergl_jax.baselines.mtl import BiGRU
-from ergl_jax.baselines.normalisation import Standardise
-from ergl_jax.baselines.shapes import check_input, max_pool, narrowed
+from ergl_jax.baselines.layers import Baseline, BiGRU, max_pool, narrowed
 from ergl_jax.kernels.batch_norm import EPSILON
 from ergl_jax.models.layers import (
     BATCH_NORM_MOMENTUM,
@@ -32,7 +29,7 @@ STAGES = 4  # each halves frequency
 
 
 class GatedConv(nn.Module):
-    """Convolution 3x3 to 2 * channels, BatchNorm, and half of it gated by the other half."""
+    """Convolution 3x3 to 2 * channels, BatchNorm; one half gates the other."""
 
     channels: int
     axis_name: str | None = None
@@ -53,7 +50,7 @@ class GatedConv(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """h + softmax(h Wq (h Wk)^T / sqrt(d)) h Wv over time, without biases; d is h's width."""
+    """h + softmax(h Wq (h Wk)^T / sqrt(d)) h Wv over time, without biases; d is the width of h."""
 
     @nn.compact
     def __call__(self, h: jax.Array) -> jax.Array:
@@ -65,39 +62,29 @@ class SelfAttention(nn.Module):
 
 
 def attention_pool(c: jax.Array, a: jax.Array) -> jax.Array:
-    """log(sum(a * c) / sum(a)) over time, of the logits of both: (B, T, S) each -> (B, S).
+    """log(sum(a * c) / sum(a)) over time; c and a as logits (B, T, S) -> (B, S).
 
-    c is the softmax over the scenes at each frame, a the sigmoid of each frame and scene. As the
-    quotients of a clip need not add up to 1, cross entropy's softmax of these logarithms divides
-    them by their sum; where a is the same for all scenes, it changes nothing.
+    c is the softmax over scenes at each frame, a the sigmoid of each frame and scene. The quotients
+    of a clip need not add up to 1; the softmax of the cross entropy normalises them.
     """
     log_a = nn.log_sigmoid(a)
     return nn.logsumexp(log_a + nn.log_softmax(c), axis=1) - nn.logsumexp(log_a, axis=1)
 
 
-class AttentionCRNN(nn.Module):
-    """The scene of a clip by a gated CRNN that attends over its own frames.
+class AttentionCRNN(Baseline):
+    """Four stages of gated convolutions, a GRU, self-attention over frames, attention pooling.
 
     Attributes:
-      num_scenes: S.
-      width_divisor: all channels and recurrent units are divided by this.
       dropout: before the attention pooling.
-      axis_name: the mapped axis over which BatchNorm shares its statistics.
-      dtype: what convolutions are computed in.
     """
 
-    num_scenes: int
-    width_divisor: int = 1
     dropout: float = 0.5
-    axis_name: str | None = None
-    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, log_mel: jax.Array, *, train: bool) -> Output:
         """log_mel (B, F, M) -> Output with scene logits alone."""
-        check_input("the CRNN with self-attention", log_mel, frames=1, mels=2**STAGES)
         gated, wide, units = (narrowed(width, self.width_divisor) for width in (64, 256, 128))
-        x = Standardise(name="standardise")(log_mel)[..., None]
+        x = self.normalise(log_mel, frames=1, mels=2**STAGES)[..., None]
         for stage in range(STAGES):
             for block in range(2):
                 name = f"gated{stage}_{block}"

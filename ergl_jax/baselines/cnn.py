@@ -1,4 +1,4 @@
-"""The encoder alone as a scene classifier: what ERGL's graph is measured against."""
+"""The encoder alone as a scene classifier: the ablation without ERGL's graph."""
 
 import flax.linen as nn
 import jax

@@ -1,9 +1,8 @@
-"""Events conditioned on the scene: an interpretation of the conditional system of Table 4.
+"""Events conditioned on the scene: the conditional system of Table 4, as we interpret it.
 
-All of it is a reading of ours, as its source could not be had: MTL's backbone and heads, but the
-hidden layer of the events also sees a scene vector c, one-hot for a scene that is given and the
-predicted probabilities π where none is. c enters before the nonlinearity, by a linear layer of its
-own. The loss is "conditional".
+Its source was not available. MTL's backbone and heads; the hidden layer of the events also reads a
+scene vector c, by a linear layer of its own before the nonlinearity: one-hot for a given scene, the
+predicted probabilities π without one.
 
 Shapes: B clips, F frames, M mel bins, S scenes, n events, H hidden units.
 """
@@ -12,51 +11,71 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ergl_jax.baselines.mtl import Backbone, BiGRU, SceneHead, pytorch_uniform
-from ergl_jax.baselines.normalisation import Standardise
-from ergl_jax.baselines.shapes import narrowed
+from ergl_jax.baselines import layers
+from ergl_jax.baselines.layers import Baseline, narrowed, pytorch_uniform
+from ergl_jax.baselines.losses import Relations
+from ergl_jax.models.losses import Parts, add, binary_cross_entropy, binary_loss, scene_loss
 from ergl_jax.models.output import Output
 
 
-class Conditional(nn.Module):
-    """MTL whose event head is told a scene.
+class Conditional(Baseline, kw_only=True):
+    """MTL whose event head also reads a scene.
 
-    Attributes: as of `MTL`.
+    Attributes:
+      num_events: n.
+      dropout: before the last layer of both heads.
     """
 
-    num_scenes: int
     num_events: int
-    width_divisor: int = 1
     dropout: float = 0.15
-    axis_name: str | None = None
-    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, log_mel: jax.Array, *, train: bool) -> Output:
         """log_mel (B, F, M) -> Output: event logits at c = π, and those by scene (B, S, n)."""
-        shared = (self.axis_name, self.dtype)
-        x = Standardise(name="standardise")(log_mel)
-        x = Backbone(self.width_divisor, *shared, name="backbone")(x, train=train)
-        scene_logits = SceneHead(
-            self.num_scenes, self.width_divisor, self.dropout, *shared, name="scene_head"
-        )(x, train=train)
-        h = BiGRU(narrowed(64, self.width_divisor), name="gru")(x)
-        units = narrowed(32, self.width_divisor)
-        heard = nn.Dense(units, kernel_init=pytorch_uniform, name="event_dense")(h)  # (B, F, H)
-        # What each scene adds to the hidden layer: the rows of the linear layer of c.
-        told = self.param("scene_kernel", pytorch_uniform, (self.num_scenes, units))
-        # π first, then every scene: (B, 1 + S, H).
-        given = jnp.concatenate(
-            [
-                (nn.softmax(scene_logits) @ told)[:, None],
-                jnp.broadcast_to(told, (x.shape[0], *told.shape)),
-            ],
-            axis=1,
+        mapped = (self.axis_name, self.dtype)
+        x = self.normalise(log_mel, frames=1, mels=32)
+        x = layers.Backbone(self.width_divisor, *mapped, name="backbone")(x, train=train)
+        head = layers.SceneHead(
+            self.num_scenes, self.width_divisor, *mapped, self.dropout, name="scene_head"
         )
-        hidden = nn.relu(heard[:, None] + given[:, :, None])  # (B, 1 + S, F, H)
+        scene_logits = head(x, train=train)
+        h = layers.BiGRU(narrowed(64, self.width_divisor), name="gru")(x)
+        units = narrowed(32, self.width_divisor)
+        h = nn.Dense(units, kernel_init=pytorch_uniform, name="event_dense")(h)  # (B, F, H)
+        # What each scene adds to the hidden layer: (S, H).
+        kernel = self.param("scene_kernel", pytorch_uniform, (self.num_scenes, units))
+        predicted = (nn.softmax(scene_logits) @ kernel)[:, None]
+        given = jnp.broadcast_to(kernel, (x.shape[0], *kernel.shape))
+        added = jnp.concatenate([predicted, given], axis=1)  # (B, 1 + S, H)
+        hidden = nn.relu(h[:, None] + added[:, :, None])  # (B, 1 + S, F, H)
         hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)
         # The mean of frame logits, as in MTL.
         event_logits = nn.Dense(self.num_events, kernel_init=pytorch_uniform, name="events")(
             hidden.mean(axis=2)
         )
         return Output(scene_logits, event_logits[:, 0], event_logits_by_scene=event_logits[:, 1:])
+
+
+def conditional_loss(
+    output: Output, *, scene: jax.Array, events: jax.Array, relations: Relations
+) -> Parts:
+    """Cross entropy of the scene; that of events given the true scene, a wrong one, and π.
+
+    Given a wrong scene, the only possible events are those it has in training. The published system
+    draws one wrong scene; this is the mean over all of them, the expectation of drawing. A mixed-up
+    clip has each of its scenes as the true one, by its share.
+    """
+    by_scene = output.event_logits_by_scene  # (B, S, n)
+    labels = jnp.broadcast_to(events[:, None], by_scene.shape)
+
+    def mean(labels, weights):  # weights (B, S) add up to 1 for each clip
+        each = binary_cross_entropy(by_scene, labels).mean(axis=-1)
+        return (weights * each).sum(axis=-1).mean()
+
+    wrong = (1 - scene) / max(scene.shape[-1] - 1, 1)
+    return add(
+        scene_loss=scene_loss(logits=output.scene_logits, targets=scene),
+        event_loss=mean(labels, scene)
+        + mean(labels * relations.present, wrong)
+        + binary_loss(logits=output.event_logits, targets=events),
+    )

@@ -1,10 +1,9 @@
 """The baseline system of DCASE 2018 task 1 (github.com/DCASE-REPO/dcase2018_baseline, task1).
 
-Certain, from its published code: layers, sizes, dropout and initialisers. BatchNorm normalises each
-frequency row, over clips, frames and channels, not each channel, with Keras' defaults: momentum
-0.99, epsilon 1e-3. Both show in Keras' count: 116,022 trained parameters and 96 running statistics
-for 500 frames, 40 bins and 10 scenes. A reading of ours: where less than 100 of the second pool's
-frames are left, as in shorter clips, it takes all.
+Layers, sizes, dropout and initialisers are those of the published code. BatchNorm normalises each
+frequency row over clips, frames and channels, with Keras' defaults (momentum 0.99, epsilon 1e-3),
+as Keras' count shows: 116,022 trained parameters and 96 running statistics for 500 frames, 40 bins
+and 10 scenes. Our interpretation: with fewer than 100 frames left, the second pool takes them all.
 
 Shapes: B clips, F frames, M mel bins.
 """
@@ -13,8 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ergl_jax.baselines.normalisation import Standardise
-from ergl_jax.baselines.shapes import check_input, max_pool, narrowed
+from ergl_jax.baselines.layers import Baseline, max_pool, narrowed
 from ergl_jax.models.output import Output
 
 CHANNELS, DENSE = (32, 64), 100
@@ -22,32 +20,23 @@ POOLS = ((5, 5), (100, 4))  # time, frequency
 
 
 def keras_uniform(key: jax.Array, shape: tuple, dtype=jnp.float32) -> jax.Array:
-    """Keras' initialiser "uniform": within +-0.05."""
+    """Keras' initialiser "uniform": within ±0.05."""
     return jax.random.uniform(key, shape, dtype, -0.05, 0.05)
 
 
-class DCASE2018(nn.Module):
+class DCASE2018(Baseline):
     """Twice [7x7 convolution, BatchNorm by rows, ReLU, max pool, dropout], then two dense layers.
 
     Attributes:
-      num_scenes: the classes.
-      width_divisor: channels of the convolutions are divided by this.
       dropout: after both pools and before the scene layer.
-      axis_name: the mapped axis over which BatchNorm shares its statistics.
-      dtype: what convolutions are computed in.
     """
 
-    num_scenes: int
-    width_divisor: int = 1
     dropout: float = 0.3
-    axis_name: str | None = None
-    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, log_mel: jax.Array, *, train: bool) -> Output:
         """log_mel (B, F, M) -> Output with scene logits alone."""
-        check_input("DCASE2018", log_mel, frames=5, mels=20)
-        x = Standardise(name="standardise")(log_mel)[..., None]  # (B, F, M, 1)
+        x = self.normalise(log_mel, frames=5, mels=20)[..., None]  # (B, F, M, 1)
         for channels, (time, frequency) in zip(CHANNELS, POOLS, strict=True):
             x = nn.Conv(
                 narrowed(channels, self.width_divisor),

@@ -1,11 +1,11 @@
 """NNF_CNNEns: CNNs on log-mel features and on their nearest-neighbour-filtered version, combined.
 
 Nguyen and Pernkopf, "Acoustic scene classification using a convolutional neural network ensemble
-and nearest neighbor filters", DCASE 2018. What is certain: the filter, and that CNNs on filtered
-and unfiltered features form an ensemble.
-Readings of ours: the CNN (four blocks of two 3x3 convolutions with BatchNorm and ReLU, a 2x2 max
-pool after each, the mean over the map, dropout, one dense layer), separate first blocks for the two
-inputs of "both", and the ensemble's six members with weights by greedy selection on validation.
+and nearest neighbor filters", DCASE 2018: the filter, and an ensemble of CNNs on filtered and
+unfiltered features. Our interpretation: the CNN (four blocks of two 3x3 convolutions with BatchNorm
+and ReLU, a 2x2 max pool after each, the mean over the map, dropout, one dense layer), separate
+first blocks for the two inputs of "both", and six members with weights by greedy selection on
+validation.
 
 Shapes: B clips, F frames, M mel bins, k neighbours, S scenes.
 """
@@ -16,9 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ergl_jax.baselines.normalisation import Standardise
-from ergl_jax.baselines.shapes import check_input, max_pool, narrowed
-from ergl_jax.errors import InputError
+from ergl_jax.baselines.layers import Baseline, NormaliseBands, check_input, max_pool, narrowed
 from ergl_jax.models.layers import small_uniform
 from ergl_jax.models.output import Output
 from ergl_jax.models.panns import ConvBlock
@@ -29,61 +27,53 @@ SHORTEST = 2 ** len(CHANNELS)  # frames and mel bins, each halved once a block
 
 
 def nearest_neighbour_filter(x: jax.Array) -> jax.Array:
-    """Each frame as the mean of the k frames most like it: (B, F, M) -> (B, F, M), F at least 2.
+    """Each frame as the mean of its k nearest frames: (B, F, M) -> (B, F, M), F at least 2.
 
-    Alike by Euclidean distance, the frame itself left out; k = 2 ceil(sqrt(F - 1)), F - 1 at most.
-    librosa's `decompose.nn_filter` with mode="distance" gives the same. With its default mode it
-    looks up k + 2 neighbours and drops two of them whatever their distance, which is not followed.
+    By Euclidean distance, without the frame itself; k = 2 ceil(sqrt(F - 1)), at most F - 1. Equals
+    librosa's `decompose.nn_filter` with mode="distance"; its default mode takes k + 2 neighbours
+    and drops two of them whatever their distance.
     """
     frames = x.shape[1]
     k = min(frames - 1, 2 * math.ceil(math.sqrt(frames - 1)))
     highest = jax.lax.Precision.HIGHEST
-    # |a - b|² = |a|² + |b|² - 2 ab, |a|² being the same for all b. Centred, so that no digits go.
+    # |a - b|² = |a|² + |b|² - 2 ab, |a|² being the same for all b. Centred to keep precision.
     centred = x - x.mean(axis=1, keepdims=True)
     products = jnp.einsum("bfm,bgm->bfg", centred, centred, precision=highest)
-    likeness = 2 * products - jnp.square(centred).sum(-1)[:, None, :]
+    similarity = 2 * products - jnp.square(centred).sum(-1)[:, None, :]
     itself = jnp.eye(frames, dtype=bool)
-    _, nearest = jax.lax.top_k(jnp.where(itself, -jnp.inf, likeness), k)  # (B, F, k)
-    # A sum over chosen frames as a product with zeros and ones: (B, F, k, M) would be far larger.
+    _, nearest = jax.lax.top_k(jnp.where(itself, -jnp.inf, similarity), k)  # (B, F, k)
+    # A product with zeros and ones sums the chosen frames; gathering (B, F, k, M) would be larger.
     clips = jnp.arange(x.shape[0])[:, None, None]
     rows = jnp.arange(frames)[None, :, None]
-    chosen = jnp.zeros_like(likeness).at[clips, rows, nearest].set(1.0)
+    chosen = jnp.zeros_like(similarity).at[clips, rows, nearest].set(1.0)
     return jnp.einsum("bfg,bgm->bfm", chosen, x, precision=highest) / k
 
 
-class NNFCNN(nn.Module):
-    """One member of the ensemble, a CNN in VGG's manner.
+class NNFCNN(Baseline):
+    """One member of the ensemble, a VGG-like CNN.
 
     Attributes:
-      num_scenes: S.
-      input: what it sees of the log-mel features: "mel", "filtered", or "both", each then with a
-        first block of its own whose channels lie side by side from the second on.
-      width_divisor: every block has its channels divided by this.
+      input: "mel", "filtered", or "both": each with a first block of its own, concatenated before
+        the second.
       dropout: before the scene layer.
-      axis_name: the mapped axis over which BatchNorm shares its statistics.
-      dtype: what convolutions are computed in.
     """
 
-    num_scenes: int
     input: str = "mel"
-    width_divisor: int = 1
     dropout: float = 0.5
-    axis_name: str | None = None
-    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, log_mel: jax.Array, *, train: bool) -> Output:
         """log_mel (B, F, M) -> Output with scene logits alone."""
         if self.input not in INPUTS:
-            raise InputError(f"input={self.input!r} is not one of: {', '.join(INPUTS)}")
-        check_input("the CNN of NNF", log_mel, frames=SHORTEST, mels=SHORTEST)
+            raise ValueError(f"input={self.input!r} is not one of: {', '.join(INPUTS)}")
+        check_input(log_mel, frames=SHORTEST, mels=SHORTEST)
         first, *others = (narrowed(channels, self.width_divisor) for channels in CHANNELS)
-        standardise = Standardise(name="standardise")
+        normalise = NormaliseBands(name="standardise")
         stems = []
-        for seen in INPUTS[self.input]:
-            # Neighbours are those of the features as they are; then both are on the same scale.
-            x = nearest_neighbour_filter(log_mel) if seen == "filtered" else log_mel
-            stems.append(self._block(standardise(x)[..., None], first, f"{seen}_stem", train))
+        for source in INPUTS[self.input]:
+            # Filtered before it is normalised, so that both are on the same scale.
+            x = nearest_neighbour_filter(log_mel) if source == "filtered" else log_mel
+            stems.append(self._block(normalise(x)[..., None], first, f"{source}_stem", train))
         x = jnp.concatenate(stems, axis=-1)  # (B, F / 2, M / 2, 32 or 64)
         for index, channels in enumerate(others):
             x = self._block(x, channels, f"block{index + 2}", train)
@@ -99,40 +89,33 @@ class NNFCNN(nn.Module):
         return max_pool(block(x, train=train), 2, 2)
 
 
-class NNFEnsemble(nn.Module):
+class NNFEnsemble(Baseline):
     """The weighted mean of the scene probabilities of its members, which are trained one by one.
 
-    Member i is the submodule `member{i}`. The weights add up to 1; they are not trained but chosen
-    (`training.fits.select_ensemble`) and lie among the running statistics, so that a bundle carries
-    them.
+    Member i is the submodule `member{i}`. The weights add up to 1 and are selected on validation
+    (recipes/ensemble_selection.py), not trained; they are among the running statistics, so that a
+    bundle holds them.
 
     Attributes:
       members: the `input` of each.
-      others: as of `NNFCNN`.
     """
 
-    num_scenes: int
     members: tuple[str, ...] = ("mel", "mel", "filtered", "filtered", "both", "both")
-    width_divisor: int = 1
-    dropout: float = 0.5
-    axis_name: str | None = None
-    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, log_mel: jax.Array, *, train: bool) -> Output:
         """log_mel (B, F, M) -> Output with scene logits, the logarithms of the mean.
 
-        Its embedding is what went into the mean: (B, members * S), the members' probabilities.
+        The embedding holds the members' probabilities: (B, members * S).
         """
         log_probabilities = []
-        for index, seen in enumerate(self.members):
+        for index, source in enumerate(self.members):
             member = NNFCNN(
                 num_scenes=self.num_scenes,
-                input=seen,
                 width_divisor=self.width_divisor,
-                dropout=self.dropout,
                 axis_name=self.axis_name,
                 dtype=self.dtype,
+                input=source,
                 name=f"member{index}",
             )
             logits = member(log_mel, train=train).scene_logits

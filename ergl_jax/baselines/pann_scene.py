@@ -1,18 +1,15 @@
 """A PANN as a scene classifier: its layers, and one more for the scenes (arXiv 1912.10211).
 
-Certain, by PANNs' published template for fine-tuning: the linear layer on the embedding. On the
-event tags instead, as the words "PANN, fixed" also allow, is a reading of ours.
+A linear layer on the embedding, as in PANNs' published template for fine-tuning; or on the event
+tags, another interpretation of "PANN, fixed".
 """
 
 import flax.linen as nn
 import jax
 
-from ergl_jax.errors import InputError
 from ergl_jax.models.layers import he_uniform, small_uniform
 from ergl_jax.models.output import Output
 from ergl_jax.models.panns import Encoder, clip_embedding
-
-HEADS = ("embedding", "tags")
 
 
 class PANNScene(nn.Module):
@@ -20,10 +17,10 @@ class PANNScene(nn.Module):
 
     Attributes:
       num_scenes: the scenes.
-      encoder: the PANN's.
-      num_events: the events that the PANN tags, AudioSet's 527; read with head_on="tags" alone.
+      encoder: of the PANN.
+      num_events: the events that the PANN tags; used with head_on="tags" alone.
       head_on: what the scene layer reads: "embedding", or "tags", the events' probabilities.
-      frozen: the PANN's layers run as in evaluation and get no gradient; without it they train.
+      frozen: the PANN's layers run as in evaluation and get no gradient.
       dropout: before fc1 (unless frozen) and on the embedding.
     """
 
@@ -37,8 +34,8 @@ class PANNScene(nn.Module):
     @nn.compact
     def __call__(self, log_mel: jax.Array, *, train: bool) -> Output:
         """log_mel (B, F, M) in dB -> Output with scene logits and the PANN's embedding (B, D)."""
-        if self.head_on not in HEADS:
-            raise InputError(f"head_on={self.head_on!r} is not one of: {', '.join(HEADS)}")
+        if self.head_on not in ("embedding", "tags"):
+            raise ValueError(f'head_on={self.head_on!r} is neither "embedding" nor "tags"')
         train_pann = train and not self.frozen
         h = self.encoder(log_mel, train=train_pann)
         embedding = clip_embedding(h, dropout=self.dropout, train=train_pann, name="fc1")

@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ergl_jax.errors import InputError
 from ergl_jax.kernels.devices import mean_over_devices
-from ergl_jax.training.losses import losses
+from ergl_jax.models.losses import losses
 
 AXIS = "batch"
 Tree = Any
@@ -40,7 +40,10 @@ def init_state(
 ) -> TrainState:
     """The state before the first step; `shape` is (F, M) of a clip's log-mel."""
     init = jax.jit(partial(model.init, train=False))
-    variables = init({"params": jax.random.key(seed)}, jnp.zeros((1, *shape)))
+    try:
+        variables = init({"params": jax.random.key(seed)}, jnp.zeros((1, *shape)))
+    except ValueError as error:  # of a layer, for its width or the length of clips
+        raise InputError(f"{type(model).__name__} can't be built: {error}") from error
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],

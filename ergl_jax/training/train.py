@@ -26,7 +26,6 @@ from ergl_jax.training import (
     device_data,
     evaluate,
     hosts,
-    losses,
     macs,
     metric_writer,
     metrics,
@@ -91,9 +90,7 @@ class _Run:
         # The best epoch on validation is the result, else the last; without scenes there is none.
         self.selects = self.validated and config.train.loss != "events"
         system = registry.system(config.model.name)
-        self.events, relations = np.zeros(0, int), None  # (n,), columns of the dataset's events
-        if system.events:
-            self.events, relations = self._events()
+        self.events, labels = self._events(system.events)
         first = batches.train_indices(len(self.split), config.train.batch_size, seed=0, epoch=0)
         length = {"steps_per_epoch": len(first), "epochs": config.train.epochs}
         self.schedule = optimizer.learning_rate(config.optimizer, **length)
@@ -105,7 +102,13 @@ class _Run:
             model,
             adamw,
             make_augment(config.augment),
-            loss=losses.make_loss(config.train.loss, relations),
+            loss=registry.make_loss(
+                config.model.name,
+                config.train.loss,
+                **labels,
+                num_scenes=len(dataset.scenes),
+                threshold=config.data.event_threshold,
+            ),
             num_scenes=len(dataset.scenes),
             seed=config.seed,
             skip_nonfinite=config.train.skip_nonfinite,
@@ -115,16 +118,16 @@ class _Run:
         self.state = step.init_state(model, adamw, seed=config.seed, shape=self.shape)
         self.template, self.progress = jax.device_get(self.state), Progress()
 
-    def _events(self) -> tuple[np.ndarray, losses.Relations]:
-        """The events that become nodes, and how they occur with scenes in the training split."""
+    def _events(self, learned: bool) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The events to learn (n,), columns of the dataset's, and labels of the training split."""
+        if not learned:
+            return np.zeros(0, int), {"scene": np.zeros(0, int), "events": np.zeros((0, 0))}
         data, rows = self.config.data, [self.split[i] for i in range(len(self.split))]
-        labels = np.stack([row["events"] for row in rows])  # (N, E)
-        scene = np.stack([row["scene"] for row in rows])  # (N,)
+        scene, events = (np.stack([row[name] for row in rows]) for name in ("scene", "events"))
         chosen = choose_events(
-            self.dataset.events, labels, ranking=data.events, count=data.num_events
+            self.dataset.events, events, ranking=data.events, count=data.num_events
         )
-        scenes, threshold = len(self.dataset.scenes), data.event_threshold
-        return chosen, losses.relations(scene, labels[:, chosen], scenes, threshold)
+        return chosen, {"scene": scene, "events": events[:, chosen]}  # (N,), (N, n)
 
     def start(self, initialise: Callable | None) -> None:
         """Resumes after the last checkpoint, or initialises; opens the work directory."""

@@ -5,28 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
-from made_systems import (
-    apply,
-    check_bfloat16,
-    check_divisor,
-    conv_norm,
-    count,
-    dense,
-    features,
-    init,
-    leaves,
-    output_shapes,
-    trained_once,
-)
+from made_systems import apply, count, features, init, leaves, trained_once
 
-from ergl_jax.baselines import mltf
 from ergl_jax.baselines.mltf import MLTF, RIDGE, rank_pool, temporal_features
-from ergl_jax.errors import InputError
-
-CONVS = sum(
-    conv_norm(a, b) for a, b in [(1, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256)]
-)
-FC = dense(12 * 30 * 256, 512)  # 50 x 120, after pools of (1, 2), (2, 2), (2, 1)
 
 FEATURES = jax.jit(temporal_features)
 
@@ -55,20 +36,11 @@ def described(segments):
     return x / np.linalg.norm(x)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 13])
+@pytest.mark.parametrize("steps", [1, 3, 13])
 def test_rank_pooling_is_ridge_regression(steps):
     x = np.abs(features(2, 4, steps, 30))
     want = [[regression(sequence) for sequence in row] for row in x]
     np.testing.assert_allclose(rank_pool(jnp.asarray(x)), want, rtol=2e-3, atol=2e-3)
-
-
-def test_without_ridge_it_is_the_least_norm_solution(monkeypatch):
-    monkeypatch.setattr(mltf, "RIDGE", 1e-7)
-    x = features(5, 40)
-    means = np.cumsum(x, axis=0) / np.arange(1, 6)[:, None]
-    want = np.linalg.lstsq(means.astype(np.float64), np.arange(1.0, 6), rcond=None)[0]
-    np.testing.assert_allclose(rank_pool(jnp.asarray(x)), want, atol=1e-3)
-    np.testing.assert_allclose(means @ want, np.arange(1, 6), atol=1e-4)  # exact: D > T
 
 
 def test_pooled_weights_tell_the_order():
@@ -77,7 +49,7 @@ def test_pooled_weights_tell_the_order():
     assert (np.diff(scores) > 0).all()
 
 
-@pytest.mark.parametrize("segments", [1, 2, 3, 5, 13])
+@pytest.mark.parametrize("segments", [1, 3, 13])
 def test_temporal_features_step_by_step(segments):
     x = features(2, segments, 8)
     found = np.asarray(FEATURES(x))
@@ -86,41 +58,11 @@ def test_temporal_features_step_by_step(segments):
     np.testing.assert_allclose(found, np.stack([described(clip) for clip in x]), atol=3e-3)
 
 
-def test_order_matters_and_both_directions_are_kept():
-    x = features(1, 7, 8)
-    forward, backward = FEATURES(x), FEATURES(x[:, ::-1])
-    assert np.abs(forward - backward).max() > 0.01
-
-
-@pytest.mark.parametrize("segments", [4, 13])
-def test_silence_has_zeros_and_no_nan(segments):
-    np.testing.assert_array_equal(FEATURES(jnp.zeros((2, segments, 8))), 0)
-
-
-def test_a_steady_clip_is_finite():
+def test_silence_is_zeros_and_a_steady_clip_is_finite():
+    np.testing.assert_array_equal(FEATURES(jnp.zeros((2, 13, 8))), 0)
     x = np.repeat(features(1, 1, 512), 13, axis=1)
     found = np.asarray(FEATURES(x))
     assert np.isfinite(found).all() and np.linalg.norm(found) == pytest.approx(1, rel=1e-4)
-
-
-def test_shapes_and_parameters():
-    # 10 s: 13 segments of 120 bands.
-    assert count(MLTF(10), 1, 650, 120) == CONVS + FC + dense(512, 10)
-    assert count(MLTF(10, head="svm"), 1, 650, 120) == CONVS + FC + dense(8192, 10)
-    assert count(MLTF(10, width_divisor=16), 1, 50, 8) == (
-        conv_norm(1, 4)
-        + conv_norm(4, 4)
-        + conv_norm(4, 8)
-        + conv_norm(8, 8)
-        + conv_norm(8, 16)
-        + conv_norm(16, 16)
-        + dense(12 * 2 * 16, 32)
-        + dense(32, 10)
-    )
-    output = output_shapes(MLTF(10, head="svm"), 2, 650, 120)
-    assert output.embedding.shape == (2, 8192) and output.scene_logits.shape == (2, 10)
-    output = output_shapes(MLTF(10), 2, 650, 120)
-    assert output.embedding is None and output.scene_logits.shape == (2, 10)
 
 
 def test_a_clips_logits_are_the_mean_of_its_segments():
@@ -163,31 +105,17 @@ def test_the_svm_reads_what_the_cnn_has_learned():
     np.testing.assert_allclose(output.scene_logits, want, atol=1e-5)
 
 
-@pytest.mark.parametrize("head", ["cnn", "svm"])
-def test_gradients(head):
-    model, x = MLTF(3, head=head, width_divisor=16), features(2, 100, 8)
+def test_under_the_svm_nothing_trains():
+    """Neither weights nor statistics of the network."""
+    model, x = MLTF(3, head="svm", width_divisor=16), features(2, 100, 8)
     variables = init(model, *x.shape)
     gradient, updated = trained_once(model, variables, x, np.array([0, 2]))
-    found, last = leaves(gradient), {"cnn": "scene", "svm": "svm"}[head]
-    assert all(np.isfinite(x).all() for x in found.values())
-    assert np.abs(found[f"{last}/kernel"]).max() > 0
-    # Under the SVM nothing moves: neither weights nor statistics.
-    moves = head == "cnn"
-    assert (np.abs(found["Conv_0/kernel"]).max() > 0) == moves
-    before, after = (leaves(t)["BatchNormReLU_0/mean"] for t in (variables["batch_stats"], updated))
-    assert (np.abs(before - after).max() > 0) == moves
+    moving = {path.split("/")[0] for path, g in leaves(gradient).items() if np.abs(g).max() > 0}
+    assert moving == {"svm"}
+    jax.tree.map(np.testing.assert_array_equal, variables["batch_stats"], updated)
 
 
-def test_bfloat16():
-    check_bfloat16(MLTF(10, width_divisor=16), 1, 50, 8)
-
-
-def test_errors():
-    check_divisor(MLTF(10), 1, 50, 8)
-    with pytest.raises(InputError, match="head='tree' is not one of: cnn, svm"):
-        count(MLTF(10, head="tree"), 1, 50, 8)
+def test_frames_that_are_no_whole_segments_are_an_error():
     for frames in (49, 120):
-        with pytest.raises(InputError, match=f"{frames} frames are not a multiple"):
+        with pytest.raises(ValueError, match=f"{frames} frames, not a multiple of 50"):
             count(MLTF(10), 1, frames, 8)
-    with pytest.raises(InputError, match="at least 50 frames and 4 mel bins"):
-        count(MLTF(10), 1, 50, 3)

@@ -22,9 +22,9 @@ from configs import ergl as paper
 from ergl_jax.models import ERGL, Encoder, Output
 from ergl_jax.models.edges import NodeContext, NodePairs
 from ergl_jax.models.gated_gcn import GatedGCNLayer
+from ergl_jax.models.losses import losses
 from ergl_jax.models.panns import ConvBlock
 from ergl_jax.training import optimizer
-from ergl_jax.training.losses import losses
 from ergl_jax.training.step import AXIS, Trainer, TrainState, replicate, stack, unreplicate
 
 CLIPS, FRAMES, MELS = 4, 64, 32

@@ -10,10 +10,12 @@ from flax.traverse_util import flatten_dict
 
 from ergl_jax.baselines.abcnn import ABCNN
 from ergl_jax.baselines.dcase2018 import DCASE2018
+from ergl_jax.baselines.losses import Relations
 from ergl_jax.baselines.mtl import MTL
 from ergl_jax.baselines.surrey import SurreyCNN
 from ergl_jax.models import Output
-from ergl_jax.training.losses import Relations, make_loss
+from ergl_jax.registry import RELATED
+from ergl_jax.registry import SYSTEMS as REGISTERED
 
 torch = pytest.importorskip("torch")
 
@@ -25,7 +27,7 @@ SYSTEMS = {
     "DCASE2018": (DCASE2018(SCENES, 4, dropout=0.0), torch_systems.DCASE2018),
     "Surrey": (SurreyCNN(SCENES, 16), torch_systems.Surrey),
     "ABCNN": (ABCNN(SCENES, 16), torch_systems.ABCNN),
-    "MTL": (MTL(SCENES, EVENTS, 8, dropout=0.0), torch_systems.MTL),
+    "MTL": (MTL(SCENES, 8, num_events=EVENTS, dropout=0.0), torch_systems.MTL),
 }
 
 
@@ -119,13 +121,15 @@ def made():
     )
 
 
-def ours(name):
+def ours(system, name):
     scene_logits, event_logits, by_scene, labels, events, relations = made()
     output = Output(scene_logits, event_logits, event_logits_by_scene=by_scene)
     relations = Relations(np.float32(relations.probability), relations.present)
     output = jax.tree.map(jnp.float32, output)
     scene = np.eye(SCENES, dtype=np.float32)[labels]
-    return make_loss(name, relations)(output, scene=scene, events=np.float32(events))["loss"]
+    related = {"relations": relations} if name in RELATED else {}
+    loss = REGISTERED[system].losses[name]
+    return loss(output, scene=scene, events=np.float32(events), **related)["loss"]
 
 
 def tensors():
@@ -137,12 +141,14 @@ def test_mtl_loss():
     scene_logits, event_logits, _, labels, events, _ = tensors()
     expected = F.cross_entropy(scene_logits, labels)
     expected += F.binary_cross_entropy_with_logits(event_logits, events)
-    np.testing.assert_allclose(ours("bce"), expected.item(), rtol=1e-5)
+    np.testing.assert_allclose(ours("mtl", "bce"), expected.item(), rtol=1e-5)
 
 
 def test_abcnn_loss():
     scene_logits, _, _, labels, *_ = tensors()
-    np.testing.assert_allclose(ours("nll"), F.nll_loss(scene_logits, labels).item(), rtol=1e-5)
+    np.testing.assert_allclose(
+        ours("abcnn", "nll"), F.nll_loss(scene_logits, labels).item(), rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", ["rgasc_log", "rgasc_prob"])
@@ -153,7 +159,7 @@ def test_rgasc_loss(name):
     guess = log_p if name == "rgasc_log" else log_p.exp()
     expected = F.nll_loss(log_p, labels) + F.binary_cross_entropy(q, events)
     expected += F.mse_loss(torch.matmul(q, r.T), guess) + F.mse_loss(torch.matmul(guess, r), q)
-    np.testing.assert_allclose(ours(name), expected.item(), rtol=1e-5)
+    np.testing.assert_allclose(ours("rgasc", name), expected.item(), rtol=1e-5)
 
 
 def test_conditional_loss_is_the_mean_over_draws_of_a_wrong_scene():
@@ -172,4 +178,4 @@ def test_conditional_loss_is_the_mean_over_draws_of_a_wrong_scene():
             loss += F.binary_cross_entropy_with_logits(logits, targets)
         losses.append(loss)
     expected = torch.stack(losses).mean().item()
-    np.testing.assert_allclose(ours("conditional"), expected, rtol=1e-5)
+    np.testing.assert_allclose(ours("conditional", "conditional"), expected, rtol=1e-5)

@@ -23,7 +23,6 @@ from ergl_jax.errors import InputError
 from ergl_jax.models import Output
 from ergl_jax.training import optimizer
 from ergl_jax.training.augmentation import make_augment
-from ergl_jax.training.losses import make_loss, relations
 from ergl_jax.training.step import (
     AXIS,
     Trainer,
@@ -327,10 +326,11 @@ def test_the_loss_that_is_named_is_made_smaller(toy):
     _, _, data = toy
     model, sgd = Toy(dropout=0.0), optax.sgd(1e-2)
     state = jax.device_get(init_state(model, sgd, seed=0, shape=(16, 6)))
-    of_split = relations(data["scene"], data["events"], 10, threshold=0.5)
+    labels = {"scene": data["scene"], "events": data["events"]}
     first = {}
     for name in ("ergl", "bce", "rgasc_prob"):
-        each = trainer(model, sgd, loss=make_loss(name, of_split))
+        loss = registry.make_loss("rgasc", name, **labels, num_scenes=10, threshold=0.5)
+        each = trainer(model, sgd, loss=loss)
         _, found = each.epoch(replicate(state), replicate(data), np.tile(schedule(1, 8), (5, 1)))
         first[name] = {key: x[0] for key, x in found.items()}
         assert found["loss"][-1] < found["loss"][0]

@@ -1,0 +1,92 @@
+"""The losses of the compared systems against their definitions in NumPy.
+
+tests/equivalence/test_equivalence_systems.py compares most of them with PyTorch's.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ergl_jax import registry
+from ergl_jax.baselines.losses import relations
+from ergl_jax.models import Output
+from ergl_jax.models.losses import scene_loss
+
+RNG = np.random.default_rng(0)
+LOGITS, EVENT_LOGITS = np.float32(RNG.normal(size=(6, 4))), np.float32(RNG.normal(size=(6, 3)))
+BY_SCENE = RNG.normal(size=(6, 4, 3)).astype(np.float32)
+TARGETS = RNG.dirichlet(np.ones(4), 6).astype(np.float32)
+EVENTS = RNG.random((6, 3), np.float32)
+OUTPUT = Output(LOGITS, EVENT_LOGITS, event_logits_by_scene=BY_SCENE)
+SPLIT = {"scene": np.array([0, 3, 1, 1, 2, 0]), "events": EVENTS, "num_scenes": 4, "threshold": 0.5}
+OF_SPLIT = relations(*SPLIT.values())
+SYSTEMS = {name: system for system, each in registry.SYSTEMS.items() for name in each.losses}
+
+
+def bce(logits, labels):
+    p = 1 / (1 + np.exp(-np.float64(logits)))
+    return -(labels * np.log(p) + (1 - labels) * np.log(1 - p))
+
+
+def parts_of(name, scene=TARGETS, output=OUTPUT):
+    return registry.make_loss(SYSTEMS[name], name, **SPLIT)(output, scene=scene, events=EVENTS)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_parts_add_up_and_a_mixed_up_clip_has_its_share_of_each_scene(name):
+    parts = parts_of(name)
+    related = {"relation_loss"} if name.startswith("rgasc") else set()
+    assert set(parts) == {"loss", "scene_loss", "event_loss"} | related
+    assert all(jnp.shape(part) == () and np.isfinite(part) for part in parts.values())
+    total = sum(part for key, part in parts.items() if key != "loss")
+    if name == "joint":  # four scenes and three events, each output counts alike
+        total = bce(np.hstack([LOGITS, EVENT_LOGITS]), np.hstack([TARGETS, EVENTS])).mean()
+    np.testing.assert_allclose(parts["loss"], total, rtol=1e-6)
+    first, second = np.eye(4, dtype=np.float32)[[[0, 1, 2, 3, 0, 1], [2, 3, 0, 1, 1, 2]]]
+    for key, part in parts_of(name, 0.3 * first + 0.7 * second).items():
+        share = 0.3 * parts_of(name, first)[key] + 0.7 * parts_of(name, second)[key]
+        np.testing.assert_allclose(part, share, rtol=1e-5)
+
+
+def test_losses_of_one_task_ignore_the_other():
+    scene, events = parts_of("scene"), parts_of("events")
+    assert scene["loss"] == scene["scene_loss"] == scene_loss(logits=LOGITS, targets=TARGETS)
+    np.testing.assert_allclose(events["loss"], bce(EVENT_LOGITS, EVENTS).mean(), rtol=1e-6)
+    assert scene["event_loss"] == events["scene_loss"] == 0
+
+
+def test_nll_does_not_normalise_logits():
+    np.testing.assert_allclose(
+        parts_of("nll")["loss"], -(TARGETS * LOGITS).sum(axis=1).mean(), rtol=1e-5
+    )
+
+
+def test_conditional_averages_over_the_wrong_scenes():
+    true, wrong = [], []
+    for clip, scene in enumerate(SPLIT["scene"]):
+        true.append(bce(BY_SCENE[clip, scene], EVENTS[clip]).mean())
+        for other in set(range(4)) - {scene}:
+            possible = EVENTS[clip] * OF_SPLIT.present[other]
+            wrong.append(bce(BY_SCENE[clip, other], possible).mean())
+    want = np.mean(true) + np.mean(wrong) + bce(EVENT_LOGITS, EVENTS).mean()
+    found = parts_of("conditional", jnp.eye(4)[SPLIT["scene"]])["event_loss"]
+    np.testing.assert_allclose(found, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["rgasc_log", "rgasc_prob"])
+def test_rgasc_infers_each_task_from_the_other(name):
+    p = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)
+    guess = np.log(p) if name == "rgasc_log" else p
+    q, r = 1 / (1 + np.exp(-EVENT_LOGITS)), OF_SPLIT.probability
+    want = np.mean((q @ r.T - guess) ** 2) + np.mean((guess @ r - q) ** 2)
+    np.testing.assert_allclose(parts_of(name)["relation_loss"], want, rtol=1e-5)
+
+
+def test_relations_are_those_of_each_scenes_clips():
+    scene = np.array([2, 0, 2, 0, 2])
+    events = np.float32([[0.2, 0.0], [0.9, 0.1], [0.6, 0.0], [0.5, 0.3], [0.1, 0.0]])
+    found = relations(scene, events, 3, threshold=0.5)
+    np.testing.assert_allclose(found.probability, [[0.7, 0.2], [0, 0], [0.3, 0]], rtol=1e-6)
+    assert found.probability.dtype == np.float32 and found.present.dtype == bool
+    assert found.present.tolist() == [[True, False], [False, False], [True, False]]
+    assert relations(scene, events, 3, threshold=0.3).present[0].tolist() == [True, True]
