@@ -3,14 +3,14 @@
     python run.py --config=configs/abcnn.py
     python run.py --config=configs/abcnn.py:synthetic
 
-See ergl_jax/models/abcnn.py.
+See ergl_jax/baselines/abcnn.py.
 """
 
 from configs import ergl
 
 
 def get_config(argument: str = "tut2018"):
-    """Adam, 15000 steps of 16 clips: 56 epochs of the 4285 clips that validation leaves."""
+    """Adam, 15000 steps of 16 clips: 56 epochs of the 4285 clips without those for validation."""
     config, native = ergl.for_system(argument, "abcnn")
     config.train.loss = "nll"
     if native:

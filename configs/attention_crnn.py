@@ -3,7 +3,7 @@
     python run.py --config=configs/attention_crnn.py
     python run.py --config=configs/attention_crnn.py:synthetic
 
-See ergl_jax/models/attention_crnn.py; its sizes are a reading.
+See ergl_jax/baselines/attention_crnn.py; its sizes are our interpretation.
 """
 
 from configs import ergl

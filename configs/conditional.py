@@ -3,14 +3,14 @@
     python run.py --config=configs/conditional.py
     python run.py --config=configs/conditional.py:synthetic
 
-See ergl_jax/models/conditional.py; a reading.
+See ergl_jax/baselines/conditional.py; our interpretation.
 """
 
 from configs import ergl
 
 
 def get_config(argument: str = "tut2018"):
-    """The recipe of configs/mtl.py, whose network it begins with."""
+    """The recipe of configs/mtl.py, whose network it extends."""
     config, native = ergl.for_system(argument, "conditional", divisor=4)
     config.train.loss = "conditional"
     if native:

@@ -3,14 +3,14 @@
     python run.py --config=configs/dcase2018.py
     python run.py --config=configs/dcase2018.py:synthetic
 
-See ergl_jax/models/dcase2018.py.
+See ergl_jax/baselines/dcase2018.py.
 """
 
 from configs import ergl
 
 
 def get_config(argument: str = "tut2018"):
-    """40 mel bands of 500 frames; Adam, 200 epochs of which one after the 50th is chosen."""
+    """40 mel bands of 500 frames; Adam, 200 epochs; validation selects one after the 50th."""
     config, native = ergl.for_system(argument, "dcase2018", divisor=1)
     if native:
         config.data.front_end = "dcase2018"

@@ -73,7 +73,7 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
 
     config.model = model = ml_collections.ConfigDict()
     # "ergl", "cnn" (the encoder alone with a scene layer), or another system of the paper's tables:
-    # ergl_jax/models/registry.py has all, each with a configuration beside this one.
+    # ergl_jax/registry.py lists all, each with a configuration file of its own.
     model.name = "ergl"
     # For systems of several forms. pann_scene: the input of its scene layer, "embedding" or
     # "tags"; nnf: "mel", "filtered", "both" or "ensemble"; mltf: "cnn" or "svm".

@@ -3,7 +3,7 @@
     python run.py --config=configs/joint.py
     python run.py --config=configs/joint.py:synthetic
 
-See ergl_jax/models/joint.py; a reading.
+See ergl_jax/baselines/joint.py; our interpretation.
 """
 
 from configs import ergl

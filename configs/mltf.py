@@ -3,8 +3,8 @@
     python run.py --config=configs/mltf.py
     python run.py --config=configs/mltf.py:synthetic
 
-The network of segments is a stage; then the machine is fitted to what it makes of whole clips. See
-ergl_jax/models/mltf.py; the network is a reading.
+A stage trains the network on segments; then the machine is fitted to its features of whole clips.
+See ergl_jax/baselines/mltf.py; the network is our interpretation.
 """
 
 from configs import ergl
@@ -13,13 +13,13 @@ NETWORK = ("fc", *(f"{layer}_{i}" for layer in ("Conv", "BatchNormReLU") for i i
 
 
 def get_config(argument: str = "tut2018"):
-    """Its own features with either recipe: segments are what the system is made of."""
+    """Its own features with either recipe, since the system is made of segments."""
     config, native = ergl.for_system(argument, "mltf", divisor=16)
     config.data.front_end = "mltf"
     if native:
         config.optimizer.weight_decay = 0.0
         config.train.epochs = 100
-    config.augment.roll = False  # it would move segments' borders
+    config.augment.roll = False  # it would shift the segments
     config.stages = (
         {
             "name": "network",

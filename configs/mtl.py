@@ -3,7 +3,7 @@
     python run.py --config=configs/mtl.py
     python run.py --config=configs/mtl.py:synthetic
 
-See ergl_jax/models/mtl.py.
+See ergl_jax/baselines/mtl.py.
 """
 
 from configs import ergl

@@ -3,7 +3,8 @@
     python run.py --config=configs/nnf.py
     python run.py --config=configs/nnf.py:synthetic
 
-Each member is a stage; then validation weighs them. See ergl_jax/models/nnf.py; a reading.
+Each member is a stage; then validation selects their weights. See ergl_jax/baselines/nnf.py; our
+interpretation.
 """
 
 from configs import ergl
@@ -12,7 +13,7 @@ MEMBERS = ("mel", "mel", "filtered", "filtered", "both", "both")
 
 
 def get_config(argument: str = "tut2018"):
-    """Two members of each kind, of different seeds, then the choice among them."""
+    """Two members of each kind, with different seeds, then the selection among them."""
     config, native = ergl.for_system(argument, "nnf")
     if native:
         config.data.front_end = "mel128"

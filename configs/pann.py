@@ -3,16 +3,19 @@
     python run.py --config=configs/pann.py --config.model.init_from=BUNDLE
     python run.py --config=configs/pann.py --config.model.init_from=BUNDLE --config.model.frozen
 
-BUNDLE is what data_prep/port_panns.py makes of Cnn14_16k_mAP=0.438.pth. The scene layer reads the
-embedding, or, with --config.model.variant=tags, the 527 tags. The argument after ":" is
-"<source>[,native|ergl]", as of the other systems' files.
+data_prep/port_panns.py makes BUNDLE from Cnn14_16k_mAP=0.438.pth. The scene layer reads the
+embedding or, with --config.model.variant=tags, the 527 tags. The argument after ":" is
+"<source>[,native|ergl]", as in the other systems' files.
 """
 
 from configs import ergl
 
 
 def get_config(argument: str = "tut2018"):
-    """Its own features and width with either recipe; rate, batch size and epochs are a reading."""
+    """Its own features and width with either recipe.
+
+    Learning rate, batch size and epochs are our interpretation.
+    """
     config, native = ergl.for_system(argument, "pann_scene", divisor=1)
     config.data.front_end = "panns_16k"
     config.model.encoder.architecture = "cnn14"

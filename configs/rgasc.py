@@ -4,8 +4,9 @@
     python run.py --config=configs/rgasc.py --config.train.loss=rgasc_prob
     python run.py --config=configs/rgasc.py:synthetic
 
-Two models of one task each come first, and this one begins with them. `rgasc_log` relates events to
-the logarithms of scene probabilities, as the published code does. See ergl_jax/models/rgasc.py.
+Two stages train a model for one task each; the final run begins with their weights. `rgasc_log`
+relates events to log-probabilities of scenes, as the published code does. See
+ergl_jax/baselines/rgasc.py.
 """
 
 from configs import ergl

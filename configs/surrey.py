@@ -3,14 +3,14 @@
     python run.py --config=configs/surrey.py
     python run.py --config=configs/surrey.py:synthetic
 
-See ergl_jax/models/surrey.py.
+See ergl_jax/baselines/surrey.py.
 """
 
 from configs import ergl
 
 
 def get_config(argument: str = "tut2018"):
-    """Adam, 5000 steps of 64 clips: 76 epochs of the 4285 clips that validation leaves."""
+    """Adam, 5000 steps of 64 clips: 76 epochs of the 4285 clips without those for validation."""
     config, native = ergl.for_system(argument, "surrey")
     if native:
         config.data.front_end = "kong"

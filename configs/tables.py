@@ -4,15 +4,18 @@
     python run.py --config=configs/tables.py:1 --config.rows="('n25','n50')"
     python run.py --config=configs/tables.py:4 --config.source=synthetic --config.shard=0/2
 
-1: numbers of events; 2: numbers of graph convolutions; 3: systems of scenes alone; 4: systems of
-scenes and events; mel: the ablation without multi-dimensional edges; main: those that ERGL is
-most often set beside. `--workdir` then holds a directory for each run, and table.md and table.csv
-with the published accuracy beside the measured one. The PANN's rows need a bundle of it, which
---config.overrides="('model.init_from=BUNDLE',)" gives to them alone, as it does model.variant:
-others start from chance.
+1: numbers of events; 2: numbers of graph convolutions; 3: systems for scenes alone; 4: systems for
+scenes and events; mel: the ablation without multi-dimensional edges; main: the systems most often
+compared with ERGL. `--workdir` has a directory for each run, and table.md and table.csv with the
+published and the measured accuracy. The PANN's rows need its bundle, given with
+--config.overrides="('model.init_from=BUNDLE',)"; model.init_from and model.variant apply to these
+rows alone, since the others start from random weights.
 """
 
 import ast
+import functools
+import operator
+import re
 
 import ml_collections
 
@@ -32,11 +35,10 @@ from configs import (
     wavelet_crnn,
 )
 from ergl_jax import schema
-from ergl_jax.config import Config
 from ergl_jax.errors import InputError
 from ergl_jax.recipes.tables import Row
 
-READING = "interpretation"
+INTERPRETATION = "interpretation"
 # Table 1: n -> accuracy and standard deviation. Table 2: U -> the same.
 EVENTS = {
     10: "74.75 ± 2.61",
@@ -66,14 +68,14 @@ SYSTEMS = {
     "pann_finetuned": (pann, {}, "73.8", ""),
     "dcase2018": (dcase2018, {}, "59.7", ""),
     "surrey": (surrey, {}, "68.0", ""),
-    "nnf_cnnens": (nnf, {}, "69.3", READING),
-    "attention_crnn": (attention_crnn, {}, "70.8", READING),
+    "nnf_cnnens": (nnf, {}, "69.3", INTERPRETATION),
+    "attention_crnn": (attention_crnn, {}, "70.8", INTERPRETATION),
     "abcnn": (abcnn, {}, "72.6", ""),
-    "mltf": (mltf, {}, "75.3", "the network is an " + READING),
-    "wavelet_crnn": (wavelet_crnn, {}, "76.6", READING),
-    "joint": (joint, {}, "52.35", READING),
+    "mltf": (mltf, {}, "75.3", "the network is an " + INTERPRETATION),
+    "wavelet_crnn": (wavelet_crnn, {}, "76.6", INTERPRETATION),
+    "joint": (joint, {}, "52.35", INTERPRETATION),
     "mtl": (mtl, {}, "61.69", ""),
-    "conditional": (conditional, {}, "66.39", READING),
+    "conditional": (conditional, {}, "66.39", INTERPRETATION),
     "rgasc": (rgasc, {}, "77.35", ""),
     "rgasc_prob": (rgasc, {"train.loss": "rgasc_prob"}, "", "probabilities for logarithms"),
     "cnn": (ergl, {"model.name": "cnn"}, "", "ERGL's encoder, from scratch"),
@@ -109,7 +111,7 @@ def get_config(table: str = "3") -> ml_collections.ConfigDict:
         raise ValueError(f"configs/tables.py:{table}: choose one of {', '.join(TABLES)}")
     config = ml_collections.ConfigDict()
     config.table = table
-    # Which of its rows; () is all. With other numbers, such as n5 of table 1, rows of your own.
+    # Rows of the table; () is all. n<N> and U<N> are ERGL with N events or N graph convolutions.
     config.rows = ()
     config.seeds = (0,)
     # "i/k": every k-th run from the i-th on, so that k processes or machines share a table.
@@ -124,28 +126,34 @@ def get_config(table: str = "3") -> ml_collections.ConfigDict:
 
 
 def rows(config: ml_collections.ConfigDict) -> list[Row]:
-    """The rows that a configuration asks for; InputError for one that isn't known."""
+    """The rows of a configuration; InputError for a wrong field."""
     schema.check(config.to_dict(), schema.schema_of(get_config().to_dict()), prefix="config.")
-    if config.table not in TABLES:
-        raise InputError(f"table={config.table!r} is not one of: {', '.join(TABLES)}")
-    names = [str(name) for name in config.rows or TABLES[config.table]]
-    if len(set(names)) < len(names):
-        raise InputError(f"rows={tuple(names)}: name each once")
-    if config.source not in ergl.SOURCES:
-        raise InputError(f"source={config.source!r} is not one of: {', '.join(ergl.SOURCES)}")
-    recipes = ergl.recipes(config.source)
-    if config.recipe not in ("", *recipes):
-        raise InputError(
-            f"recipe={config.recipe!r}: those of source={config.source} are {', '.join(recipes)}"
-        )
+    names = [str(name) for name in config.rows or TABLES.get(config.table, ())]
+    recipes, seeds = ergl.recipes(config.source), config.seeds
+    whole = all(type(seed) is int and seed >= 0 for seed in seeds)
+    shard = re.fullmatch(r"(\d+)/(\d+)", config.shard)
+    for field, valid, reason in (
+        ("table", config.table in TABLES, f"is not one of: {', '.join(TABLES)}"),
+        ("rows", len(set(names)) == len(names), "names a row twice"),
+        ("source", config.source in ergl.SOURCES, f"is not one of: {', '.join(ergl.SOURCES)}"),
+        ("recipe", config.recipe in ("", *recipes), f"is not one of: {', '.join(recipes)}"),
+        (
+            "seeds",
+            seeds and whole and len(set(seeds)) == len(seeds),
+            "must be different whole numbers, 0 or more",
+        ),
+        ("shard", shard and int(shard[1]) < int(shard[2]), "is not like 0/4: i/k, i below k"),
+    ):
+        if not valid:
+            raise InputError(f"config.{field}={config[field]!r} {reason}")
     argument = ",".join(filter(None, (config.source, config.recipe)))
     return [_row(name, argument, config) for name in names]
 
 
-def _row(name: str, argument: str, config) -> Row:
+def _row(name: str, argument: str, config: ml_collections.ConfigDict) -> Row:
     if name in SYSTEMS:
         file, fields, published, remarks = SYSTEMS[name]
-    elif name[:1] in ("n", "U") and name[1:].isdecimal():
+    elif re.fullmatch(r"[nU]\d+", name):
         field = {"n": "data.num_events", "U": "model.gcn.layers"}[name[0]]
         file, fields, published, remarks = ergl, {field: int(name[1:])}, "", ""
     else:
@@ -155,20 +163,19 @@ def _row(name: str, argument: str, config) -> Row:
     with made.unlocked():
         for override in config.overrides:
             _override(made, str(override))
-        if file is not pann:  # the others start from chance, as in the paper
+        if file is not pann:  # the others start from random weights, as in the paper
             made.model.init_from, made.model.variant = "", variant
         made.update_from_flattened_dict(fields)
-    return Row(name, Config.from_dict(made.to_dict(), f"row {name}: "), published, remarks)
+    return Row(name, made, published, remarks)
 
 
-def _override(config, override: str) -> None:
+def _override(config: ml_collections.ConfigDict, override: str) -> None:
+    """Sets the field of "field=value"."""
     field, _, text = override.partition("=")
     if field == "seed":
-        raise InputError(f"overrides: {override!r}: a table's are its seeds")
+        raise InputError(f"overrides: {override!r}: use --config.seeds")
     try:
-        old = config.to_dict()
-        for part in field.split("."):
-            old = old[part]
+        old = functools.reduce(operator.getitem, field.split("."), config.to_dict())
         value = text if isinstance(old, str) else ast.literal_eval(text)
         if type(old) is float and type(value) is int:
             value = float(value)
@@ -177,5 +184,5 @@ def _override(config, override: str) -> None:
         config.update_from_flattened_dict({field: value})
     except (KeyError, TypeError, ValueError, SyntaxError) as error:
         raise InputError(
-            f"overrides: {override!r} sets no field of configs/ergl.py, or none of that type"
+            f"overrides: {override!r} sets no field of configs/ergl.py, or has the wrong type"
         ) from error

@@ -3,7 +3,7 @@
     python run.py --config=configs/wavelet_crnn.py
     python run.py --config=configs/wavelet_crnn.py:synthetic
 
-See ergl_jax/models/wavelet_crnn.py; a reading.
+See ergl_jax/baselines/wavelet_crnn.py; our interpretation.
 """
 
 from configs import ergl
@@ -16,5 +16,5 @@ def get_config(argument: str = "tut2018"):
     if native:
         config.optimizer.weight_decay = 0.0
         config.train.epochs = 100
-    config.augment.mel_masks = 0  # neighbours are not neighbours everywhere: there are two orders
+    config.augment.mel_masks = 0  # bands are not all neighbours: there are two orders
     return config.lock()

@@ -49,6 +49,7 @@ _NAMES = {
     float: "finite number",
     tuple: "list",
     list: "list",
+    dict: "object of fields",
 }
 
 

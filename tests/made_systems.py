@@ -66,20 +66,3 @@ def leaves(tree):
         "/".join(key.key for key in path): np.asarray(x)
         for path, x in jax.tree_util.tree_leaves_with_path(tree)
     }
-
-
-# Closed forms of parameters.
-
-
-def conv_norm(inputs, outputs, side=3):
-    """A convolution without bias, and BatchNorm."""
-    return side * side * inputs * outputs + 2 * outputs
-
-
-def dense(inputs, outputs):
-    return (inputs + 1) * outputs
-
-
-def bigru(inputs, units):
-    """Two GRUs of three gates, each with inputs, states and a bias; the candidate has two."""
-    return 2 * (3 * units * (inputs + units + 1) + units)

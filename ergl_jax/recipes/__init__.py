@@ -1,1 +1,1 @@
-"""What needs several runs: stages, closed-form fits to their outputs, tables."""
+"""Training that takes several runs: stages, closed-form fits to their outputs, tables."""

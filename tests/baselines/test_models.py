@@ -1,4 +1,4 @@
-"""What holds for every compared system with layers of its own: sizes, shapes, errors, gradients."""
+"""What holds for every compared system with layers of its own: shapes, errors, gradients."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
-from made_systems import KEY, apply, bigru, conv_norm, dense, features, size
+from made_systems import KEY, apply, features, size
 
 from ergl_jax import registry
 from ergl_jax.baselines.abcnn import ABCNN
@@ -27,109 +27,33 @@ from ergl_jax.baselines.surrey import SurreyCNN
 from ergl_jax.baselines.wavelet_crnn import WaveletCRNN
 
 
-def blocks(inputs, channels, side=3, convolutions=2):
-    """The parameters of blocks as in PANNs, with these channels."""
-    total = 0
-    for outputs in channels:
-        for _ in range(convolutions):
-            total += conv_norm(inputs, outputs, side)
-            inputs = outputs
-    return total
-
-
-def cnn14(d):
-    return [channels // d for channels in (64, 128, 256, 512, 1024, 2048)]
-
-
-def dcase2018(d):
-    first = conv_norm(1, 32 // d, 7) + 32 // d - 2 * (32 // d) + 2 * 40  # BatchNorm of 40 rows
-    second = conv_norm(32 // d, 64 // d, 7) + 64 // d - 2 * (64 // d) + 2 * 8
-    return first + second + dense(2 * 64 // d, 100) + dense(100, 10)
-
-
-def backbone(d):
-    return blocks(1, 3 * [128 // d], convolutions=1) + 3 * (128 // d) + bigru(256 // d, 64 // d)
-
-
-def mtl(d):
-    scene = blocks(128 // d, [256 // d]) + 2 * (256 // d) + dense(512 // d, 32 // d)
-    return backbone(d) + scene + dense(32 // d, 10) + dense(128 // d, 32 // d) + dense(32 // d, 25)
-
-
-def rgasc(d):
-    shared, rest, widest = cnn14(d)[:2], cnn14(d)[2:], 2048 // d
-    tower = blocks(shared[-1], rest) + dense(widest, widest)
-    return blocks(1, shared) + 2 * tower + dense(widest, 10) + dense(widest, 25)
-
-
-def attention_crnn(d):
-    half, hidden, wide = 64 // d, 128 // d, 256 // d
-    gated = conv_norm(1, 2 * half) + 7 * conv_norm(half, 2 * half)
-    return gated + conv_norm(half, wide) + bigru(wide, hidden) + 3 * wide**2 + 2 * dense(wide, 10)
-
-
-def nnf(d, inputs=1):
-    a, *others = (channels // d for channels in (32, 64, 128, 256))
-    return inputs * blocks(1, [a]) + blocks(inputs * a, others) + dense(256 // d, 10)
-
-
-def mltf(d, features=512):
-    a, b, c = 64 // d, 128 // d, 256 // d
-    convolutions = blocks(1, [a, b, c])
-    return convolutions + dense(12 * 30 * c, 512 // d) + dense(features // d, 10)
-
-
-def wavelet_crnn(d):
-    width, scales = 128 // d, 1 + 6  # of 80 and 400 coefficients
-    orders = 2 * blocks(1, 3 * [width], convolutions=1)
-    return orders + bigru(scales * width, width) + bigru(2 * width, width) + dense(2 * width, 10)
-
-
 class Case(NamedTuple):
     model: Callable[..., nn.Module]
     shape: tuple[int, int]  # frames and bands of the published features
-    size: Callable[[int], int]  # closed form of the parameters, by width_divisor
     shortest: tuple[int, int]
     losses: tuple[str, ...] = ("scene",)
     narrow: int = 8  # width_divisor of the models that run here
     events: int = 0
 
 
-def surrey(d):
-    return blocks(1, cnn14(d)[:4]) + dense(512 // d, 10)
-
-
-def abcnn(d):
-    return blocks(1, cnn14(d)[:4], 5, 1) + 2 * dense(512 // d, 10)
-
-
-def conditional(d):
-    return mtl(d) + 10 * (32 // d)
-
-
-def joint(d):
-    return backbone(d) + dense(128 // d, 10 + 25)
-
-
 BOTH = partial(NNFCNN, input="both")
 ENSEMBLE = partial(NNFEnsemble, members=("mel", "filtered", "both"))
+SVM, WAVELET = partial(MLTF, head="svm"), partial(WaveletCRNN, first_order=80)
 CASES = {
-    "dcase2018": Case(DCASE2018, (500, 40), dcase2018, (5, 20), narrow=4),
-    "surrey": Case(SurreyCNN, (320, 64), surrey, (16, 16)),
-    "abcnn": Case(ABCNN, (320, 64), abcnn, (16, 16), ("nll",)),
-    "mtl": Case(MTL, (500, 64), mtl, (1, 32), ("bce",), events=25),
-    "conditional": Case(Conditional, (500, 64), conditional, (1, 32), ("conditional",), events=25),
-    "joint": Case(Joint, (500, 64), joint, (1, 32), ("joint",), events=25),
-    "rgasc": Case(RGASC, (320, 64), rgasc, (32, 32), ("rgasc_log", "rgasc_prob"), 32, events=25),
-    "attention_crnn": Case(AttentionCRNN, (320, 64), attention_crnn, (1, 16), narrow=32),
-    "nnf": Case(NNFCNN, (500, 128), nnf, (16, 16), narrow=16),
-    "nnf_both": Case(BOTH, (500, 128), partial(nnf, inputs=2), (16, 16), narrow=16),
-    "nnf_ensemble": Case(ENSEMBLE, (64, 128), lambda d: 2 * nnf(d) + nnf(d, 2), (16, 16)),
-    "mltf": Case(MLTF, (650, 120), mltf, (50, 4), narrow=16),
-    "mltf_svm": Case(partial(MLTF, head="svm"), (650, 120), partial(mltf, features=8192), (50, 4)),
-    "wavelet_crnn": Case(
-        partial(WaveletCRNN, first_order=80), (54, 480), wavelet_crnn, (1, 81), narrow=32
-    ),
+    "dcase2018": Case(DCASE2018, (500, 40), (5, 20), narrow=4),
+    "surrey": Case(SurreyCNN, (320, 64), (16, 16)),
+    "abcnn": Case(ABCNN, (320, 64), (16, 16), ("nll",)),
+    "mtl": Case(MTL, (500, 64), (1, 32), ("bce",), events=25),
+    "conditional": Case(Conditional, (500, 64), (1, 32), ("conditional",), events=25),
+    "joint": Case(Joint, (500, 64), (1, 32), ("joint",), events=25),
+    "rgasc": Case(RGASC, (320, 64), (32, 32), ("rgasc_log", "rgasc_prob"), 32, events=25),
+    "attention_crnn": Case(AttentionCRNN, (320, 64), (1, 16), narrow=32),
+    "nnf": Case(NNFCNN, (500, 128), (16, 16), narrow=16),
+    "nnf_both": Case(BOTH, (500, 128), (16, 16), narrow=16),
+    "nnf_ensemble": Case(ENSEMBLE, (64, 128), (16, 16)),
+    "mltf": Case(MLTF, (650, 120), (50, 4), narrow=16),
+    "mltf_svm": Case(SVM, (650, 120), (50, 4)),
+    "wavelet_crnn": Case(WAVELET, (54, 480), (1, 81), narrow=32),
 }
 
 
@@ -145,13 +69,11 @@ def shapes(model, frames, mels):
     return jax.eval_shape(lambda: model.init_with_output(KEY, x, train=False))
 
 
-@pytest.mark.parametrize(("divisor", "dtype"), [(1, jnp.float32), (4, jnp.bfloat16)])
 @pytest.mark.parametrize("name", CASES)
-def test_sizes_and_shapes(name, divisor, dtype):
-    """All arrays are float32, also where bfloat16 is computed with."""
+def test_shapes_and_types(name):
+    """Outputs and variables are float32, also where convolutions are computed in bfloat16."""
     case = CASES[name]
-    output, variables = shapes(make(case, divisor, dtype=dtype), *case.shape)
-    assert size(variables["params"]) == case.size(divisor)
+    output, variables = shapes(make(case, 1, dtype=jnp.bfloat16), *case.shape)
     assert output.scene_logits.shape == (2, 10) and output.scene_logits.dtype == jnp.float32
     assert (output.event_logits is not None) == bool(case.events)
     if case.events:

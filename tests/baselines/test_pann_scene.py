@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from made_systems import apply, count, dense, features, init, leaves, output_shapes, trained_once
+from made_systems import apply, count, features, init, leaves, output_shapes, trained_once
 
 from ergl_jax.baselines.pann_scene import PANNScene
 from ergl_jax.models import PANN, Encoder
@@ -30,8 +30,8 @@ def with_pann(model, x):
 @pytest.mark.parametrize(
     ("head_on", "parameters"),
     [
-        ("embedding", PANN_PARAMETERS - dense(2048, 527) + dense(2048, 10)),
-        ("tags", PANN_PARAMETERS + dense(527, 10)),
+        ("embedding", PANN_PARAMETERS - 2049 * 527 + 2049 * 10),
+        ("tags", PANN_PARAMETERS + 528 * 10),
     ],
 )
 def test_shapes_and_parameters(head_on, parameters):
