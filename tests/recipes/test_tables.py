@@ -16,8 +16,8 @@ from ergl_jax.recipes import stages, tables
 NAMES = ("ergl_without_mel", "ergl")  # the rows of the table "mel"
 
 
-def rows(table="mel", **fields):
-    config = configs.get_config(table)
+def rows(of="mel", **fields):
+    config = configs.get_config(of)
     with config.unlocked():
         config.update({"source": "synthetic"} | fields)
     return configs.rows(config)
