@@ -28,7 +28,7 @@ PARTNER = {a: b for pair in synthetic.RELATIONAL_PAIRS for a, b in (pair, pair[:
 
 
 def percent(hits: list[bool]) -> str:
-    return f"{100 * np.mean(hits):.1f} % ({sum(hits)} of {len(hits)})"
+    return f"{100 * np.mean(hits):.1f} % ({sum(hits)} of {len(hits)})" if hits else "no clip"
 
 
 def measure_fidelity(workdir: Path) -> str:
@@ -129,7 +129,7 @@ def measure_sounds(workdir: Path, takes: int) -> str:
     ]
     rows += [
         ["the two sounds that matter most alone, against the pair's other scene", percent(alone)],
-        ["by chance", f"{100 * np.mean(by_chance):.1f} %"],
+        ["by chance", f"{100 * np.mean(by_chance or [np.nan]):.1f} %"],
     ]
     return harness.table(["", "are the related events"], rows)
 
