@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ergl_jax.kernels.devices import shard_clips
 from ergl_jax.models.edges import EdgeLearning, NodeContext
 
 TOLERANCE = 1e-4  # of the largest value
@@ -69,7 +70,7 @@ def mel_rows(batch: int, n: int, options) -> list[list]:
     params = jax.jit(EdgeLearning().init)(jax.random.key(1), v)["params"]
     weights = jax.random.normal(jax.random.key(2), (batch, n, n, options.channels))
     (ours, shardings), (naive, _) = (
-        harness.shard_clips(function, 2) for function in (factorised, pair_by_pair)
+        shard_clips(function, 2) for function in (factorised, pair_by_pair)
     )
     params, v = jax.device_put((params, v), shardings)
     rows = []

@@ -166,20 +166,6 @@ def peak_growth(call: Callable[[], object]) -> int | None:
         return None
 
 
-def shard_clips(function: Callable, arguments: int) -> tuple[Callable, tuple]:
-    """`function` with the clips (its last argument, and its result) split over all devices.
-
-    Also returns the shardings of its arguments; the others are replicated.
-    """
-    import jax
-    from jax.sharding import Mesh, NamedSharding, PartitionSpec
-
-    mesh = Mesh(jax.local_devices(), ("clips",))
-    specs = (PartitionSpec(),) * (arguments - 1) + (PartitionSpec("clips"),)
-    sharded = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=specs[-1])
-    return sharded, tuple(NamedSharding(mesh, spec) for spec in specs)
-
-
 def planned_bytes(compiled) -> int:
     """Bytes that XLA plans for temporaries of a compiled program that runs on all devices."""
     import jax

@@ -1,9 +1,9 @@
-"""The encoders' convolution, BatchNorm with ReLU and pool beside Flax's and JAX's.
+"""The encoders' convolution, BatchNorm with ReLU and pool compared with Flax's.
 
     python benchmarks/layers.py
 
-Times an encoder, forward and backward, A and B in turn in one run. Prints a Markdown table of
-medians and their ratio.
+Times an encoder forward and backward, with each layer by itself replaced, in turn in one run.
+Prints a Markdown table of medians and their ratio.
 """
 
 import statistics
@@ -19,7 +19,7 @@ from ergl_jax.models import layers, panns
 
 
 class FlaxConv(nn.Module):
-    """The convolution by Flax, its gradients by JAX."""
+    """Flax's convolution, with JAX's gradients."""
 
     channels: int
     side: int = 3
@@ -32,7 +32,7 @@ class FlaxConv(nn.Module):
 
 
 class FlaxBatchNormReLU(nn.Module):
-    """BatchNorm and ReLU by Flax, its gradient by JAX."""
+    """Flax's BatchNorm and ReLU, with JAX's gradient."""
 
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
@@ -55,12 +55,12 @@ def flax_pool(x):
 
 
 FLAX = {"Conv": FlaxConv, "BatchNormReLU": FlaxBatchNormReLU, "average_pool_2x2": flax_pool}
-OURS = {name: getattr(panns, name) for name in FLAX}
+OURS = {name: getattr(layers, name) for name in FLAX}
 
 
 def compiled(architecture: str, divisor: int, shape: tuple[int, int, int], changed: dict):
-    """A call that computes an encoder's gradients, with some layers exchanged."""
-    with mock.patch.multiple(panns, **changed):
+    """A call that computes an encoder's gradients, with some layers replaced."""
+    with mock.patch.multiple(layers, **changed):
         encoder = panns.Encoder(architecture, divisor, dropout=0.0)
         x = jax.random.normal(jax.random.key(0), shape)
         variables = encoder.init(jax.random.key(1), x[:1], train=False)

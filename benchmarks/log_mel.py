@@ -20,6 +20,7 @@ import librosa
 import numpy as np
 
 from ergl_jax.audio import FrontEnd, get_front_end, log_mel
+from ergl_jax.kernels.devices import shard_clips
 
 TOLERANCE = 1e-3  # dB
 
@@ -67,7 +68,7 @@ def rows_of(name: str, options) -> list[list]:
     front_end, count, workers = get_front_end(name), options.clips, options.workers
     clips = draw(front_end, count)
     one_device = partial(log_mel, front_end=front_end)
-    sharded, shardings = harness.shard_clips(one_device, 1)
+    sharded, shardings = shard_clips(one_device, 1)
     sharded = jax.jit(sharded, in_shardings=shardings)
 
     def ours(run) -> np.ndarray:

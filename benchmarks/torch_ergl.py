@@ -40,7 +40,7 @@ class Encoder(nn.Module):
 
     def __init__(self, architecture: str, width_divisor: int, dropout: float, mels: int = 64):
         super().__init__()
-        spec = panns.architecture(architecture)
+        spec = panns.ARCHITECTURES[architecture]
         widths = [1, *(channels // width_divisor for channels in spec.channels)]
         self.norm = nn.BatchNorm1d(mels)
         self.blocks = nn.Sequential(

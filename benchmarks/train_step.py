@@ -25,10 +25,8 @@ import torch_ergl  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from ergl_jax import registry  # noqa: E402
-from ergl_jax.models import (
-    losses,
-    panns,  # noqa: E402
-)
+from ergl_jax.models import layers as model_layers  # noqa: E402
+from ergl_jax.models import losses  # noqa: E402
 from ergl_jax.training import optimizer  # noqa: E402
 from ergl_jax.training.step import AXIS, Trainer, init_state, replicate  # noqa: E402
 
@@ -100,7 +98,7 @@ def with_jax(setting: harness.Setting, variables: dict, data: dict, rows: np.nda
 
 def with_flax_layers(*arguments):
     """The same with Flax's layers in the encoder."""
-    with mock.patch.multiple(panns, **layers.FLAX):
+    with mock.patch.multiple(model_layers, **layers.FLAX):
         return with_jax(*arguments)  # whose first calls trace the model
 
 

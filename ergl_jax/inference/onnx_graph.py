@@ -121,7 +121,7 @@ def _affine(params: Mapping, stats: Mapping) -> tuple[np.ndarray, np.ndarray]:
 
 def _encoder(x: _Tensor, bundle: Bundle, params: Mapping, stats: Mapping) -> _Tensor:
     """(B, F, M) -> (B, D, T): channels first, as ONNX pools."""
-    spec = panns.architecture(bundle.model.encoder.architecture)
+    spec = panns.ARCHITECTURES[bundle.model.encoder.architecture]
     x = x.batch_norm(params["BatchNorm_0"], stats["BatchNorm_0"])
     x = x.expand_dims([1])  # (B, 1, F, M)
     for index in range(len(spec.channels)):
@@ -161,7 +161,7 @@ def _ergl(h: _Tensor, bundle: Bundle, params: Mapping, stats: Mapping) -> tuple[
 
 def _event_tokens(h: _Tensor, bundle: Bundle, params: Mapping) -> tuple[_Tensor, int]:
     """(B, D, T) -> v (B, n, T, C) and T, which is 1 for tokens="clip"."""
-    spec = panns.architecture(bundle.model.encoder.architecture)
+    spec = panns.ARCHITECTURES[bundle.model.encoder.architecture]
     if bundle.model.tokens == "clip":
         tokens, z = 1, h.max_plus_mean(2, keepdims=1)
     else:

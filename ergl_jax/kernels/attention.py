@@ -1,56 +1,106 @@
-"""Attention in blocks of queries, where all logits at once would be too many.
+"""Attention within each clip, in blocks of queries where all logits at once would be too many.
 
-Shapes: B clips, N tokens.
+| device | logits of the batch | computed |
+|---|---|---|
+| any | up to 2^21 | all at once |
+| CPU | more | clip after clip, in blocks of at most 2^21 logits: 8 MiB, which its cache holds |
+| GPU, TPU | up to 2^29 | all at once; that is 2 GiB, and 25 events at a batch of 512 have fewer |
+| GPU, TPU | more | all clips at once, in blocks of at most 2^29 logits |
+
+The backward pass computes the blocks again rather than keep them: 400 events at a batch of 64 take
+34 GB instead of 234. On two CPU cores, a device each, MEL and its gradient take 55 instead of 64 ms
+(25 events, eight clips) and 209 instead of 353 ms (100 events, two clips); docs/performance.md.
+
+Shapes: B clips, N tokens of a clip, n events, T tokens of an event, C channels.
 """
 
 import math
 from collections.abc import Callable
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.export import is_symbolic_dim
 
-MAX_LOGITS = 2**29  # of an attention at a time, 2 GiB: 25 events at a batch of 512 are below
-MAX_CACHED_LOGITS = 2**21  # on CPU, 8 MiB: more leave its cache between two passes over them
+MAX_LOGITS = 2**29
+MAX_CACHED_LOGITS = 2**21
 
 
-def attend(f: Callable, query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    """f(query, key, value) of each clip: arrays (B, N, ...) -> (B, N, ...).
+def attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    """softmax(query keyᵀ) value of each clip, the softmax in float32: (B, N, C) -> (B, N, C)."""
 
-    f sees one clip, (N, ...), and any part of its queries. There is a logit for each pair of a
-    clip's tokens: where they are more than MAX_LOGITS, blocks of queries of about so many are
-    computed one after the other; on CPU, where they are more than MAX_CACHED_LOGITS, clip after
-    clip, and within a clip block after block. The backward pass then computes the blocks again
-    rather than keep all.
+    def of_clip(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        return _softmax(query @ key.T).astype(value.dtype) @ value
+
+    return _in_blocks(of_clip, query, key, value)
+
+
+def attention_reference(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    """`attention` of all clips at once."""
+    weights = _softmax(jnp.einsum("bqc,bkc->bqk", query, key))
+    return jnp.einsum("bqk,bkc->bqc", weights.astype(value.dtype), value)
+
+
+def mean_pair_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    """The mean over event j's queries of their attention to event i alone, at [b, j, i].
+
+    (B, n, T, C) -> (B, n, n, C). The weights are averaged before the product with the values, with
+    which the mean commutes: no (B, n, n, T, C) array.
+    """
+
+    def of_clip(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        events, tokens, channels = key.shape
+        # One product of rows: as an einsum over events and tokens, XLA transposes its gradient.
+        rows = query.reshape(-1, channels) @ key.reshape(-1, channels).T
+        logits = rows.reshape(query.shape[0], tokens, events, tokens)  # (j, T, i, T)
+        weights = _softmax(logits).mean(axis=1)  # (j, i, T)
+        return jnp.einsum("jik,ikc->jic", weights.astype(value.dtype), value)
+
+    return _in_blocks(of_clip, query, key, value)
+
+
+def mean_pair_attention_reference(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    """`mean_pair_attention` pair by pair: attention first, then its mean over the queries."""
+    weights = _softmax(jnp.einsum("bjqc,bikc->bjiqk", query, key)).astype(value.dtype)
+    return jnp.einsum("bjiqk,bikc->bjiqc", weights, value).mean(axis=3)
+
+
+def _softmax(logits: jax.Array) -> jax.Array:
+    return nn.softmax(logits.astype(jnp.float32), axis=-1)
+
+
+def _in_blocks(f: Callable, query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    """f(query, key, value) of each clip, as the table above says; arrays (B, N, ...).
+
+    f takes one clip, (N, ...), and any part of its queries.
     """
     batch, *tokens = key.shape[:-1]
-    logits = math.prod(tokens) ** 2  # of a clip
-    total = batch * logits
-    # Of a batch of any size, as `ergl export` writes, nothing can be counted.
-    countless = is_symbolic_dim(total)
+    clip_logits = math.prod(tokens) ** 2
+    logits = batch * clip_logits
+    any_batch = is_symbolic_dim(logits)  # an exported program's: computed all at once
 
-    def in_blocks(number: int, most: int, query: jax.Array, *others: jax.Array) -> jax.Array:
-        return _in_blocks(lambda some: f(some, *others), query, -(-number // most))
+    def blocks(number: int, query: jax.Array, *others: jax.Array) -> jax.Array:
+        return _map_blocks(lambda rows: f(rows, *others), query, number)
 
-    def together(*x: jax.Array) -> jax.Array:
-        few = countless or total <= MAX_LOGITS
-        return jax.vmap(f if few else partial(in_blocks, total, MAX_LOGITS))(*x)
+    def all_clips(*arrays: jax.Array) -> jax.Array:
+        few = any_batch or logits <= MAX_LOGITS
+        return jax.vmap(f if few else partial(blocks, -(-logits // MAX_LOGITS)))(*arrays)
 
-    def in_turn(*x: jax.Array) -> jax.Array:
-        return jax.lax.map(lambda clip: in_blocks(logits, MAX_CACHED_LOGITS, *clip), x)
+    def clip_after_clip(*arrays: jax.Array) -> jax.Array:
+        return jax.lax.map(lambda clip: blocks(-(-clip_logits // MAX_CACHED_LOGITS), *clip), arrays)
 
-    if countless or total <= MAX_CACHED_LOGITS:
-        return together(query, key, value)
-    return jax.lax.platform_dependent(query, key, value, cpu=in_turn, default=together)
+    if any_batch or logits <= MAX_CACHED_LOGITS:
+        return all_clips(query, key, value)
+    return jax.lax.platform_dependent(query, key, value, cpu=clip_after_clip, default=all_clips)
 
 
-def _in_blocks(f: Callable, x: jax.Array, blocks: int) -> jax.Array:
-    """f(x), (N, ...) -> (N, ...), in so many blocks along N, or N where that is less."""
+def _map_blocks(f: Callable, x: jax.Array, number: int) -> jax.Array:
+    """f(x), (N, ...) -> (N, ...), in `number` blocks along N, or N where that is less."""
     length = x.shape[0]
-    size = -(-length // min(blocks, length))
-    blocks = -(-length // size)
-    x = jnp.pad(x, ((0, blocks * size - length),) + ((0, 0),) * (x.ndim - 1))
+    size = -(-length // min(number, length))
+    number = -(-length // size)
+    x = jnp.pad(x, ((0, number * size - length),) + ((0, 0),) * (x.ndim - 1))
     # A loop keeps the compiler from computing a block once for both passes.
-    y = jax.lax.map(jax.checkpoint(f, prevent_cse=False), x.reshape(blocks, size, *x.shape[1:]))
-    return y.reshape(blocks * size, *y.shape[2:])[:length]
+    y = jax.lax.map(jax.checkpoint(f, prevent_cse=False), x.reshape(number, size, *x.shape[1:]))
+    return y.reshape(number * size, *y.shape[2:])[:length]

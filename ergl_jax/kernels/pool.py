@@ -1,26 +1,37 @@
 """The 2x2 average pool, with a gradient of its own.
 
-The same numbers as JAX would derive. It can't be differentiated forward (jax.jvp).
+Used on every device; jax.jvp cannot differentiate it. Against Flax's avg_pool it takes
+
+| where | this | Flax's |
+|---|---|---|
+| CPU, two cores: an eighth of Cnn10, forward and backward | 183 ms | 188 ms, within the spread |
+| H100, compiled: memory traffic of the paper's step | 22.9 GB | 28.3 GB |
+| TPU v5e, compiled: the same | 65.1 GB | 58.8 GB |
 """
 
 import jax
 import jax.numpy as jnp
 
 
-@jax.custom_vjp
-def average_pool_2x2(x: jax.Array) -> jax.Array:
-    """(B, H, W, C) -> (B, H // 2, W // 2, C); an odd last row or column is dropped."""
+def average_pool_2x2_reference(x: jax.Array) -> jax.Array:
+    """`average_pool_2x2` with JAX's own gradient."""
     height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
     rows = x[:, 0:height:2] + x[:, 1:height:2]
     return 0.25 * (rows[:, :, 0:width:2] + rows[:, :, 1:width:2])
 
 
-def _pool_forward(x):
-    # A result must be of arrays: an empty one carries the shape.
-    return average_pool_2x2(x), jnp.zeros((0, *x.shape[1:3]))
+@jax.custom_vjp
+def average_pool_2x2(x: jax.Array) -> jax.Array:
+    """(B, H, W, C) -> (B, H // 2, W // 2, C); an odd last row or column is dropped."""
+    return average_pool_2x2_reference(x)
 
 
-def _pool_backward(shape, dy):
+def _forward(x):
+    # An empty array carries the shape: only arrays are allowed here.
+    return average_pool_2x2_reference(x), jnp.zeros((0, *x.shape[1:3]))
+
+
+def _backward(shape, dy):
     height, width = shape.shape[1:]
     batch, rows, columns, channels = dy.shape
     dx = jnp.broadcast_to(
@@ -29,4 +40,4 @@ def _pool_backward(shape, dy):
     return (jnp.pad(dx, ((0, 0), (0, height - 2 * rows), (0, width - 2 * columns), (0, 0))),)
 
 
-average_pool_2x2.defvjp(_pool_forward, _pool_backward)
+average_pool_2x2.defvjp(_forward, _backward)

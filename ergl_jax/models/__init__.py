@@ -1,4 +1,4 @@
-"""ERGL (arXiv 2210.15366) and its encoders, PANNs; nothing else."""
+"""ERGL (arXiv 2210.15366) and its encoders, PANNs."""
 
 from ergl_jax.models.ergl import ERGL
 from ergl_jax.models.gated_gcn import to_graphs_tuple

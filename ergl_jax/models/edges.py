@@ -1,7 +1,19 @@
-"""Multi-dimensional edge learning, MEL: a feature for each ordered pair of events (§2.2).
+"""Multi-dimensional edge learning (MEL): a feature for each ordered pair of events (§2.2).
 
-Shapes: B clips, n events, T tokens an event, C channels. The edge e_ij at [b, i, j] is what event i
-receives from event j.
+The tokens v_i (T, C) of event i first attend to those of all events, v_all (n T, C) (NCM):
+
+    S_i = softmax(Q_i K_allᵀ) V_all                                   (1)
+    Q_i = v_i Wq / √C,  K_all = v_all Wk,  V_all = v_all Wv           (2)
+
+Then the tokens of each event attend to those of each other one (NNM), and the mean over the query
+tokens (GAP) is the edge:
+
+    R_ij = softmax(Q_j K_iᵀ) V_i,  Q_j = S_j Wq' / √C,  K_i = S_i Wk',  V_i = S_i Wv'    (3)
+    e_ij = GAP(R_ij) = 1/T Σ_t R_ij[t]                                (4)
+
+e_ij is what event i receives from event j. Each projection is one matrix for all events.
+
+Shapes: B clips, n events, T tokens an event, C channels; e_ij is at [b, i, j].
 """
 
 import math
@@ -10,82 +22,55 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ergl_jax.kernels.attention import attend
-from ergl_jax.models.layers import he_uniform
-
-
-class _Projections(nn.Module):
-    """The projections of one attention, without biases: x Wq / sqrt(d_k), x Wk, x Wv."""
-
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        def project(name: str) -> jax.Array:
-            dense = nn.Dense(
-                x.shape[-1], use_bias=False, kernel_init=he_uniform, dtype=self.dtype, name=name
-            )
-            return dense(x)
-
-        # Divided here, where the queries are fewer than the logits would be.
-        return project("query") / math.sqrt(x.shape[-1]), project("key"), project("value")
-
-
-def _softmax(logits: jax.Array) -> jax.Array:
-    """Over the last axis, in float32."""
-    return nn.softmax(logits.astype(jnp.float32), axis=-1)
-
-
-class NodeContext(nn.Module):
-    """NCM: each event's tokens attend to the tokens of all events (eq. 1, 2)."""
-
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, v: jax.Array) -> jax.Array:
-        """(B, n, T, C) -> S of that shape: S_i = softmax(v_i Wq (v_all Wk)' / sqrt(C)) v_all Wv."""
-        batch, events, tokens, channels = v.shape
-        query, key, value = _Projections(self.dtype)(v.reshape(batch, events * tokens, channels))
-
-        def of_clip(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-            return _softmax(query @ key.T).astype(self.dtype) @ value
-
-        return attend(of_clip, query, key, value).reshape(v.shape)
-
-
-class NodePairs(nn.Module):
-    """NNM followed by GAP: the edge of each ordered pair of events (eq. 3, 4).
-
-    R_ij = softmax(S_j Wq (S_i Wk)' / sqrt(C)) S_i Wv, and e_ij is its mean over the query tokens.
-    The mean commutes with the product with V, so the attention is averaged first, and each node is
-    projected once rather than once a pair: the same numbers without an (n, n, T, C) tensor.
-    """
-
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, s: jax.Array) -> jax.Array:
-        """(B, n, T, C) -> (B, n, n, C)."""
-        _, events, tokens, channels = s.shape
-        query, key, value = _Projections(self.dtype)(s)
-
-        def of_clip(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-            # j asks, i answers. One product of rows, or XLA transposes the logits' gradient.
-            rows = query.reshape(-1, channels) @ key.reshape(-1, channels).T
-            logits = rows.reshape(query.shape[0], tokens, events, tokens)  # (j, T, i, T)
-            attention = _softmax(logits).mean(axis=1)  # (n, i, T), j before i
-            return jnp.einsum("jik,ikc->jic", attention.astype(self.dtype), value)
-
-        return attend(of_clip, query, key, value).swapaxes(1, 2)
+from ergl_jax.kernels.attention import attention, mean_pair_attention
+from ergl_jax.models.layers import linear
 
 
 class EdgeLearning(nn.Module):
-    """MEL: NCM, then NNM and GAP (§2.2)."""
+    """MEL: eq. 1 to 4."""
 
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, v: jax.Array) -> jax.Array:
         """Tokens (B, n, T, C) -> edges (B, n, n, C)."""
-        s = NodeContext(self.dtype, name="ncm")(v)
-        return NodePairs(self.dtype, name="nnm")(s)
+        s = NodeContext(self.dtype, name="ncm")(v)  # (B, n, T, C)
+        return NodePairs(self.dtype, name="nnm")(s)  # (B, n, n, C)
+
+
+class NodeContext(nn.Module):
+    """NCM: eq. 1 and 2."""
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, v: jax.Array) -> jax.Array:
+        """Tokens (B, n, T, C) -> S of that shape."""
+        batch, events, tokens, channels = v.shape
+        v_all = v.reshape(batch, events * tokens, channels)
+        query, key, value = _Projections(self.dtype)(v_all)  # eq. 2: (B, n T, C) each
+        return attention(query, key, value).reshape(v.shape)  # eq. 1
+
+
+class NodePairs(nn.Module):
+    """NNM and GAP: eq. 3 and 4."""
+
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, s: jax.Array) -> jax.Array:
+        """S (B, n, T, C) -> edges (B, n, n, C)."""
+        query, key, value = _Projections(self.dtype)(s)  # (B, n, T, C) each
+        e = mean_pair_attention(query, key, value)  # eq. 3, 4: e_ij at [b, j, i]
+        return e.swapaxes(1, 2)
+
+
+class _Projections(nn.Module):
+    """x Wq / √C, x Wk and x Wv, without biases."""
+
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        query, key, value = (linear(x, name, self.dtype) for name in ("query", "key", "value"))
+        return query / math.sqrt(x.shape[-1]), key, value

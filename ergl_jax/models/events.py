@@ -7,18 +7,22 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ergl_jax.errors import InputError
 from ergl_jax.models.layers import he_uniform
 
 TOKENS = ("frame", "clip")
 
 
 class EventEmbeddings(nn.Module):
-    """n small layers on one shared representation: tokens for each event (§2.1).
+    """A small layer for each event on one shared representation (§2.1): the event's tokens.
 
-    `tokens="clip"` is the text read literally, one token an event. `tokens="frame"` applies the
-    same layers to every encoder frame: NNM's softmax over a single key is 1, so with one token an
-    edge could not depend on its sender, and GAP would have nothing to average.
+    tokens="clip" is the text read literally, one token an event:
+    v_i = ReLU(FC_i(ReLU(FC(max_t h_t + mean_t h_t)))).
+
+    tokens="frame", our interpretation, applies the same layers to each encoder frame, with maximum
+    and mean over three frames. With one token an edge could not depend on its sender, since NNM's
+    softmax over a single key is 1, and GAP would have nothing to average.
+
+    Raises ValueError for other `tokens`.
     """
 
     num_events: int
@@ -29,7 +33,7 @@ class EventEmbeddings(nn.Module):
 
     @nn.compact
     def __call__(self, h: jax.Array, *, train: bool) -> jax.Array:
-        """(B, T, D) -> (B, n, T, C), or (B, n, 1, C) with one token a clip."""
+        """(B, T, D) -> (B, n, T, C), or (B, n, 1, C) for tokens="clip"."""
         width = h.shape[-1]
         if self.tokens == "frame":
             pool = {"window_shape": (3,), "strides": (1,), "padding": "SAME"}
@@ -37,7 +41,7 @@ class EventEmbeddings(nn.Module):
         elif self.tokens == "clip":
             z = h.max(axis=1, keepdims=True) + h.mean(axis=1, keepdims=True)  # (B, 1, D)
         else:
-            raise InputError(f"model.tokens={self.tokens!r} is not one of: {', '.join(TOKENS)}")
+            raise ValueError(f"tokens={self.tokens!r} is not one of: {', '.join(TOKENS)}")
         z = nn.Dropout(self.dropout, deterministic=not train)(z)
         g = nn.relu(nn.Dense(width, kernel_init=he_uniform, dtype=self.dtype, name="shared")(z))
         # The n layers as one kernel; the events are a batch axis, so fan_in is D for each.
@@ -53,8 +57,8 @@ class EventEmbeddings(nn.Module):
 
 def pool_tokens(v: jax.Array) -> jax.Array:
     """Tokens v_{i,t} (B, n, T, C) -> nodes v_i (B, n, C)."""
-    # §2.1 pools time by max plus mean; here the tokens, for a short sound among many silent frames
-    # is lost in their mean. Halved, so that one token is its own node.
+    # Maximum plus mean, as §2.1 pools time: a mean alone loses a short sound among silent frames.
+    # Halved, so that a single token is its own node.
     return (v.max(axis=2) + v.mean(axis=2)) / 2
 
 
@@ -63,7 +67,7 @@ class EventClassifier(nn.Module):
 
     @nn.compact
     def __call__(self, v: jax.Array) -> jax.Array:
-        """(B, n, C) -> (B, n)."""
+        """(B, n, C) -> (B, n), float32."""
         _, events, channels = v.shape
         kernel = self.param(
             "kernel",

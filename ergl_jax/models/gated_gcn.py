@@ -1,7 +1,16 @@
-"""Gated graph convolution over a fully connected graph (§2.3; Bresson & Laurent, arXiv 1711.07553).
+"""Gated graph convolution (§2.3; Bresson & Laurent, arXiv 1711.07553).
 
-Shapes: B clips, n nodes, C channels. At [b, i, j], node i receives and node j sends; all n * n
-ordered pairs are edges, self-loops among them, so edges are dense arrays.
+One layer on nodes h_i and edges e_ij, where node i receives and node j sends:
+
+    ê_ij = A h_i + B h_j + C e_ij
+    e'_ij = e_ij + ReLU(BN(ê_ij))
+    h'_i = h_i + ReLU(BN(U h_i + Σ_j η_ij ⊙ V h_j))
+
+with gates η_ij = σ(ê_ij) / (Σ_j σ(ê_ij) + 1e-6) (gate="sigmoid") or, as in ME-GraphAU (IJCAI 2022),
+η_ij = softmax_j(σ(e'_ij)) / n (gate="softmax").
+
+Shapes: B clips, n nodes, C channels. All n² ordered pairs are edges, self-loops included, so edges
+are dense arrays: e_ij is at [b, i, j].
 """
 
 import flax.linen as nn
@@ -10,22 +19,13 @@ import jax.numpy as jnp
 import jraph
 import numpy as np
 
-from ergl_jax.errors import InputError
-from ergl_jax.models.layers import BatchNormReLU, he_uniform
+from ergl_jax.models.layers import BatchNormReLU, linear
 
 GATES = ("sigmoid", "softmax")
 
 
 class GatedGCNLayer(nn.Module):
-    """One layer on nodes h and edges e.
-
-    ê_ij = A h_i + B h_j + C e_ij
-    e'_ij = e_ij + ReLU(BN(ê_ij))
-    h'_i = h_i + ReLU(BN(U h_i + Σ_j η_ij ⊙ V h_j))
-
-    with η_ij = σ(ê_ij) / (Σ_j σ(ê_ij) + 1e-6) for gate="sigmoid", and, as in ME-GraphAU
-    (IJCAI 2022), η_ij = softmax_j(σ(e'_ij)) / n for gate="softmax".
-    """
+    """One layer, with `gate` one of GATES, else ValueError."""
 
     gate: str = "sigmoid"
     axis_name: str | None = None
@@ -36,30 +36,24 @@ class GatedGCNLayer(nn.Module):
         self, h: jax.Array, e: jax.Array, *, train: bool
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """h (B, n, C), e (B, n, n, C) -> h', e' and the gates η (B, n, n, C)."""
-
-        def linear(name: str, x: jax.Array) -> jax.Array:
-            dense = nn.Dense(
-                x.shape[-1], use_bias=False, kernel_init=he_uniform, dtype=self.dtype, name=name
-            )
-            return dense(x)
-
-        e_hat = linear("A", h)[:, :, None] + linear("B", h)[:, None, :] + linear("C", e)
-        e = e + BatchNormReLU(self.axis_name, self.dtype)(e_hat, train=train)
+        a, b, c = (linear(x, name, self.dtype) for name, x in (("A", h), ("B", h), ("C", e)))
+        e_hat = a[:, :, None] + b[:, None, :] + c  # ê
+        e = e + BatchNormReLU(self.axis_name, self.dtype)(e_hat, train=train)  # e'
         eta = gates(e_hat, e, self.gate).astype(self.dtype)
-        received = jnp.einsum("bijc,bjc->bic", eta, linear("V", h))
-        nodes = linear("U", h) + received
+        received = jnp.einsum("bijc,bjc->bic", eta, linear(h, "V", self.dtype))  # Σ_j η_ij ⊙ V h_j
+        nodes = linear(h, "U", self.dtype) + received
         return h + BatchNormReLU(self.axis_name, self.dtype)(nodes, train=train), e, eta
 
 
 def gates(e_hat: jax.Array, e_new: jax.Array, gate: str) -> jax.Array:
-    """The gates η of GatedGCNLayer, normalised over the senders j, in float32."""
+    """The gates η from ê and e', normalised over the senders j, in float32."""
     if gate == "sigmoid":
         sigma = nn.sigmoid(e_hat.astype(jnp.float32))
         return sigma / (sigma.sum(axis=2, keepdims=True) + 1e-6)
     if gate == "softmax":
         sigma = nn.sigmoid(e_new.astype(jnp.float32))
         return nn.softmax(sigma, axis=2) / e_new.shape[2]
-    raise InputError(f"model.gcn.gate={gate!r} is not one of: {', '.join(GATES)}")
+    raise ValueError(f"gate={gate!r} is not one of: {', '.join(GATES)}")
 
 
 def to_graphs_tuple(nodes: jax.Array, edges: jax.Array) -> jraph.GraphsTuple:
@@ -70,8 +64,11 @@ def to_graphs_tuple(nodes: jax.Array, edges: jax.Array) -> jraph.GraphsTuple:
       edges: (B, n, n, D), at [b, i, j] what node i receives from node j.
 
     Returns:
-      Nodes (B * n, C); edges (B * n * n, D), of which the one with receiver i and sender j of clip
-      b (indices b * n + i and b * n + j) is edges[b, i, j]. No globals.
+      Nodes (B * n, C) and edges (B * n * n, D), no globals. edges[b, i, j] has receiver b * n + i
+      and sender b * n + j.
+
+    Raises:
+      ValueError: the edges do not pair all nodes.
     """
     batch, n = nodes.shape[:2]
     if edges.shape[:3] != (batch, n, n):

@@ -1,24 +1,36 @@
-"""Initialisers, and the layers that the encoders are made of."""
+"""Initialisers, and the layers that encoders are made of.
+
+How a layer is computed on which device is the business of ergl_jax/kernels.
+
+Shapes: B clips, F frames, M mel bins, C channels.
+"""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ergl_jax.kernels.batch_norm import affine, affine_relu, batch_norm_relu
+from ergl_jax.kernels.batch_norm import batch_norm_relu, normalise_relu
 from ergl_jax.kernels.convolution import convolve
+from ergl_jax.kernels.pool import average_pool_2x2
 
-# Uniform in +-sqrt(6 / fan_in): for convolutions and dense layers alike.
+# Uniform in ±sqrt(6 / fan_in), for convolutions and dense layers.
 he_uniform = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
-# A tenth of that for the scene layers, so that training begins near equal probabilities. The
-# features it reads are all positive and alike from clip to clip: at full size their common part
-# drowns the rest, and ERGL learns much slower (benchmarks/RESULTS.md, "Scene layer").
+# A tenth of that, for scene layers, so that training begins near equal probabilities: their input
+# is positive and alike from clip to clip, and at full size this common part drowns the rest
+# (benchmarks/RESULTS.md, "Scene layer").
 small_uniform = nn.initializers.variance_scaling(0.02, "fan_in", "uniform")
 
-BATCH_NORM_MOMENTUM = 0.9  # in Flax's sense: 0.1 in PyTorch's
+BATCH_NORM_MOMENTUM = 0.9  # in Flax's sense; 0.1 in PyTorch's
+
+
+def linear(x: jax.Array, name: str, dtype: jnp.dtype) -> jax.Array:
+    """x W, with W square; for use within a module's compact method."""
+    dense = nn.Dense(x.shape[-1], use_bias=False, kernel_init=he_uniform, dtype=dtype, name=name)
+    return dense(x)
 
 
 class Conv(nn.Module):
-    """A convolution with a square kernel, of odd side, without bias; computed in `dtype`."""
+    """A convolution without bias, its kernel square and of odd side; computed in `dtype`."""
 
     channels: int
     side: int = 3
@@ -37,9 +49,8 @@ class Conv(nn.Module):
 class BatchNormReLU(nn.Module):
     """ReLU(BatchNorm(x)) over the last axis, its statistics shared by all devices of `axis_name`.
 
-    Parameters and statistics are float32 whatever `dtype` is computed in. Like Flax, this keeps the
-    biased running variance where PyTorch keeps the unbiased one: with N values a channel they
-    differ by the factor N / (N - 1).
+    Parameters and statistics are float32, whatever `dtype` is computed in. The running variance is
+    the biased one, as in Flax; PyTorch's is larger by N / (N - 1), with N values a channel.
     """
 
     axis_name: str | None = None
@@ -55,11 +66,41 @@ class BatchNormReLU(nn.Module):
         var = self.variable("batch_stats", "var", jnp.ones, channels)
         x = x.astype(self.dtype)
         if not train:
-            factor, offset = affine(mean.value, var.value, scale, bias)
-            return affine_relu(x, factor, offset)
+            return normalise_relu(x, mean.value, var.value, scale, bias)
         y, batch_mean, batch_var = batch_norm_relu(x, scale, bias, self.axis_name)
         if not self.is_initializing():
             keep = BATCH_NORM_MOMENTUM
             mean.value = keep * mean.value + (1 - keep) * batch_mean
             var.value = keep * var.value + (1 - keep) * batch_var
         return y
+
+
+class ConvBlock(nn.Module):
+    """[convolution, BatchNorm, ReLU] `convolutions` times, then a 2x2 average pool or none."""
+
+    channels: int
+    kernel: int = 3
+    convolutions: int = 2
+    pool: bool = True
+    axis_name: str | None = None
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """(B, F, M, C) -> (B, F/2, M/2, channels), or (B, F, M, channels) without the pool."""
+        for _ in range(self.convolutions):
+            x = Conv(self.channels, self.kernel, self.dtype)(x)
+            x = BatchNormReLU(self.axis_name, self.dtype)(x, train=train)
+        return average_pool_2x2(x) if self.pool else x
+
+
+def clip_embedding(h: jax.Array, *, dropout: float, train: bool, name: str) -> jax.Array:
+    """(B, T, D) -> (B, D): max plus mean over time, then PANNs' dense layer, called `name`.
+
+    For use within a module's compact method.
+    """
+    # Not h.max(axis=1): its gradient compares h with the maximum, and is NaN where a compiled
+    # program has rounded the two differently.
+    z = nn.max_pool(h, h.shape[1:2])[:, 0] + h.mean(axis=1)
+    z = nn.Dropout(dropout, deterministic=not train)(z)
+    return nn.relu(nn.Dense(z.shape[-1], kernel_init=he_uniform, name=name)(z))

@@ -12,7 +12,6 @@ from configs import ergl as paper
 from configs import esc10
 from ergl_jax import registry
 from ergl_jax.baselines.cnn import CNN
-from ergl_jax.errors import InputError
 from ergl_jax.models import ERGL, Encoder
 from ergl_jax.models.edges import EdgeLearning
 from ergl_jax.models.events import EventEmbeddings
@@ -27,7 +26,7 @@ QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes
 
 
 class Patches(nn.Module):
-    """A stand-in for the encoder that compiles at once: 16 frames by one dense layer."""
+    """A stand-in for the encoder that compiles quickly: 16 frames by one dense layer."""
 
     dtype: jnp.dtype = jnp.float32
 
@@ -68,7 +67,7 @@ def random_variables(model, x, sharpness=5.0):
         fan_in = x.shape[-1] if path[-2].key == "event_classifier" else np.prod(x.shape[:-1])
         if x.ndim == 3:  # the n layers of the events
             fan_in = x.shape[1]
-        # Near-uniform attention would hide who is asking.
+        # Near-uniform attention would hide the queries.
         gain = sharpness if path[-2].key in ("query", "key") else 1.0
         return np.float32(gain * rng.normal(size=x.shape) * np.sqrt(2 / fan_in))
 
@@ -119,7 +118,6 @@ def full(**fields):
 
 SIZES = {  # model, closed form, the same number
     "Cnn14": (Encoder("cnn14"), CNN14, 75_477_440),
-    "Cnn10": (Encoder("cnn10"), CNN10, 4_686_272),
     "Cnn6": (Encoder("cnn6"), CNN6, 4_304_448),
     "ERGL": (full(), ergl_size(CNN14, 2048, 25), 83_035_875),
     "ERGL from the config": (
@@ -163,11 +161,10 @@ def test_encoders_have_panns_published_sizes(encoder, d, published):
     assert cnn_size(encoder, d, scenes=527) == published
 
 
-# What comes out
+# Outputs
 
 
-@pytest.mark.parametrize("tokens", ["frame", "clip"])
-@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize(("tokens", "layers"), [("frame", 3), ("clip", 1)])
 def test_every_intermediate_has_its_shape(tokens, layers):
     model = tiny(cnn6(), tokens=tokens, gcn_layers=layers)
     out, _ = shapes_of(model, spectrograms())
@@ -185,8 +182,8 @@ def test_every_intermediate_has_its_shape(tokens, layers):
 
 
 @pytest.mark.parametrize("mel", [True, False])
-def test_the_stages_are_joined_as_the_paper_says(mel):
-    """Each stage recomputed from what the model returned of the stage before."""
+def test_each_stage_follows_from_the_one_before(mel):
+    """Each stage recomputed from the output of the stage before."""
     model, x = tiny(mel=mel), spectrograms()
     variables = random_variables(model, x)
     params, stats = variables["params"], variables["batch_stats"]
@@ -250,25 +247,18 @@ def test_reordering_the_events_reorders_the_graph_and_leaves_the_scene(fields):
     close(after.graph.gates, before.graph.gates[:, :, order][:, :, :, order])
 
 
-@pytest.mark.parametrize("gate", ["sigmoid", "softmax"])
-def test_one_event(gate):
-    model, x = tiny(num_events=1, gate=gate), spectrograms()
-    out = evaluate(model, random_variables(model, x), x)
-    assert out.event_logits.shape == (CLIPS, 1) and out.graph.edges_out.shape[1:3] == (1, 1)
-    assert np.isfinite(out.scene_logits).all() and np.ptp(out.scene_logits) > 0
-    assert (out.graph.gates > 0).all() and (out.graph.gates <= 1).all()
-
-
-def test_all_527_events():
+@pytest.mark.parametrize("events", [1, 527])
+def test_the_fewest_and_the_most_events(events):
     # Three frames: the pooling window of three makes the tokens of two alike.
-    model, x = tiny(num_events=527), spectrograms(clips=2, frames=48)
+    model, x = tiny(num_events=events), spectrograms(clips=2, frames=48)
     out = evaluate(model, random_variables(model, x, sharpness=1.0), x)
-    assert out.graph.edges_out.shape == (2, 527, 527, CHANNELS)
+    assert out.graph.edges_out.shape == (2, events, events, CHANNELS)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(out))
-    assert np.ptp(out.graph.edges_in, axis=2).max() > 1e-3
+    assert np.ptp(out.scene_logits) > 0
+    assert events == 1 or np.ptp(out.graph.edges_in, axis=2).max() > 1e-3
 
 
-def test_a_clip_is_judged_alone():
+def test_clips_do_not_influence_each_other():
     model, x = tiny(cnn6()), spectrograms()
     variables = random_variables(model, x)
     together = evaluate(model, variables, x)
@@ -324,9 +314,9 @@ LAST_EDGES = {"head/gcn1/BatchNormReLU_0/bias", "head/gcn1/BatchNormReLU_0/scale
 @pytest.mark.parametrize(
     ("fields", "dead"),
     [
-        # The last layer's e' goes nowhere: only ê makes its gates.
+        # Nothing reads the last layer's e': its gates are made of ê.
         ({"encoder": cnn6()}, LAST_EDGES),
-        # ME-GraphAU's gates are made of e', so nothing is left over.
+        # ME-GraphAU's gates are made of e'.
         ({"gate": "softmax"}, set()),
         # Without MEL the first layer multiplies C by zeros.
         ({"mel": False}, LAST_EDGES | {"head/gcn0/C/kernel"}),
@@ -372,32 +362,7 @@ def tiny_config(**overrides):
     return config.model
 
 
-@pytest.mark.parametrize(
-    ("overrides", "events", "message"),
-    [
-        ({}, 0, "1 to 527 events, not 0: see data.num_events"),
-        ({}, 528, "1 to 527 events, not 528: see data.num_events"),
-        ({"model.gcn.layers": 0}, 4, "model.gcn.layers=0 must be at least 1"),
-        ({"model.channels": 0}, 4, "model.channels=0 must be at least 1"),
-        ({"model.encoder.width_divisor": 0}, 4, "model.encoder.width_divisor=0 must be at least 1"),
-        ({"model.dropout": 1.0}, 4, "model.dropout=1.0 must be at least 0 and below 1"),
-        ({"model.encoder.dropout": -0.1}, 4, "model.encoder.dropout=-0.1 must be at least 0"),
-        ({"model.compute_dtype": "float16"}, 4, "model.compute_dtype='float16' is not one of"),
-        ({"model.name": "vit"}, 4, "model.name='vit' is not one of: ergl, cnn"),
-        ({"model.tokens": "word"}, 4, "model.tokens='word' is not one of: frame, clip"),
-        ({"model.gcn.gate": "relu"}, 4, "model.gcn.gate='relu' is not one of: sigmoid, softmax"),
-        ({"model.encoder.architecture": "vgg"}, 4, "model.encoder.architecture='vgg' is not one"),
-        ({"model.encoder.width_divisor": 3}, 4, "model.encoder.width_divisor=3 does not divide"),
-    ],
-)
-def test_a_wrong_field_is_named(overrides, events, message):
-    with pytest.raises(InputError, match=message) as error:
-        model = registry.build(tiny_config(**overrides), num_scenes=10, num_events=events)
-        shapes_of(model, spectrograms())  # some fields are met here
-    assert "\n" not in str(error.value)
-
-
-def test_build_hands_every_field_on():
+def test_build_passes_every_field_on():
     config = tiny_config(
         **{
             "model.channels": 12,

@@ -1,0 +1,51 @@
+"""BatchNorm with ReLU and the pool equal their references and Flax's, values and gradients."""
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+from ergl_jax.kernels.batch_norm import batch_norm_relu, batch_norm_relu_reference
+from ergl_jax.kernels.pool import average_pool_2x2, average_pool_2x2_reference
+
+
+def draw(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_batch_norm_relu(devices):
+    """vmap's named axis stands for devices, which normalise the whole batch as one."""
+    x, weights = draw(0, 12, 5, 3) ** 3, draw(1, 12, 5, 3)
+    scale, bias = draw(2, 3).at[0].set(-0.7), draw(3, 3)
+
+    def grads(function, x, weights, axis_name):
+        def loss(x, scale, bias):
+            y, mean, var = function(x, scale, bias, axis_name)
+            return (y * weights).sum(), (y, mean, var)
+
+        (dx, *rest), (y, *statistics) = jax.grad(loss, (0, 1, 2), has_aux=True)(x, scale, bias)
+        return (dx, y), rest, statistics
+
+    parts = [a.reshape(devices, -1, *a.shape[1:]) for a in (x, weights)]
+    split = jax.vmap(lambda *a: grads(batch_norm_relu, *a, "batch"), axis_name="batch")(*parts)
+    want = grads(batch_norm_relu_reference, x, weights, None)
+    close = dict(rtol=1e-4, atol=1e-5)
+    for got, whole in zip(split[0], want[0], strict=True):  # dx, y
+        np.testing.assert_allclose(got.reshape(whole.shape), whole, **close)
+    for got, whole in zip(split[1], want[1], strict=True):  # gradients by scale and bias
+        np.testing.assert_allclose(got.sum(0), whole, **close)
+    for got, whole in zip(split[2], want[2], strict=True):  # mean and variance
+        np.testing.assert_allclose(got, np.tile(whole, (devices, 1)), **close)
+
+
+@pytest.mark.parametrize("reference", [average_pool_2x2_reference, "flax"])
+@pytest.mark.parametrize("shape", [(2, 4, 6, 3), (2, 5, 7, 3), (1, 2, 3, 1)])
+def test_average_pool(shape, reference):
+    if reference == "flax":
+        reference = lambda x: nn.avg_pool(x, (2, 2), (2, 2))  # noqa: E731
+    got, back = jax.vjp(average_pool_2x2, draw(0, *shape))
+    want, reference_back = jax.vjp(reference, draw(0, *shape))
+    np.testing.assert_allclose(got, want, atol=1e-6)
+    dy = draw(1, *got.shape)
+    np.testing.assert_allclose(back(dy)[0], reference_back(dy)[0], atol=1e-6)
