@@ -28,6 +28,10 @@ CONFIGS = {  # those that tests/test_config.py leaves to the command
     "no data_dir": ({"data.data_dir": ""}, ["data_dir is empty"]),
     "unknown field": ({"train.epoch": 3}, ["epoch", '"epochs"']),
     "unknown group": ({"training.epochs": 3}, ["training"]),
+    "width that divides no block": (
+        {"model.encoder.width_divisor": 3},
+        ["config.model: width_divisor=3 does not divide"],
+    ),
 }
 
 
