@@ -30,7 +30,7 @@ CONFIGS = {  # those that tests/test_config.py leaves to the command
     "unknown group": ({"training.epochs": 3}, ["training"]),
     "width that divides no block": (
         {"model.encoder.width_divisor": 3},
-        ["config.model: width_divisor=3 does not divide"],
+        ["width_divisor=3 does not divide"],
     ),
 }
 
