@@ -1,6 +1,6 @@
 """Steps: many devices equal one, and the ways through an epoch equal each other.
 
-As a script, `python test_steps.py OUT.npz` runs `measure` on as many devices as XLA_FLAGS says:
+As a script, `python test_step.py OUT.npz`, it runs `measure` on the devices that XLA_FLAGS sets:
 their number is fixed once JAX has started.
 """
 
@@ -40,7 +40,7 @@ STEPS, BATCH, CLIPS = 20, 16, 40
 
 
 class Toy(nn.Module):
-    """A model with BatchNorm and dropout that compiles in no time."""
+    """A model with BatchNorm and dropout that compiles fast."""
 
     axis_name: str | None = AXIS
     dropout: float = 0.5
@@ -115,7 +115,7 @@ def ergl_curve():
 
 
 def measure():
-    """What the script measures: `ergl_curve`, and the dropout of each device."""
+    """`ergl_curve`, and on several devices the dropout of each."""
     found = ergl_curve()
     if jax.device_count() == 1:
         return found
@@ -143,7 +143,7 @@ def measure():
 
 @pytest.fixture(scope="module")
 def curves(tmp_path_factory):
-    """What the script measures on one device and on eight, at the same time."""
+    """The script on one device and on eight, at the same time."""
     directory, processes = tmp_path_factory.mktemp("curves"), []
     for devices in (1, 8):
         flags = (
@@ -167,45 +167,32 @@ def curves(tmp_path_factory):
     return [dict(np.load(directory / f"{devices}.npz")) for devices in (1, 8)]
 
 
-class TestEightDevices:
-    def test_have_the_losses_of_one(self, curves):
-        one, eight = curves
-        assert one["loss"].shape == (STEPS,) and one["loss"][-4:].mean() < one["loss"][:4].mean()
-        print("losses differ by", np.abs(eight["loss"] - one["loss"]).max())
-        np.testing.assert_allclose(eight["loss"], one["loss"], rtol=0, atol=1e-4)
-
-    def test_have_the_parameters_and_statistics_of_one(self, curves):
-        one, eight = curves
-        names = [name for name in one if name.startswith(("params/", "batch_stats/"))]
-        assert len(names) > 40 and one["step"] == eight["step"] == STEPS
-        print("params differ by", max(np.abs(one[n] - eight[n]).max() for n in names if "par" in n))
-        for name in names:
-            # Statistics are of inputs in dB, some -40, and of their variance, some 200.
-            rtol = 1e-4 if name.startswith("batch_stats") else 0
-            np.testing.assert_allclose(eight[name], one[name], rtol=rtol, atol=1e-4, err_msg=name)
-
-    def test_predict_as_one(self, curves):
-        one, eight = curves
-        for name in ("predicted/scene_logits", "predicted/event_probabilities"):
-            assert len(one[name]) == CLIPS
-            np.testing.assert_allclose(eight[name], one[name], atol=1e-3, err_msg=name)
-
-    def test_drop_each_its_own(self, curves):
-        # With one mask for all, the mean of eight equal losses would be that of one clip.
-        distance = np.abs(curves[1]["coin"][:, None] - COIN_LOSSES).min(axis=1)
-        assert (distance > 1e-3).sum() >= 6
-
-    def test_scan_an_epoch_without_a_transfer(self, curves):
-        assert curves[1]["guarded"].shape == (3,)
-
-    def test_refuse_a_batch_that_does_not_divide(self, curves):
-        assert "train.batch_size=12 is not a multiple of the 8 devices" in str(curves[1]["refusal"])
+def test_eight_devices_train_as_one(curves):
+    one, eight = curves
+    assert one["loss"].shape == (STEPS,) and one["loss"][-4:].mean() < one["loss"][:4].mean()
+    np.testing.assert_allclose(eight["loss"], one["loss"], rtol=0, atol=1e-4)
+    names = [name for name in one if name.startswith(("params/", "batch_stats/"))]
+    assert len(names) > 40 and one["step"] == eight["step"] == STEPS
+    for name in names:
+        # Statistics are of inputs in dB, some -40, and of their variance, some 200.
+        rtol = 1e-4 if name.startswith("batch_stats") else 0
+        np.testing.assert_allclose(eight[name], one[name], rtol=rtol, atol=1e-4, err_msg=name)
 
 
-def test_an_empty_batch_is_refused():
-    check_batch_size(jax.device_count())
-    with pytest.raises(InputError, match="batch_size=0"):
-        check_batch_size(0)
+def test_eight_devices_predict_as_one(curves):
+    one, eight = curves
+    for name in ("predicted/scene_logits", "predicted/event_probabilities"):
+        assert len(one[name]) == CLIPS
+        np.testing.assert_allclose(eight[name], one[name], atol=1e-3, err_msg=name)
+
+
+def test_each_device_has_its_own_dropout_and_no_transfer(curves):
+    eight = curves[1]
+    # With one mask for all, the mean of eight equal losses would be that of one clip.
+    distance = np.abs(eight["coin"][:, None] - COIN_LOSSES).min(axis=1)
+    assert (distance > 1e-3).sum() >= 6
+    assert eight["guarded"].shape == (3,)
+    assert "train.batch_size=12 is not a multiple of the 8 devices" in str(eight["refusal"])
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +234,7 @@ def test_a_scanned_epoch_makes_no_transfer_of_its_own(toy):
     state, data = replicate(start), replicate(data)
     indices = schedule(6, 8)
     with jax.transfer_guard("disallow"):
-        # The guard is awake, also on a CPU: indices from the host would be a transfer.
+        # The guard works on a CPU too: indices from the host would be a transfer.
         with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
             mechanics._scan(state, data, local_share(indices))
         state, metrics = mechanics.epoch(state, data, indices, scan=True)
@@ -294,7 +281,7 @@ def run(mechanics, start, data, indices):
     return unreplicate(state), metrics["loss"]
 
 
-def test_chance_follows_from_seed_and_step_alone(toy):
+def test_randomness_follows_from_seed_and_step_alone(toy):
     mechanics, start, data = toy
     indices = schedule(6, 8)
     whole, losses = run(mechanics, start, data, indices)
@@ -309,7 +296,7 @@ def test_chance_follows_from_seed_and_step_alone(toy):
     assert (run(other, start, data, indices)[1] != losses).all()
 
 
-def test_each_step_has_chance_of_its_own(toy):
+def test_each_step_draws_its_own_numbers(toy):
     _, start, data = toy
     still = optax.set_to_zero()
     state = init_state(Toy(), still, seed=0, shape=(16, 6))
@@ -322,7 +309,7 @@ def test_each_step_has_chance_of_its_own(toy):
     np.testing.assert_allclose(losses, losses[0], rtol=1e-6)
 
 
-def test_the_loss_that_is_named_is_made_smaller(toy):
+def test_the_chosen_loss_falls(toy):
     _, _, data = toy
     model, sgd = Toy(dropout=0.0), optax.sgd(1e-2)
     state = jax.device_get(init_state(model, sgd, seed=0, shape=(16, 6)))
@@ -341,7 +328,7 @@ def test_the_loss_that_is_named_is_made_smaller(toy):
     np.testing.assert_allclose(first["rgasc_prob"]["loss"], sum(parts), rtol=1e-6)
 
 
-def test_a_state_that_went_in_is_gone(toy):
+def test_the_state_passed_in_is_donated(toy):
     mechanics, start, data = toy
     batch = {name: x[:8] for name, x in data.items()}
     data = replicate(data)
@@ -376,7 +363,7 @@ def test_a_step_reports_what_it_started_from(toy):
     assert metrics["accuracy"] == (output.scene_logits.argmax(-1) == truth).mean()
 
 
-def test_predict_takes_running_statistics_and_no_chance(toy):
+def test_predict_uses_running_statistics_and_no_dropout(toy):
     _, start, data = toy
     variables = {"params": start.params, "batch_stats": start.batch_stats}
     predict = make_predict(Toy())
@@ -385,13 +372,6 @@ def test_predict_takes_running_statistics_and_no_chance(toy):
     np.testing.assert_allclose(found["scene_logits"], output.scene_logits, rtol=1e-4, atol=1e-4)
     probabilities = nn.sigmoid(output.event_logits)
     np.testing.assert_allclose(found["event_probabilities"], probabilities, rtol=1e-4, atol=1e-6)
-
-
-def test_local_share_hands_each_clip_to_one_device():
-    indices = schedule(3, 8 * jax.device_count())
-    share = local_share(indices)
-    assert share.shape == (jax.device_count(), 3, 8)
-    np.testing.assert_array_equal(np.concatenate(share, axis=1), indices)
 
 
 if __name__ == "__main__":
