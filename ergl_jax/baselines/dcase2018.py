@@ -15,9 +15,6 @@ import jax.numpy as jnp
 from ergl_jax.baselines.layers import Baseline, max_pool, narrowed
 from ergl_jax.models.output import Output
 
-CHANNELS, DENSE = (32, 64), 100
-POOLS = ((5, 5), (100, 4))  # time, frequency
-
 
 def keras_uniform(key: jax.Array, shape: tuple, dtype=jnp.float32) -> jax.Array:
     """Keras' initialiser "uniform": within ±0.05."""
@@ -37,7 +34,7 @@ class DCASE2018(Baseline):
     def __call__(self, log_mel: jax.Array, *, train: bool) -> Output:
         """log_mel (B, F, M) -> Output with scene logits alone."""
         x = self.normalise(log_mel, frames=5, mels=20)[..., None]  # (B, F, M, 1)
-        for channels, (time, frequency) in zip(CHANNELS, POOLS, strict=True):
+        for channels, frames, rows in ((32, 5, 5), (64, 100, 4)):
             x = nn.Conv(
                 narrowed(channels, self.width_divisor),
                 (7, 7),
@@ -53,9 +50,9 @@ class DCASE2018(Baseline):
                 axis_name=self.axis_name,
                 use_fast_variance=False,
             )(x)
-            x = max_pool(nn.relu(x), time, frequency)
+            x = max_pool(nn.relu(x), frames, rows)
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = x.reshape(x.shape[0], -1).astype(jnp.float32)  # (B, 128) of 500 frames and 40 bins
-        x = nn.relu(nn.Dense(DENSE, kernel_init=keras_uniform, name="dense")(x))
+        x = nn.relu(nn.Dense(100, kernel_init=keras_uniform, name="dense")(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return Output(nn.Dense(self.num_scenes, kernel_init=keras_uniform, name="scene")(x))

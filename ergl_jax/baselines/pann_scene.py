@@ -39,15 +39,13 @@ class PANNScene(nn.Module):
         train_pann = train and not self.frozen
         h = self.encoder(log_mel, train=train_pann)
         embedding = clip_embedding(h, dropout=self.dropout, train=train_pann, name="fc1")
-        if self.frozen:
-            embedding = jax.lax.stop_gradient(embedding)
         if self.head_on == "embedding":
             x = nn.Dropout(self.dropout, deterministic=not train)(embedding)
         else:
             x = nn.Dropout(self.dropout, deterministic=not train_pann)(embedding)
             logits = nn.Dense(self.num_events, kernel_init=he_uniform, name="fc_audioset")(x)
             x = nn.sigmoid(logits)  # (B, n)
-            if self.frozen:
-                x = jax.lax.stop_gradient(x)
+        if self.frozen:
+            x = jax.lax.stop_gradient(x)
         scene_logits = nn.Dense(self.num_scenes, kernel_init=small_uniform, name="scene")(x)
         return Output(scene_logits, embedding=embedding)

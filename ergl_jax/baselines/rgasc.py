@@ -47,14 +47,11 @@ class Blocks(nn.Module):
 
 
 class Tower(nn.Module):
-    """The rest of Cnn14 for one task: blocks, max plus mean over time, a dense layer.
-
-    Attributes: as of `Blocks`; embedding_dropout is before the dense layer.
-    """
+    """The rest of Cnn14 for one task: blocks, max plus mean over time, a dense layer."""
 
     channels: tuple[int, ...]
     dropout: float
-    embedding_dropout: float
+    embedding_dropout: float  # before the dense layer
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
 

@@ -15,10 +15,6 @@ from ergl_jax.baselines.layers import Baseline, BiGRU, max_pool, narrowed
 from ergl_jax.models.layers import BatchNormReLU, Conv, small_uniform
 from ergl_jax.models.output import Output
 
-FIRST_ORDER = 86  # coefficients of first order, the first columns of the front end `scattering`
-CONVOLUTIONS = 3  # of each order
-POOL = 4  # scales, after each convolution
-
 
 class ScaleConvs(nn.Module):
     """Three times [convolution 3x3 without bias, BatchNorm, ReLU, max pool along scale]."""
@@ -31,10 +27,10 @@ class ScaleConvs(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """(B, F, M) -> (B, F, D): the remaining scales, 1 or M // 64, times channels."""
         x = x[..., None]
-        for _ in range(CONVOLUTIONS):
+        for _ in range(3):
             x = Conv(self.channels, dtype=self.dtype)(x)
             x = BatchNormReLU(self.axis_name, self.dtype)(x, train=train)
-            x = max_pool(x, 1, min(POOL, x.shape[2]))
+            x = max_pool(x, 1, min(4, x.shape[2]))
         return x.reshape(*x.shape[:2], -1)
 
 
@@ -42,11 +38,11 @@ class WaveletCRNN(Baseline):
     """The scene of a clip by its scattering coefficients.
 
     Attributes:
-      first_order: M1; the first so many columns of the features are of first order.
+      first_order: M1, the first columns of the features; 86 of the front end `scattering`.
       dropout: before the scene layer.
     """
 
-    first_order: int = FIRST_ORDER
+    first_order: int = 86
     dropout: float = 0.5
 
     @nn.compact

@@ -1,7 +1,7 @@
 """Trainers without gradient descent, by the names of `train.trainer`.
 
-Each is (variables, predict, dataset) -> variables: variables are {"params", "batch_stats"} of numpy
-arrays, predict is by `make_predict`, the dataset is the run's.
+Each is (variables, predict, dataset) -> variables: {"params", "batch_stats"} of numpy arrays;
+predict is by `make_predict`.
 """
 
 from collections.abc import Callable

@@ -86,7 +86,8 @@ def hand_over(state: TrainState, config: Config, workdir: Path) -> TrainState:
         trained = load_bundle(directory(workdir, stage["name"]) / "bundle").variables
         for mine, theirs in stage["take"].items():
             part = _part(trained, theirs) if theirs else trained
-            if not part or _shapes(part) != _shapes(_part(variables, mine)):
+            shapes, wanted = (jax.tree.map(np.shape, x) for x in (part, _part(variables, mine)))
+            if not part or shapes != wanted:
                 raise InputError(
                     f"stage {stage['name']!r}: its {theirs or 'model'} does not fit as "
                     f"{mine!r} of model.name={config.model.name!r}"
@@ -99,7 +100,3 @@ def hand_over(state: TrainState, config: Config, workdir: Path) -> TrainState:
 def _part(variables, name: str) -> dict:
     """The params and batch_stats of a submodule, those that it has."""
     return {kind: tree[name] for kind, tree in variables.items() if name in tree}
-
-
-def _shapes(tree) -> dict:
-    return jax.tree.map(np.shape, tree)

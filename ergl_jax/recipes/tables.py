@@ -59,11 +59,7 @@ def run(rows: Sequence[Row], workdir: Path, *, seeds: Sequence[int], shard: str)
     the end names them. A directory of another configuration or a missing corpus is an InputError at
     once, as is any failure with several processes for each run.
 
-    Args:
-      rows: of the table.
-      workdir: of the table.
-      seeds: of each row.
-      shard: "i/k": every k-th run from the i-th on, i from 0.
+    `shard` is "i/k": every k-th run from the i-th on, i from 0.
     """
     failures: dict[str, str] = {}
 

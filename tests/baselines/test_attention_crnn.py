@@ -1,11 +1,10 @@
 """The CRNN with self-attention: its parts against their equations."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from made_systems import KEY, features
 
-from ergl_jax.baselines.attention_crnn import GatedConv, SelfAttention, attention_pool
+from ergl_jax.baselines.attention_crnn import SelfAttention, attention_pool
 
 
 def softmax(x, axis=-1):
@@ -44,21 +43,3 @@ def test_pooling_is_finite_where_probabilities_are_not():
     run = jax.value_and_grad(lambda c, a: attention_pool(c, a).sum(), argnums=(0, 1))
     value, gradients = jax.jit(run)(c, 300 * features(2, 5, 4, seed=1))
     assert np.isfinite(value) and all(np.isfinite(g).all() for g in gradients)
-
-
-def test_the_gate_is_half_of_the_channels():
-    x = features(2, 6, 5, 3)
-    block = GatedConv(4)
-    variables = jax.jit(lambda: block.init(KEY, x, train=False))()
-    norm = variables["params"]["BatchNorm_0"]
-    norm |= {"scale": jnp.linspace(0.5, 2, 8), "bias": jnp.linspace(-1, 1, 8)}
-    y = jax.lax.conv_general_dilated(
-        x,
-        variables["params"]["Conv_0"]["kernel"],
-        (1, 1),
-        "SAME",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-    y = y / np.sqrt(1 + 1e-5) * norm["scale"] + norm["bias"]
-    found = jax.jit(lambda: block.apply(variables, x, train=False))()
-    np.testing.assert_allclose(found, y[..., :4] * sigmoid(y[..., 4:]), rtol=1e-4, atol=1e-5)

@@ -21,13 +21,6 @@ def test_the_filter_is_librosas(frames):
     assert np.abs(np.stack(want) - x).max() > 0.5
 
 
-def test_a_frame_is_not_its_own_neighbour():
-    x = np.zeros((1, 50, 4), np.float32)
-    x[0, 20] = 100.0
-    y = np.asarray(FILTER(x))
-    assert y[0, 20].max() == 0.0  # made of the others
-
-
 @pytest.mark.parametrize(("frames", "k"), [(2, 1), (5, 4)])
 def test_of_few_frames_all_others_are_neighbours(frames, k):
     x = features(3, frames, 2)

@@ -22,8 +22,6 @@ def with_pann(model, x):
         part: {name: pann[part].get(name, tree) for name, tree in trees.items()}
         for part, trees in mine.items()
     }
-    assert jax.tree.structure(merged) == jax.tree.structure(mine)
-    assert [a.shape for a in jax.tree.leaves(merged)] == [a.shape for a in jax.tree.leaves(mine)]
     return merged, pann
 
 
@@ -47,10 +45,7 @@ def test_the_scene_layer_reads_what_the_pann_gives(head_on):
     model, x = PANNScene(3, ENCODER, num_events=7, head_on=head_on), 10 * features(2, 32, 64)
     variables, pann = with_pann(model, x)
     tagged = apply(PANN(7, ENCODER), pann, x)
-    seen = {
-        "embedding": tagged.embedding,
-        "tags": jax.nn.sigmoid(tagged.event_logits),
-    }[head_on]
+    seen = tagged.embedding if head_on == "embedding" else jax.nn.sigmoid(tagged.event_logits)
     layer = variables["params"]["scene"]
     output = apply(model, variables, x)
     np.testing.assert_allclose(output.embedding, tagged.embedding, rtol=1e-5, atol=1e-6)

@@ -65,7 +65,7 @@ def test_a_scene_without_clips_and_a_single_scene_are_errors():
 def members(seed, gains, count=60, scenes=4):
     """Probabilities (members, count, scenes), each better the higher its gain, and the scenes."""
     rng = np.random.default_rng(seed)
-    scene = np.arange(count) % scenes
+    scene = np.minimum(np.arange(count) % (2 * scenes), scenes - 1)  # the last is common
     logits = rng.normal(size=(len(gains), count, scenes))
     logits += np.asarray(gains)[:, None, None] * np.eye(scenes)[scene]
     return np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True), scene
@@ -96,15 +96,7 @@ def test_selection_is_greedy_whatever_the_order_of_members(seed):
     assert weights.sum() == pytest.approx(1, abs=1e-6)
     want = greedy(probabilities, scene, ensemble_selection.ROUNDS)
     np.testing.assert_allclose(weights, want, atol=1e-6)
-    alone = [score(one, probabilities, scene) for one in np.eye(4)]
-    assert score(weights, probabilities, scene) >= max(alone)
     np.testing.assert_array_equal(select_ensemble(probabilities[::-1], scene), weights[::-1])
-
-
-def test_a_perfect_member_has_all_the_weight():
-    probabilities, scene = members(0, [0.5, 0.5, 0.5])
-    probabilities[2] = np.eye(4)[scene]
-    np.testing.assert_array_equal(select_ensemble(probabilities, scene), [0, 0, 1])
 
 
 def test_of_equal_accuracies_the_lower_cross_entropy_wins():
@@ -113,13 +105,3 @@ def test_of_equal_accuracies_the_lower_cross_entropy_wins():
         np.where(np.eye(2)[scene] == 1, p, 1 - p).astype(np.float32) for p in (0.9, 0.6)
     )
     np.testing.assert_array_equal(select_ensemble(np.stack([unsure, sure]), scene), [0, 1])
-
-
-def test_rare_scenes_count_as_much_as_common_ones(monkeypatch):
-    monkeypatch.setattr(ensemble_selection, "ROUNDS", 1)
-    # Member 0 has every clip of the common scene right, member 1 every clip of the rare ones.
-    scene = np.array([0] * 8 + [1, 2])
-    common = np.tile([0.8, 0.1, 0.1], (10, 1))
-    rare = np.where(scene[:, None] == 0, [0.3, 0.4, 0.3], 0.8 * np.eye(3)[scene] + 0.2 / 3)
-    assert [np.mean(p.argmax(axis=1) == scene) for p in (common, rare)] == [0.8, 0.2]
-    np.testing.assert_array_equal(select_ensemble(np.stack([common, rare]), scene), [0, 1])

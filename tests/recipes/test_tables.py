@@ -4,12 +4,10 @@ import csv
 import itertools
 import json
 
-import jax
 import numpy as np
 import pytest
 
 from configs import tables as configs
-from ergl_jax import registry
 from ergl_jax.errors import InputError, InputErrorOnAScreen
 from ergl_jax.recipes import stages, tables
 
@@ -145,29 +143,16 @@ def test_other_settings_and_damaged_results_are_errors_before_anything_is_traine
     assert trained.calls == [("ergl", 0)]
 
 
-def test_size_needs_no_data():
-    """Against the arrays themselves."""
-    config = rows("3", rows=("surrey",))[0].config
-    parameters, gmac = tables.size(config, 10)
-    model = registry.build(config.model, num_scenes=10, num_events=0)
-    clip = np.zeros((1, 32, 64), np.float32)
-    variables = jax.jit(lambda x: model.init(jax.random.key(0), x, train=False))(clip)
-    assert parameters == sum(x.size for x in jax.tree.leaves(variables["params"])) and gmac > 0
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"shard": "2/2"}, "shard='2/2' is not like 0/4"),
-        ({"shard": "half"}, "shard='half'"),
-        ({"seeds": ()}, r"seeds=\(\) must be different whole numbers"),
-        ({"seeds": (1, 1)}, r"seeds=\(1, 1\)"),
+        ({"seeds": (1, 1)}, r"seeds=\(1, 1\) must be different whole numbers"),
         ({"seeds": (-1,)}, r"seeds=\(-1,\)"),
         ({"rows": ("n7", "n7")}, r"rows=\('n7', 'n7'\) names a row twice"),
         ({"rows": ("n7x",)}, "rows: 'n7x' is not one of: pann_fixed"),
         ({"overrides": ("seed=1",)}, "overrides: 'seed=1': use --config.seeds"),
         ({"overrides": ("train.nonsense=1",)}, "'train.nonsense=1' sets no field"),
-        ({"overrides": ("train.epochs=2.5",)}, "'train.epochs=2.5' sets no field"),
         ({"overrides": ("model.mel=0",)}, "'model.mel=0' sets no field"),
         ({"source": "nonsense"}, "source='nonsense' is not one of: tut2018"),
         ({"recipe": "native"}, "recipe='native' is not one of: ergl"),
