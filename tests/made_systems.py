@@ -1,4 +1,4 @@
-"""What the tests of the compared systems share: shapes, counts, gradients."""
+"""What tests of the compared systems share: shapes, counts, gradients."""
 
 import jax
 import jax.numpy as jnp

@@ -3,6 +3,8 @@
 Shapes: B clips, n events, T tokens an event, C channels, U graph convolutions, D of an embedding.
 """
 
+from typing import Any
+
 import jax
 from flax import struct
 
@@ -21,11 +23,11 @@ class Graph:
 
 @struct.dataclass
 class Output:
-    """What every model returns; None for what a model does not have."""
+    """What every model returns: arrays, and None for what a model does not have."""
 
-    scene_logits: jax.Array | None  # (B, scenes), float32; None for a PANN alone
-    event_logits: jax.Array | None = None  # (B, n), float32
+    scene_logits: Any  # (B, scenes), float32; None for a PANN alone
+    event_logits: Any = None  # (B, n), float32
     graph: Graph | None = None  # of ERGL
-    embedding: jax.Array | None = None  # of a PANN, or input of a closed-form fit: (B, D)
+    embedding: Any = None  # of a PANN, or input of a closed-form fit: (B, D)
     # Of a conditional model, the events given each scene: (B, scenes, n), float32.
-    event_logits_by_scene: jax.Array | None = None
+    event_logits_by_scene: Any = None

@@ -1,8 +1,8 @@
 """The compared systems whose authors published code, as they describe them, in PyTorch's layers.
 
 Images are (B, C, frequency, time) in DCASE2018 and MTL and (B, C, time, frequency) in the others,
-as there, so that layouts differ from ours. Each system is made of Flax variables, the divisor of
-its widths and its mel bins, and returns scene logits, and event logits where it has them.
+as in that code; our layouts differ. Each system takes Flax variables, its width divisor and its mel
+bins; it returns scene logits and, if it has them, event logits.
 """
 
 import torch
@@ -14,7 +14,7 @@ def tensor(x):
     return torch.tensor(x, dtype=torch.float64)
 
 
-def standardised(x, variables):
+def normalised(x, variables):
     found = variables["batch_stats"]["standardise"]
     return (x - tensor(found["mean"])) / tensor(found["deviation"])
 
@@ -39,7 +39,7 @@ class DCASE2018(nn.Module):
         self.scene = load_linear(params["scene"])
 
     def forward(self, x):
-        x = standardised(x, self.variables).mT[:, None]  # (B, 1, M, F)
+        x = normalised(x, self.variables).mT[:, None]  # (B, 1, M, F)
         for conv, norm, pool in zip(self.convs, self.norms, ((5, 5), (4, 100)), strict=True):
             x = conv(x)
             x = F.relu(norm(x.transpose(1, 2)).transpose(1, 2))
@@ -82,7 +82,7 @@ class Surrey(nn.Module):
         self.scene = load_linear(params["scene"])
 
     def forward(self, x):
-        x = self.blocks(standardised(x, self.variables))
+        x = self.blocks(normalised(x, self.variables))
         return (self.scene(F.max_pool2d(x, x.shape[2:])[:, :, 0, 0]),)
 
 
@@ -97,7 +97,7 @@ class ABCNN(nn.Module):
         )
 
     def forward(self, x):
-        x = self.blocks(standardised(x, self.variables))
+        x = self.blocks(normalised(x, self.variables))
         attention = torch.clamp(torch.sigmoid(self.attention(x)) + 0.1, 0.1, 0.9).flatten(2)
         classes = F.log_softmax(self.scene(x), dim=1).flatten(2)
         return ((attention / attention.sum(2, keepdim=True) * classes).sum(2),)
@@ -130,7 +130,7 @@ class MTL(nn.Module):
         self.scene = load_linear(params["scene_head"]["scene"])
 
     def forward(self, x):
-        x = standardised(x, self.variables).mT[:, None]  # (B, 1, M, F)
+        x = normalised(x, self.variables).mT[:, None]  # (B, 1, M, F)
         for k, bins in enumerate((8, 2, 2)):
             x = F.max_pool2d(F.relu(self.norms[k](self.convs[k](x))), (bins, 1))
         frames = x.permute(3, 0, 1, 2).flatten(2)  # (F, B, C * M): channels before rows
