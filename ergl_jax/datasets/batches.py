@@ -17,8 +17,8 @@ BATCHES_AHEAD = 4  # Grain's default of 500 would hold gigabytes
 def train_indices(num_examples: int, batch_size: int, *, seed: int, epoch: int) -> np.ndarray:
     """The rows of an epoch, (steps, batch_size) int32: a permutation cut into full batches.
 
-    It depends on seed and epoch alone, so a resumed run goes on with the same batches. The rows
-    that don't fill a batch are left out, others each epoch.
+    It depends only on seed and epoch, so a resumed run has the same batches. The rows that don't
+    fill a batch are left out, different ones each epoch.
 
     Raises:
       InputError: batch_size below 1 or above num_examples.
@@ -47,22 +47,8 @@ def eval_indices(num_examples: int, batch_size: int) -> tuple[np.ndarray, np.nda
     return indices.reshape(shape), mask.astype(np.float32).reshape(shape)
 
 
-class _Rows:
-    """The arrays of chosen rows, in the chosen order, as the source that Grain reads."""
-
-    def __init__(self, split: SceneSplit, indices: np.ndarray):
-        self._split, self._indices = split, indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-        row = self._split[int(self._indices[i])]
-        return {key: row[key] for key in ("log_mel", "scene", "events")}
-
-
 def stream(split: SceneSplit, indices: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
-    """Reads batches from disk with Grain, threaded and ahead of use.
+    """Reads batches from disk with Grain, in threads that prefetch.
 
     Args:
       split: the rows.
@@ -72,8 +58,12 @@ def stream(split: SceneSplit, indices: np.ndarray) -> Iterator[dict[str, np.ndar
       An iterator of log_mel (B, F, M) float32, scene (B,) int32, events (B, E) float32: what
       `arrays()` holds at each row of indices.
     """
-    return iter(
-        grain.MapDataset.source(_Rows(split, np.ravel(indices)))
-        .batch(indices.shape[1])
-        .to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=BATCHES_AHEAD))
-    )
+    rows = indices.ravel()
+
+    def read(i: int) -> dict[str, np.ndarray]:
+        row = split[int(rows[i])]
+        return {key: row[key] for key in ("log_mel", "scene", "events")}
+
+    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=BATCHES_AHEAD)
+    batches = grain.MapDataset.range(len(rows)).map(read).batch(indices.shape[1])
+    return iter(batches.to_iter_dataset(options))

@@ -67,7 +67,7 @@ def prepare(
         can be decoded, or under `strict` any clip that can't.
     """
     if not corpus.clips:
-        raise InputError(f"{corpus.name}: no clips")
+        raise ValueError(f"{corpus.name}: no clips")
     segments.check(front_end, clip_seconds, pad, long)
     named = user_path(data_dir, "data_dir")
     local_dir = gcs_cache.directory() if is_remote(named) else make_directory(named, "data_dir")
@@ -113,23 +113,13 @@ def load(path: str | os.PathLike) -> SceneDataset:
         raise InputError(f"{path}: not a prepared dataset; data_prep/prepare_dataset.py makes one")
     _check_features(path / FEATURES)
     info = tfds.builder_from_directory(path).info
-    fields = dict(info.metadata)
+    fields = {"pad": "unknown", **info.metadata}
+    fields |= {name: tuple(fields[name]) for name in ("scenes", "events")}
+    fields["front_end"] = audio.FrontEnd(**fields["front_end"])
+    sizes = {split: info.splits[split].num_examples for split in SPLITS if split in info.splits}
     with open(path / FAILURES, newline="", encoding="utf-8") as file:
         failures = [(row["name"], row["reason"]) for row in csv.DictReader(file)]
-    return SceneDataset(
-        path=path,
-        name=fields["name"],
-        scenes=tuple(fields["scenes"]),
-        events=tuple(fields["events"]),
-        front_end=audio.FrontEnd(**fields["front_end"]),
-        clip_seconds=fields["clip_seconds"],
-        pad=fields.get("pad", "unknown"),
-        licence=fields["licence"],
-        fingerprint=fields["fingerprint"],
-        sizes={split: info.splits[split].num_examples for split in SPLITS if split in info.splits},
-        class_sizes=fields["class_sizes"],
-        failures=failures,
-    )
+    return SceneDataset(path=path, sizes=sizes, failures=failures, **fields)
 
 
 def _check_features(path: Path) -> None:

@@ -29,14 +29,10 @@ def read_meta(folder: Path, *, esc10: bool = False) -> list[Recording]:
     meta, directory, label, source = folder / "meta" / "esc50.csv", "audio", "category", "src_file"
     if not meta.is_file():
         meta, directory, label, source = folder / "meta.csv", "", "label", "source"
-    if not meta.is_file():
-        raise InputError(
-            f"{folder} has neither meta/esc50.csv nor meta.csv: give a copy of ESC-50, or a folder "
-            "with a meta.csv of the columns filename, label, fold, source"
-        )
     recordings: list[Recording] = []
     folds: dict[str, str] = {}
-    for row in read_table(meta, ("filename", label, "fold", source)):
+    remedy = "give a copy of ESC-50, or such a table of the columns filename, label, fold, source"
+    for row in read_table(meta, ("filename", label, "fold", source), remedy):
         cells = row.cells
         if esc10 and directory and cells.get("esc10") != "True":
             continue

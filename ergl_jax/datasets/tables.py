@@ -16,17 +16,18 @@ class Row:
     cells: dict[str, str]  # by column, in the table's order
 
 
-def read_table(path: Path, required: Sequence[str]) -> list[Row]:
+def read_table(path: Path, required: Sequence[str], remedy: str = "") -> list[Row]:
     """A table's rows, at least one, without surrounding spaces and blank lines.
 
     Args:
       path: a CSV file in UTF-8 whose first line names the columns.
       required: columns that must exist and have a value in every row.
+      remedy: what to do about a file that can't be read.
 
     Raises:
       InputError: one line that names file, line and field.
     """
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(read_text(path, remedy), newline=""), strict=True)
     try:
         lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except csv.Error as error:

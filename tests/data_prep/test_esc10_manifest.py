@@ -59,7 +59,9 @@ def test_the_older_layout_under_a_relative_path_and_at_home(script, tmp_path, mo
         assert corpus.clips[0].name == f"{tmp_path.resolve()}/esc10/b/0.ogg"
 
 
-@pytest.mark.parametrize("rows, reason", [(None, "esc50.csv"), ([("a.ogg", "cat", 1, 2)], "'cat'")])
+@pytest.mark.parametrize(
+    "rows, reason", [(None, "meta.csv can't be read"), ([("a.ogg", "cat", 1, 2)], "'cat'")]
+)
 def test_a_mistake_is_one_line_and_status_two(script, tmp_path, capsys, rows, reason):
     if rows:
         write(tmp_path / "meta.csv", "filename,label,fold,source", *rows)

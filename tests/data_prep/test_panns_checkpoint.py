@@ -55,12 +55,15 @@ def small(tmp_path_factory):
     [
         ("cnn14", "panns_16k", "Cnn14_16k", False),
         ("cnn10", "panns_32k", "Cnn10", True),
-        ("cnn6", "panns_32k", "Cnn6", False),
+        ("cnn6", "panns_32k", "Cnn6", True),
     ],
 )
 def test_equals_pytorch(tmp_path, architecture, front_end, name, legacy):
     pann = torch_panns.PANN(architecture, front_end, 32, seed=int(legacy))
     path = torch_panns.save(pann, tmp_path / "small.pth", legacy=legacy)
+    # NumPy 1's names, as in all that PANNs published; a zip would need a new checksum.
+    names = b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"
+    path.write_bytes(path.read_bytes().replace(*names) if legacy else path.read_bytes())
     bundle = panns_checkpoint.port(path, name=name).bundle
     assert bundle.front_end.name == front_end
     compare(pann, bundle, seconds=1.3)
@@ -99,16 +102,6 @@ def test_every_tensor_is_accounted_for(small, monkeypatch):
     published = panns_checkpoint.Checkpoint("small.pth", md5, "cnn14", "panns_16k")
     monkeypatch.setitem(panns_checkpoint.CHECKPOINTS, "small", published)
     assert "CC BY 4.0" in panns_checkpoint.port(path).bundle.licence
-
-
-def test_names_of_numpy_1_are_read(small):
-    """Its pickles contain numpy.core, and so does every checkpoint that PANNs published."""
-    pann, path = small
-    data = torch_panns.save(pann, path.with_name("legacy.pth"), legacy=True).read_bytes()
-    new, old = b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"
-    data = data.replace(new, old) if new in data else data.replace(old, new)
-    path.with_name("legacy.pth").write_bytes(data)
-    panns_checkpoint.port(path.with_name("legacy.pth"))
 
 
 class Malicious:

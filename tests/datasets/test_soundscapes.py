@@ -185,7 +185,7 @@ def test_a_loop_goes_round_without_a_gap():
         ("b.wav,b,1,x\na.wav,a,2,x\n", r"line 3: source 'x' is in fold 2 here and in 1 before"),
         ("b.wav,,1,x\n", r"line 2: the field 'label' is empty"),
         ("", "no rows"),
-        (None, "neither meta/esc50.csv nor meta.csv"),
+        (None, "meta.csv can't be read: No such file.*; give a copy of ESC-50"),
     ],
 )
 def test_a_table_of_recordings(tmp_path, rows, reason):
