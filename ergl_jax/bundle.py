@@ -41,7 +41,7 @@ _FRONT_END_DEFAULTS = {  # of the fields that may be absent
     for field in dataclasses.fields(FrontEnd)
     if field.default is not dataclasses.MISSING
 }
-_FIELDS: schema.Schema = {
+_FIELDS: dict[str, Any] = {
     "format": int,
     "model": {
         "name": str,

@@ -199,12 +199,12 @@ def _checked(cls: type, found: Any, where: str, prefix: str) -> Any:
     return _build(cls, found, where, prefix)
 
 
-def _schema(cls: type) -> schema.Schema:
+def _schema(cls: Any) -> schema.Schema:
     hints: dict[str, Any] = get_type_hints(cls)
     return {name: _schema(x) if dataclasses.is_dataclass(x) else x for name, x in hints.items()}
 
 
-def _build(cls: type, found: Mapping[str, Any], where: str, prefix: str) -> Any:
+def _build(cls: Any, found: Mapping[str, Any], where: str, prefix: str) -> Any:
     values, hints = {}, get_type_hints(cls, include_extras=True)
     hint: Any
     for name, hint in hints.items():
