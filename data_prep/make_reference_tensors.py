@@ -32,10 +32,10 @@ def main(argv: list[str] | None = None) -> int:
         tensors = stored.make()
     except ModuleNotFoundError as error:
         raise InputError(f'{error.name} is missing: pip install ".[port]"') from error
-    with atomic_write(out) as beside:
-        with open(beside, "wb") as file:
+    with atomic_write(out) as tmp:
+        with open(tmp, "wb") as file:
             np.savez_compressed(file, **tensors)
-        size = beside.stat().st_size
+        size = tmp.stat().st_size
         if size > LIMIT:
             raise InputError(f"{size} bytes are more than {LIMIT}: make cases smaller")
     print(f"{out}: {len(tensors)} tensors, {size} bytes")

@@ -11,7 +11,7 @@ from ergl_jax.datasets.builder import SceneSplit
 from ergl_jax.errors import InputError
 
 THREADS = 4
-BATCHES_AHEAD = 4  # Grain's default of 500 would hold gigabytes
+BATCHES_AHEAD = 4  # Grain's default of 500 takes gigabytes
 
 
 def train_indices(num_examples: int, batch_size: int, *, seed: int, epoch: int) -> np.ndarray:
@@ -56,7 +56,7 @@ def stream(split: SceneSplit, indices: np.ndarray) -> Iterator[dict[str, np.ndar
 
     Returns:
       An iterator of log_mel (B, F, M) float32, scene (B,) int32, events (B, E) float32: what
-      `arrays()` holds at each row of indices.
+      `arrays()` returns for each row of indices.
     """
     rows = indices.ravel()
 

@@ -156,7 +156,7 @@ def _tag(
 class _Partial:
     """Probabilities computed so far: a memory-mapped file, with the state of each recording.
 
-    A row is still to be computed if it holds NaN, or if its recording has changed since.
+    A row is still to be computed if it is NaN, or if its recording has changed since.
     """
 
     def __init__(self, out: Path, recipe: str, recordings: list[Recording], num_events: int):

@@ -1,9 +1,5 @@
 """prepare_dataset.py tut2018: from a server's archives to features, and what can go wrong."""
 
-import csv
-from pathlib import Path
-
-import numpy as np
 import pytest
 
 from configs import ergl
@@ -89,25 +85,6 @@ def test_from_the_server_to_features_and_a_training_corpus(
     assert len(fake_tut.web.asked) == len(PARTS)
 
 
-def test_events_from_a_file_named_or_beside(prepare, fake_tut, root, tmp_path):
-    prepare()
-    with open(root / "manifest.csv", newline="", encoding="utf-8") as file:
-        clips = [Path(row["file"]).stem for row in csv.DictReader(file)]
-    values = np.random.default_rng(0).random((36, 2))
-    labels = dict(clip=clips, events=["Speech", "Dog"], probabilities=values)
-    np.savez(tmp_path / "labels.npz", **labels)
-    _, out, _ = prepare(f"--events_file={tmp_path}/labels.npz")
-    named = builder.load(out.splitlines()[0])
-    assert named.events == ("Speech", "Dog")
-    assert sources.open_dataset(config(tmp_path, events_file=f"{tmp_path}/labels.npz")) == named
-    rows = named.split("test").arrays()
-    wanted = [values[clips.index(Path(name).stem)] for name in rows["name"]]
-    np.testing.assert_array_equal(rows["events"], np.float32(wanted))
-    np.savez(root / "manifest.events.npz", **labels)
-    _, out, _ = prepare()
-    assert builder.load(out.splitlines()[0]) == named == sources.open_dataset(config(tmp_path))
-
-
 def test_given_archives_are_used_and_never_deleted(prepare, fake_tut, root, tmp_path):
     given = tmp_path / "given"
     given.mkdir()
@@ -120,16 +97,13 @@ def test_given_archives_are_used_and_never_deleted(prepare, fake_tut, root, tmp_
 
 
 def test_wrong_given_archives(fails, fake_tut, root, tmp_path):
-    given = tmp_path / "given"
-    for _ in range(2):  # no directory, then an empty one
-        assert f"{given} contains none of the archives" in fails(f"--archives={given}")
-        given.mkdir(exist_ok=True)
-    path = given / archive("doc")
-    body = fake_tut.web.files[path.name]
-    for wrong in (body[:-1], body[:-1] + b"?"):
-        path.write_bytes(wrong)
-        line = fails(f"--archives={given}")
-        assert str(path) in line and "expected" in line and path.read_bytes() == wrong
+    assert f"{tmp_path}/given contains none of the archives" in fails(
+        f"--archives={tmp_path}/given"
+    )
+    path = tmp_path / archive("doc")
+    path.write_bytes(b"not the archive")
+    line = fails(f"--archives={tmp_path}")
+    assert str(path) in line and "expected" in line and path.read_bytes() == b"not the archive"
     assert fake_tut.web.asked == [] and unpacked(root) == []
 
 

@@ -135,9 +135,8 @@ def test_short_and_long_recordings(tmp_path):
     filled = np.concatenate([short, np.zeros(2500, np.float32)])
     np.testing.assert_allclose(cropped["log_mel"][1], log_mel_of(filled), atol=1e-4)
 
-    cut = (
-        prepare(make_corpus(clips), tmp_path, long="windows", pad="repeat").split("train").arrays()
-    )
+    changes = dict(long="windows", pad="repeat")
+    cut = prepare(make_corpus(clips), tmp_path, **changes).split("train").arrays()
     assert cut["name"] == ["c0.wav#0", "c0.wav#1", "c0.wav#2", "c1.wav", "c2.wav"]
     assert cut["group"] == ["g0", "g0", "g0", "g0", "g1"]
     np.testing.assert_array_equal(cut["scene"], [0, 0, 0, 1, 0])
