@@ -1,8 +1,8 @@
 """Trains or evaluates a model: `python run.py --config=configs/ergl.py:synthetic`."""
 
 if __name__ == "__main__":
-    from ergl_jax.cpu import use_huge_pages
     from ergl_jax.errors import leave_at_once
+    from ergl_jax.kernels.cpu import use_huge_pages
 
     leave_at_once()  # until `main` runs
     use_huge_pages()  # restarts the program, so before the slow imports
@@ -17,9 +17,9 @@ from ml_collections import ConfigDict, config_flags
 from configs import tables
 from ergl_jax.cache import use_compilation_cache
 from ergl_jax.config import Config
-from ergl_jax.cpu import use_barriers, use_cores
 from ergl_jax.errors import InputError, command, report
 from ergl_jax.files import user_path
+from ergl_jax.kernels.cpu import use_barriers, use_cores
 from ergl_jax.recipes import stages
 from ergl_jax.recipes import tables as recipe_tables
 from ergl_jax.training import hosts, workdirs

@@ -112,7 +112,7 @@ def use_cpu(devices: int, *, training: bool = True) -> None:
     """
     import jax  # not above: programs that only start others don't need it
 
-    from ergl_jax import cpu
+    from ergl_jax.kernels import cpu
 
     jax.config.update("jax_num_cpu_devices", devices)
     if devices == 1:

@@ -23,7 +23,7 @@ import torch
 
 from ergl_jax import bundle as bundles
 from ergl_jax.audio import read_audio
-from ergl_jax.cpu import use_cores
+from ergl_jax.kernels.cpu import use_cores
 from ergl_jax.training import pseudo_labels
 
 sys.path.insert(0, str(harness.REPOSITORY / "tests"))

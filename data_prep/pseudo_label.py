@@ -10,8 +10,8 @@ input, 130 when interrupted.
 """
 
 if __name__ == "__main__":
-    from ergl_jax.cpu import use_huge_pages
     from ergl_jax.errors import leave_at_once
+    from ergl_jax.kernels.cpu import use_huge_pages
 
     leave_at_once()
     use_huge_pages()  # it starts the program again: before the slow imports
@@ -22,9 +22,9 @@ from arguments import number
 
 from ergl_jax import bundle as bundles
 from ergl_jax.cache import use_compilation_cache
-from ergl_jax.cpu import use_cores
 from ergl_jax.errors import Parser, command
 from ergl_jax.files import local_path, user_path
+from ergl_jax.kernels.cpu import use_cores
 from ergl_jax.training import pseudo_labels
 
 

@@ -1,4 +1,4 @@
-"""Where a program keeps what it compiled, so that its next start needn't compile it again."""
+"""A directory for JAX's compiled programs, so that later starts don't compile them again."""
 
 import hashlib
 import os
@@ -11,22 +11,21 @@ CPU = Path("/proc/cpuinfo")
 
 
 def use_compilation_cache() -> Path | None:
-    """Has JAX keep compiled programs in the user's cache directory; returns where, or None.
+    """Makes JAX keep compiled programs in the user's cache directory; returns it, or None.
 
-    That is `ergl_jax/xla/<kind of machine>` under $XDG_CACHE_HOME or ~/.cache, which may be deleted
-    at any time. JAX's key of a program doesn't say for which processor it was compiled, and a home
-    directory may be shared by several, so each kind has a directory of its own. Does nothing where
-    JAX was told a directory, by JAX_COMPILATION_CACHE_DIR or otherwise, or where none can be
-    written to.
+    It is `ergl_jax/xla/<type of processor>` in $XDG_CACHE_HOME or ~/.cache, and may be deleted at
+    any time. One per type, since JAX's key of a program does not contain the processor, and a home
+    directory may be shared by several. Does nothing if JAX has a directory already, by
+    JAX_COMPILATION_CACHE_DIR or its configuration, or if the directory can't be written to.
     """
-    import jax  # not above: nothing slow comes before `cpu.use_huge_pages`
+    import jax  # not above: slow
 
-    if VARIABLE in os.environ or jax.config.jax_compilation_cache_dir:
+    if VARIABLE in os.environ or jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         return None
     try:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        directory = home / "ergl_jax" / "xla" / _machine()
-        # Programs in it are run: nobody else may write there.
+        directory = home / "ergl_jax" / "xla" / _processor()
+        # Its programs are executed: nobody else may write there.
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
             pass
@@ -37,8 +36,8 @@ def use_compilation_cache() -> Path | None:
     return directory
 
 
-def _machine() -> str:
-    """A name for this kind of processor: by its model and what it can do, where Linux tells."""
+def _processor() -> str:
+    """A hash of the processor's model and features, as far as the system shows them."""
     kind = [platform.machine(), platform.processor()]
     try:
         lines = CPU.read_text(encoding="utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""The error that a user's input earns, and what a command makes of it and of signals."""
+"""User-facing errors, and signal handling of command-line programs."""
 
 import argparse
 import contextlib
@@ -10,56 +10,56 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 
+Handlers = dict[int, Callable]
 STOPS = {signal.SIGINT: "interrupted", signal.SIGTERM: "stopped by SIGTERM"}
 
 
 class InputError(ValueError, argparse.ArgumentTypeError):
-    """A wrong file, field or value; the message is one line that names it and says what to do.
+    """A wrong file, field or value; the message is one line that names it and the remedy.
 
     Command-line programs print the message without a traceback and exit with status 2. The `type`
-    of a flag may raise it too: the flag's name is then put before the message.
+    of a flag may raise it too: argparse then puts the flag's name before the message.
     """
 
 
 class InputErrorOnAScreen(InputError):
-    """One whose message is several lines: how to get what is missing."""
+    """With a message of several lines, such as how to get missing data."""
 
 
 class Stopped(BaseException):
-    """SIGTERM came; the message, if any, is one line that says what is saved.
+    """Raised after SIGTERM; the message, if any, is one line about what is saved.
 
-    Like KeyboardInterrupt it is no Exception, so that nothing takes it for a failure of its own.
+    Like KeyboardInterrupt it is not an Exception, so that `except Exception` does not catch it.
     """
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser to which a wrong flag is an InputError, one line without the usage."""
+    """An ArgumentParser that raises InputError for a wrong flag, one line without the usage."""
 
     def error(self, message: str):
         raise InputError(f"{message} (see {self.prog} --help)")
 
 
 def report(error: InputError) -> None:
-    """Tells of an error on standard error, in one line whatever names of files hold."""
+    """Prints an error on standard error; escapes line breaks and the like in names of files."""
     kept = "\n" if isinstance(error, InputErrorOnAScreen) else ""
     text = "".join(x if x in kept or x.isprintable() else repr(x)[1:-1] for x in str(error))
     print(f"error: {text}", file=sys.stderr, flush=True)
 
 
 def command(*, resumes: bool) -> Callable[[Callable], Callable[..., int | None]]:
-    """Decorates a program's `main`, which returns its exit status: 2 for an InputError.
+    """Decorates a program's `main`: errors and signals become exit statuses without a traceback.
 
-    130 where Ctrl-C stops it, 143 where SIGTERM does (128 and the signal's number, as shells count:
-    to a scheduler the job is not done), 1 where nobody reads its output on (`... | head`). None
-    leaves a traceback. `resumes` is whether the same command goes on with what a stopped one has
-    done.
+    2 for an InputError, 130 for Ctrl-C and 143 for SIGTERM (128 plus the signal's number, as in
+    shells), 1 if its output is no longer read (`... | head`). `resumes` is whether the same command
+    continues a stopped one.
     """
-    goes_on = "; the same command goes on with what is done" if resumes else ""
-    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: _stop}
+    hint = "; the same command continues it" if resumes else ""
+    handlers: Handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: _stop}
 
     def decorate(main: Callable[..., int | None]) -> Callable[..., int | None]:
         @functools.wraps(main)
-        def reported(*arguments):
+        def wrapper(*arguments):
             try:
                 with _handling(handlers), _no_interrupt_lost():
                     return main(*arguments)
@@ -74,24 +74,24 @@ def command(*, resumes: bool) -> Callable[[Callable], Callable[..., int | None]]
                 report(InputError(f"JAX_PLATFORMS={platforms!r}: {reason}"))
                 return 2
             except KeyboardInterrupt:
-                print(f"{STOPS[signal.SIGINT]}{goes_on}", file=sys.stderr)
+                print(f"{STOPS[signal.SIGINT]}{hint}", file=sys.stderr)
                 return 128 + signal.SIGINT
             except Stopped as stop:
-                print(str(stop) or f"{STOPS[signal.SIGTERM]}{goes_on}", file=sys.stderr)
+                print(str(stop) or f"{STOPS[signal.SIGTERM]}{hint}", file=sys.stderr)
                 return 128 + signal.SIGTERM
             except BrokenPipeError:
-                # What is still in the buffer goes nowhere, or Python would complain at its end.
+                # Discards what is still in the buffer, or Python would complain when it exits.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 return 1
 
-        return reported
+        return wrapper
 
     return decorate
 
 
 def is_missing_platform(error: Exception) -> bool:
-    """Whether JAX raised it because what JAX_PLATFORMS names isn't there."""
-    if isinstance(error, AssertionError):  # of CUDA without a GPU it has no words
+    """Whether JAX raised it because the platform in JAX_PLATFORMS is not available."""
+    if isinstance(error, AssertionError):  # for CUDA without a GPU, with an empty message
         frames = traceback.extract_tb(error.__traceback__)
         return "JAX_PLATFORMS" in os.environ and frames[-1].filename.endswith("xla_bridge.py")
     return str(error).startswith("Unable to initialize backend")
@@ -99,14 +99,14 @@ def is_missing_platform(error: Exception) -> bool:
 
 @contextlib.contextmanager
 def _no_interrupt_lost() -> Iterator[None]:
-    """Interrupts again where Ctrl-C fell into what can't raise: a destructor or a C callback."""
+    """Repeats a signal that arrived in a destructor or a C callback, which can't raise."""
     before = sys.unraisablehook
 
     def hook(unraisable) -> None:
         if issubclass(unraisable.exc_type, KeyboardInterrupt | Stopped):
             stopped = issubclass(unraisable.exc_type, Stopped)
             number = signal.SIGTERM if stopped else signal.SIGINT
-            # Later and from a thread: here it would be lost once more.
+            # Later and from a thread: here it would be lost again.
             main = threading.main_thread().ident
             threading.Timer(0.05, signal.pthread_kill, (main, number)).start()
         else:
@@ -120,14 +120,11 @@ def _no_interrupt_lost() -> Iterator[None]:
 
 
 def leave_at_once() -> None:
-    """Has Ctrl-C and SIGTERM end the program in a line, until its `main` runs.
-
-    For what is slow to import.
-    """
+    """Makes Ctrl-C and SIGTERM end the program with one line until `main` runs (slow imports)."""
 
     def leave(number: int, _) -> None:
-        os.write(2, f"{STOPS[number]}\n".encode())
-        os._exit(128 + number)  # an exception might end in an import that catches it
+        os.write(2, f"{STOPS[signal.Signals(number)]}\n".encode())
+        os._exit(128 + number)  # an exception could be caught in an import
 
     for number in STOPS:
         signal.signal(number, leave)
@@ -135,7 +132,7 @@ def leave_at_once() -> None:
 
 @contextlib.contextmanager
 def postponed_sigterm() -> Iterator[list[int]]:
-    """Lends a list that SIGTERM fills, so that the borrower can leave where nothing is lost."""
+    """Yields a list to which SIGTERM appends, for a program that stops at a point of its own."""
     came: list[int] = []
     with _handling({signal.SIGTERM: lambda number, _: came.append(number)}):
         yield came
@@ -146,8 +143,8 @@ def _stop(*_) -> None:
 
 
 @contextlib.contextmanager
-def _handling(handlers: dict[int, Callable]) -> Iterator[None]:
-    """Handlers of signals for a while; none outside the main thread, where Python allows none."""
+def _handling(handlers: Handlers) -> Iterator[None]:
+    """Sets signal handlers for a while; only in the main thread, as Python requires."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

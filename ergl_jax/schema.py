@@ -1,4 +1,4 @@
-"""Whether what was read from JSON, or set by a flag, has the fields and types that code expects."""
+"""Checks the fields and types of a value that was read from JSON or set by flags."""
 
 import math
 from collections.abc import Mapping
@@ -18,38 +18,44 @@ def schema_of(example: Mapping[str, Any]) -> Schema:
 
 
 def check(
-    found: Any, wanted: Schema, where: str = "", prefix: str = "", *, others: bool = False
+    found: Any, schema: Schema, where: str = "", prefix: str = "", *, others: bool = False
 ) -> None:
-    """InputError unless `found` has the wanted fields, each of its type, and no others.
+    """InputError unless `found` has the fields of the schema, each of its type.
 
-    An int will do for a float, a list for a tuple; no number may be NaN or infinite. What is
-    wrong is named as `<where><prefix><field>`. With `others`, other fields are passed over.
+    An int may stand for a float and a list for a tuple; numbers must be finite. The message names
+    the wrong field as `<where><prefix><field>`. Other fields are errors unless `others`.
     """
+    if problem := _problem(found, schema, prefix, others):
+        raise InputError(f"{where}{problem}")
+
+
+def _problem(found: Any, schema: Schema, prefix: str, others: bool) -> str:
     if not isinstance(found, Mapping):
-        name = prefix.removesuffix(".") or "what it holds"
-        raise InputError(f"{where}{name} is no object of fields: {_short(found)}")
-    for name in [*wanted, *(name for name in found if name not in wanted)]:
+        return f"{prefix.removesuffix('.') or 'it'} is not an object of fields: {_short(found)}"
+    for name in [*schema, *(name for name in found if name not in schema)]:
         if name not in found:
-            raise InputError(f"{where}{prefix}{name} is missing")
-        if name not in wanted:
+            return f"{prefix}{name} is missing"
+        if name not in schema:
             if others:
                 continue
-            raise InputError(f"{where}{prefix}{name} is no field that this version knows")
-        kind, value = wanted[name], found[name]
+            return f"{prefix}{name} is an unknown field"
+        kind, value = schema[name], found[name]
         if isinstance(kind, Mapping):
-            check(value, kind, where, f"{prefix}{name}.", others=others)
+            if problem := _problem(value, kind, f"{prefix}{name}.", others):
+                return problem
         elif not _is(value, kind):
-            raise InputError(f"{where}{prefix}{name}={_short(value)} is no {_NAMES[kind]}")
+            return f"{prefix}{name}={_short(value)} is not {_NAMES[kind]}"
+    return ""
 
 
 _NAMES = {
     str: "text",
     bool: "true or false",
-    int: "whole number",
-    float: "finite number",
-    tuple: "list",
-    list: "list",
-    dict: "object of fields",
+    int: "a whole number",
+    float: "a finite number",
+    tuple: "a list",
+    list: "a list",
+    dict: "an object of fields",
 }
 
 

@@ -80,12 +80,12 @@ def test_a_broken_entry_is_compiled_again(tmp_path):
 @pytest.mark.skipif(not cache.CPU.exists(), reason="of Linux")
 def test_each_kind_of_processor_has_its_own(tmp_path, monkeypatch):
     """JAX's key is the same on all, and a program of another may not run here."""
-    mine = cache._machine()
-    assert mine == cache._machine()
+    mine = cache._processor()
+    assert mine == cache._processor()
     text = cache.CPU.read_text(encoding="utf-8")
     monkeypatch.setattr(cache, "CPU", tmp_path / "cpuinfo")
     # Clock rates change from one look to the next.
     cache.CPU.write_text(text.replace("cpu MHz", "cpu MHz\t: 1\nold"), encoding="utf-8")
-    assert cache._machine() == mine
+    assert cache._processor() == mine
     cache.CPU.write_text(text.replace(" sse2", " ", 1).replace(" asimd", " "), encoding="utf-8")
-    assert cache._machine() != mine
+    assert cache._processor() != mine

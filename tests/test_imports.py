@@ -12,7 +12,6 @@ ROOMS = {
     "errors": "",
     "files": "errors",
     "schema": "errors",
-    "cpu": "",
     "cache": "",
     "downloads": "errors files",
     "labels": "",
@@ -28,7 +27,7 @@ ROOMS = {
     "training": "audio bundle config datasets errors files inference kernels models registry "
     "schema",
     "recipes": "audio bundle config datasets errors files registry schema training",
-    "cli": "bundle cache cpu datasets errors files inference training",
+    "cli": "bundle cache datasets errors files inference kernels training",
     "__main__": "cli",
     "__init__": "inference",
 }

@@ -11,8 +11,8 @@ import sys
 
 import ergl_jax
 from ergl_jax.cache import use_compilation_cache
-from ergl_jax.cpu import use_threaded_convolutions
 from ergl_jax.errors import Parser, command
+from ergl_jax.kernels.cpu import use_threaded_convolutions
 
 COMMANDS = ("classify", "explain", "atlas", "export", "demo", "doctor")
 

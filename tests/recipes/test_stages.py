@@ -62,12 +62,12 @@ def test_stages_differ_in_their_fields_and_seeds():
 @pytest.mark.parametrize(
     ("stage", "message"),
     [
-        ("scene", r"stages\[0\]: what it holds is no object of fields"),
+        ("scene", r"stages\[0\]: it is not an object of fields"),
         ({"name": "a", "take": {}}, r"stages\[0\]: set is missing"),
         ({"name": "a", "set": {"train.nonsense": 1}, "take": {}}, "train.nonsense is"),
         ({"name": "a", "set": {"train.epochs": "x"}, "take": {}}, "train.epochs='x'"),
         ({"name": "a", "set": {"train.loss": "x"}, "take": {}}, "train.loss='x' is not"),
-        ({"name": "a", "set": {}, "take": {"scene": 1}}, "take.scene=1 is no text"),
+        ({"name": "a", "set": {}, "take": {"scene": 1}}, "take.scene=1 is not text"),
         ({"name": "..", "set": {}, "take": {}}, "name='..' must be unique"),
     ],
 )
