@@ -5,7 +5,6 @@ Shapes: n events, C channels, T tokens, F frames, M mel bins, L samples.
 """
 
 import dataclasses
-import functools
 import os
 from typing import Any
 
@@ -153,6 +152,21 @@ class Explainer:
 
         self.reader = GraphReader(read)
 
+        @jax.jit
+        def compute(variables, log_mel):
+            output: Any = model.module.apply(variables, log_mel, train=False)
+            classifier = variables["params"]["head"]["event_classifier"]
+            times = jnp.einsum("bntc,nc->bnt", output.graph.tokens, classifier["kernel"])
+            return {
+                "event_probabilities": nn.sigmoid(output.event_logits),
+                "event_times": nn.sigmoid(times + classifier["bias"][:, None]),
+                "nodes": output.graph.nodes_in,
+                "edges": output.graph.edges_in,
+                "scene_logits": output.scene_logits / bundle.temperature,
+            }
+
+        self._compute = compute
+
     def __call__(
         self,
         recording: str | os.PathLike | np.ndarray,
@@ -211,23 +225,6 @@ class Explainer:
         """What the model computes of a log-mel spectrogram (F, M) of the bundle's clip length."""
         computed = jax.device_get(self._compute(self.model.variables, log_mel[None]))
         return Activations(np.asarray(log_mel), **{name: x[0] for name, x in computed.items()})
-
-    @functools.cached_property
-    def _compute(self):
-        @jax.jit
-        def compute(variables, log_mel):
-            output: Any = self.model.module.apply(variables, log_mel, train=False)
-            classifier = variables["params"]["head"]["event_classifier"]
-            times = jnp.einsum("bntc,nc->bnt", output.graph.tokens, classifier["kernel"])
-            return {
-                "event_probabilities": nn.sigmoid(output.event_logits),
-                "event_times": nn.sigmoid(times + classifier["bias"][:, None]),
-                "nodes": output.graph.nodes_in,
-                "edges": output.graph.edges_in,
-                "scene_logits": output.scene_logits / self.model.bundle.temperature,
-            }
-
-        return compute
 
     def _window(self, recording, sample_rate: int | None, index: int) -> np.ndarray:
         """(L,): reads the recording again, since classifying a long one doesn't keep its audio."""

@@ -13,7 +13,6 @@ import pytest
 import soundfile
 from made_explanations import FILES, bundle, explanation
 
-from ergl_jax.errors import InputError
 from ergl_jax.inference import explanation_page, narrative, pictures
 from ergl_jax.inference.fidelity import Counterfactual
 
@@ -128,9 +127,3 @@ def test_a_single_event_has_a_page(tmp_path):
     one = dataclasses.replace(explanation(1), method="integrated")
     text = explanation_page.write(one, bundle(), tmp_path).read_text()
     assert "Integrated gradients" in text and "Strongest relations" not in text
-
-
-def test_a_file_instead_of_the_directory_is_refused(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="file can't be made"):
-        explanation_page.write(explanation(2), bundle(), tmp_path / "file")
