@@ -1,13 +1,25 @@
-"""The encoders' convolution, with what makes it fast on CPU (docs/performance.md).
+"""The encoders' convolution, in the form that is fast on the device it runs on.
 
-XLA turns a convolution into a matrix product of patches. On CPU that product is slow where the
-output has few channels, and so are gradients: the kernel's, whose patches are one batch wide, and
-the input's, for which a large kernel is transposed first. Here the same sums are asked for in
-shapes that it is good at, and where there are many channels by fewer multiplications (winograd.py);
-on other platforms, as they come. It can't be differentiated forward (jax.jvp).
+GPU and TPU: XLA's own convolution and gradients. CPU, where XLA turns a convolution into a matrix
+product that is slow for few output channels and in many gradients, by the first row that fits:
+
+| | where | how | without it |
+|---|---|---|---|
+| all | 3x3, float32, 128 channels or more in and out, 128 pixels | winograd.py | paper 1.19 |
+| forward | fewer than 32 channels out | several mel bins at once | quickstart 1.13 |
+| input's gradient | more channels out than pixels | one product, then sums | paper 1.12 |
+| input's gradient | fewer than 32 channels in | several mel bins at once | quickstart 1.08 |
+| kernel's gradient | up to 3 clips | clips cut in time | paper 1.05 to 1.11 |
+| kernel's gradient | fewer than 32 channels out | several mel bins at once | quickstart 0.99 |
+
+The last column is the CPU time of a step without that row over the time with it: medians on two
+AMD cores, the quickstart at 16 clips, the paper's model at two. docs/performance.md has single
+layers. jax.jvp cannot differentiate it.
 
 Shapes: B clips, F frames, M mel bins, C channels in, D channels out, K the side of the kernel.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -16,18 +28,20 @@ from jax import lax
 from ergl_jax.kernels import winograd
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
-_WIDE = 32  # output channels from which that product is fast
-_FEW_CLIPS = 4  # clips below which a kernel's gradient is slow
-_MANY_CHANNELS = (
-    128  # channels in and out from which Winograd's transformations cost less than they save
-)
-_MANY_PIXELS = 128  # of a clip, from which that of the kernel does
+_WIDE = 32  # channels out from which XLA's product is fast
+_FEW_CLIPS = 4
+_WINOGRAD_CHANNELS, _WINOGRAD_PIXELS = 128, 128  # from which its transformations pay
+
+
+def convolve_reference(x: jax.Array, kernel: jax.Array, padding="SAME") -> jax.Array:
+    """`convolve` by XLA, with JAX's own gradients."""
+    return lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=_LAYOUT)
 
 
 @jax.custom_vjp
 def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """x (B, F, M, C), kernel (K, K, C, D), K odd -> (B, F, M, D): stride 1, zeros around x."""
-    return lax.platform_dependent(x, kernel, cpu=_cpu_convolve, default=_plain)
+    return lax.platform_dependent(x, kernel, cpu=_on_cpu, default=convolve_reference)
 
 
 def _forward(x, kernel):
@@ -35,36 +49,56 @@ def _forward(x, kernel):
 
 
 def _backward(kept, dy):
-    return lax.platform_dependent(*kept, dy, cpu=_cpu_gradients, default=_plain_gradients)
+    def reference(x, kernel, dy):
+        return jax.vjp(convolve_reference, x, kernel)[1](dy)
+
+    return lax.platform_dependent(*kept, dy, cpu=_gradients_on_cpu, default=reference)
 
 
 convolve.defvjp(_forward, _backward)
 
 
-def _plain(x: jax.Array, kernel: jax.Array, padding="SAME") -> jax.Array:
-    return lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=_LAYOUT)
-
-
-def _plain_gradients(x, kernel, dy):
-    return jax.vjp(_plain, x, kernel)[1](dy)
-
-
-def _use_winograd(x: jax.Array, kernel: jax.Array) -> bool:
-    # Whatever the number of clips, so that a clip's rounding isn't its neighbours' business, and an
-    # exported program, for any number, computes what its model does.
-    _, frames, mels, inputs = x.shape
-    fits = kernel.shape[0] == 3 and x.dtype == jnp.float32
-    return (
-        fits and min(inputs, kernel.shape[-1]) >= _MANY_CHANNELS and frames * mels >= _MANY_PIXELS
-    )
-
-
-def _cpu_convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return (winograd.convolve if _use_winograd(x, kernel) else _convolve_packed_mels)(x, kernel)
 
 
+def _use_winograd(x: jax.Array, kernel: jax.Array) -> bool:
+    # Not by the number of clips: a clip's result must not depend on the batch size, and an exported
+    # program takes any number.
+    _, frames, mels, inputs = x.shape
+    fits = kernel.shape[0] == 3 and x.dtype == jnp.float32
+    wide = min(inputs, kernel.shape[-1]) >= _WINOGRAD_CHANNELS
+    return fits and wide and frames * mels >= _WINOGRAD_PIXELS
+
+
+def _gradients_on_cpu(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple:
+    # So that x and dy are computed before XLA transposes them, not meanwhile (`cpu.use_barriers`).
+    x, dy = lax.optimization_barrier((x, dy))
+    if _use_winograd(x, kernel):
+        return jax.vjp(winograd.convolve, x, kernel)[1](dy)
+    batch, frames, mels, _ = x.shape
+    outputs = kernel.shape[-1]
+    if batch * frames * mels <= outputs:
+        dx = _input_gradient_col2im(dy, kernel)
+    else:
+        dx = _convolve_packed_mels(dy, jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
+    if batch < _FEW_CLIPS:
+        return dx, _kernel_gradient_in_segments(x, kernel, dy)
+    # In bfloat16 the gradients of the kernel's copies would be added in bfloat16.
+    packed = outputs < _WIDE and x.dtype == jnp.float32
+    return dx, _kernel_gradient(
+        _convolve_packed_mels if packed else convolve_reference, x, kernel, dy
+    )
+
+
+def _kernel_gradient(
+    function: Callable, x: jax.Array, kernel: jax.Array, dy: jax.Array
+) -> jax.Array:
+    return jax.vjp(lambda kernel: function(x, kernel), kernel)[1](dy)[0]
+
+
 def _convolve_packed_mels(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Some neighbouring mel bins at once, so that an output of few channels becomes a wide one.
+    """Several neighbouring mel bins at once, so that few output channels become many.
 
     The kernel is laid out once for each of `bins` neighbours, zeros elsewhere, and slides by as
     many: (K, K + bins - 1, C, bins * D). More multiplications, most of them by zero, yet faster.
@@ -86,50 +120,27 @@ def _convolve_packed_mels(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return y.reshape(batch, frames, mels, outputs)
 
 
-def _cpu_gradients(x, kernel, dy):
-    # With `cpu.use_barriers`: what is transposed below is read, not computed on the way.
-    x, dy = lax.optimization_barrier((x, dy))
-    if _use_winograd(x, kernel):
-        return jax.vjp(winograd.convolve, x, kernel)[1](dy)
-    batch, frames, mels, inputs = x.shape
-    outputs = kernel.shape[-1]
-    small = batch * frames * mels <= outputs
-    if small or (inputs == 1 and outputs >= _WIDE):
-        dx = _input_gradient_col2im(dy, kernel)
-    else:
-        dx = _convolve_packed_mels(dy, jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
-    if small:
-        return dx, _kernel_gradient_im2col(x, dy, kernel.shape[0])
-    if batch < _FEW_CLIPS:
-        return dx, _kernel_gradient_in_segments(x, kernel, dy)
-    if outputs < _WIDE and x.dtype == jnp.float32:  # the copies' gradients are added in x's type
-        return dx, jax.vjp(lambda k: _convolve_packed_mels(x, k), kernel)[1](dy)[0]
-    return dx, jax.vjp(lambda k: _plain(x, k), kernel)[1](dy)[0]
-
-
 def _kernel_gradient_in_segments(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> jax.Array:
-    """The kernel's gradient from clips cut in time, into up to 2 * _FEW_CLIPS pieces.
+    """The kernel's gradient from clips cut in time, into 2 * _FEW_CLIPS segments or a few more.
 
-    XLA sums over the clips innermost, and a sum over so few is a short product.
+    XLA's innermost sum is over the clips, and over so few it is slow.
     """
     batch, frames = x.shape[:2]
     reach = kernel.shape[0] // 2
-    pieces = min(frames, -(-2 * _FEW_CLIPS // batch))
-    length = -(-frames // pieces)
-    missing = pieces * length - frames
+    segments = min(frames, -(-2 * _FEW_CLIPS // batch))
+    length = -(-frames // segments)
+    missing = segments * length - frames
     x = jnp.pad(x, ((0, 0), (reach, reach + missing), (0, 0), (0, 0)))
-    # Each piece with the neighbouring frames that its outputs see.
-    x = jnp.stack([x[:, i * length :][:, : length + 2 * reach] for i in range(pieces)], axis=1)
+    # Each segment with the neighbouring frames that its outputs see.
+    x = jnp.stack([x[:, i * length :][:, : length + 2 * reach] for i in range(segments)], axis=1)
     dy = jnp.pad(dy, ((0, 0), (0, missing), (0, 0), (0, 0)))
-    x, dy = x.reshape(-1, *x.shape[2:]), dy.reshape(batch * pieces, length, *dy.shape[2:])
-    return jax.vjp(lambda k: _plain(x, k, ((0, 0), (reach, reach))), kernel)[1](dy)[0]
+    x, dy = x.reshape(-1, *x.shape[2:]), dy.reshape(batch * segments, length, *dy.shape[2:])
+    padding = ((0, 0), (reach, reach))
+    return _kernel_gradient(lambda x, k: convolve_reference(x, k, padding), x, kernel, dy)
 
 
 def _input_gradient_col2im(dy: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The input's gradient: what each output sends to each of its inputs, then added up.
-
-    One product with the kernel as it lies; right where there are fewer outputs than channels.
-    """
+    """The input's gradient as one product with the kernel, which XLA would transpose, then sums."""
     batch, frames, mels, outputs = dy.shape
     side, _, inputs, _ = kernel.shape
     sent = jnp.einsum(
@@ -140,15 +151,4 @@ def _input_gradient_col2im(dy: jax.Array, kernel: jax.Array) -> jax.Array:
     sent = jnp.pad(sent, ((0, 0), (reach, reach), (reach, reach), (0, 0), (0, 0), (0, 0)))
     offsets = [(i, side - 1 - i) for i in range(side)]
     received = [sent[:, f : f + frames, m : m + mels, i, j] for i, f in offsets for j, m in offsets]
-    return sum(received).astype(dy.dtype)
-
-
-def _kernel_gradient_im2col(x: jax.Array, dy: jax.Array, side: int) -> jax.Array:
-    """The kernel's gradient as one product with the patches of x, which needs no transposition."""
-    _, frames, mels, inputs = x.shape
-    reach = side // 2
-    x = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
-    offsets = [(i, j) for i in range(side) for j in range(side)]
-    patches = jnp.concatenate([x[:, i : i + frames, j : j + mels] for i, j in offsets], axis=-1)
-    products = jnp.einsum("bfmc,bfmd->cd", patches, dy, preferred_element_type=jnp.float32)
-    return products.reshape(side, side, inputs, -1).astype(x.dtype)
+    return sum(received[1:], received[0]).astype(dy.dtype)
