@@ -117,14 +117,6 @@ def test_edges_ignore_the_order_of_tokens():
     assert np.abs(EdgeLearning().apply(MEL, mixed) - edges).max() > 1e-2
 
 
-def test_bfloat16_stays_near_float32():
-    v = draw(0, CLIPS, EVENTS, TOKENS, CHANNELS)
-    full = EdgeLearning().apply(MEL, v)
-    half = EdgeLearning(jnp.bfloat16).apply(MEL, v.astype(jnp.bfloat16))
-    assert half.dtype == jnp.bfloat16
-    assert np.abs(half - full).max() < 0.1 * np.abs(full).max()
-
-
 @pytest.mark.parametrize(("gate", "train"), [("sigmoid", True), ("softmax", False)])
 def test_gradient_of_mel_and_gcn_by_finite_differences(gate, train):
     clips, events, tokens, channels = 2, 3, 2, 3

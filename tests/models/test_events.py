@@ -57,15 +57,6 @@ def test_tokens_equal_the_layers_written_out(tokens, frames, count):
     np.testing.assert_allclose(v, want, rtol=1e-5, atol=1e-5)
 
 
-def test_bfloat16_computes_in_it_and_keeps_float32_parameters():
-    module, variables, h = make("frame", dtype=jnp.bfloat16)
-    v = module.apply(variables, jnp.bfloat16(h), train=False)
-    assert v.dtype == jnp.bfloat16
-    shapes = jax.eval_shape(lambda: module.init(KEY, h, train=False))
-    assert {x.dtype for x in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
-    np.testing.assert_allclose(v, naive(variables["params"], h, "frame"), atol=0.1, rtol=0.05)
-
-
 @pytest.mark.parametrize("tokens", ["frame", "clip"])
 def test_dropout_precedes_the_shared_layer_in_training_alone(tokens):
     module, variables, _ = make(tokens, dropout=0.4)
