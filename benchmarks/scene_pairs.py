@@ -32,8 +32,11 @@ def main() -> None:
     parser = harness.parser(__doc__)
     parser.add_argument("workdir", type=Path, help="of a table")
     runs: dict[str, list[Path]] = {}
-    for path in sorted(parser.parse_args().workdir.glob("*/seed*/predictions.csv")):
+    workdir = parser.parse_args().workdir
+    for path in sorted(workdir.glob("*/seed*/predictions.csv")):
         runs.setdefault(path.parents[1].name, []).append(path.parent)
+    if not runs:
+        parser.error(f"{workdir} has no ROW/seed*/predictions.csv: train a table first")
     rows = [
         [name, len(seeds)]
         + [harness.mean_std([accuracy(seed, pair) for seed in seeds]) for pair in PAIRS.values()]
