@@ -60,7 +60,7 @@ def pseudo_label(run, root, labels, web, monkeypatch):
     run("pseudo_label", *flags, "--clip_seconds=0.4")
 
 
-@pytest.mark.parametrize("teacher", ["chance", "a PANN"])
+@pytest.mark.parametrize("teacher", [pytest.param("chance", marks=pytest.mark.slow), "a PANN"])
 def test_from_the_archives_to_the_evaluation(
     teacher, run, fake_tut, web, config, tmp_path, capfd, monkeypatch
 ):

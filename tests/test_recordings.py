@@ -35,6 +35,7 @@ def command(script: str, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CLIPS.is_dir(), reason="no urban_clips under ERGL_SHARED_DATA")
 def test_urban_clips_are_prepared_trained_on_and_evaluated_without_a_warning(tmp_path):
     train, test = (write_manifest(tmp_path / f"{split}.csv", split) for split in ("train", "test"))

@@ -7,6 +7,7 @@ import pytest
 
 from equivalence import cases, compare, stored
 
+pytestmark = pytest.mark.slow
 MODES = ("evaluation", "training")
 
 

@@ -215,7 +215,7 @@ def test_tables_hold_names_as_they_are(tiny, named, tmp_path, capfd):
     assert row[0] == clip.name and row[2] in bundle.scenes
     dataset = sources.open_dataset(tiny.config().data)
     dataset = dataclasses.replace(dataset, scenes=bundle.scenes)
-    predictions, _ = evaluate.evaluate(bundle, dataset, threshold=0.5, batch_size=8)
+    predictions, _ = evaluate.evaluate(bundle, dataset, threshold=0.5)
     evaluate.write(tmp_path, predictions, dataset.split("test"), bundle)
     for name, start in (("predictions", 3), ("confusion", 1)):
         with open(tmp_path / f"{name}.csv", newline="", encoding="utf-8") as file:

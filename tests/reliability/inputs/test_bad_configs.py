@@ -119,6 +119,7 @@ def test_a_wrong_work_directory(train, commands, name):
     train(words=[f"{commands.here / 'run'}", *words])
 
 
+@pytest.mark.slow
 def test_a_batch_that_devices_cannot_share(tmp_path):
     """In a process of its own: a process has its devices once and for all."""
     done = subprocess.run(
@@ -142,6 +143,7 @@ def test_a_batch_that_devices_cannot_share(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("platform", ["tpu", "nonsense", "cuda"])
 @pytest.mark.parametrize("program", ["train", "classify"])
 def test_a_platform_that_is_not_here(program, platform, commands, bundle, clip):
