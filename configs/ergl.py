@@ -5,9 +5,8 @@
     python run.py --config=configs/ergl.py:folder --config.data.manifest=my.csv
     python run.py --config=configs/ergl.py:soundscapes    mixtures of data_prep/mix_soundscapes.py
 
-The paper reports 78.08 +- 2.01 % on TUT 2018. `:synthetic` takes two minutes on two CPU cores;
-README.md has its score. `:folder` trains on the recordings of a manifest
-(docs/data.md has its columns).
+The paper reports 78.08 +- 2.01 % on TUT 2018. `:synthetic` takes some three minutes on two CPU
+cores; README.md has its score. `:folder` trains on the recordings of a manifest (docs/data.md).
 """
 
 import ml_collections
@@ -149,7 +148,7 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
 
     if source in SMALL:
         data.clip_seconds = 5.0
-        # There are few training locations: all train, and none selects the epoch.
+        # Synthetic: too few training locations to hold any out. Soundscapes have a validation fold.
         data.validation_fraction = 0.0
         model.encoder.architecture = "cnn10"
         model.encoder.width_divisor = 8

@@ -40,7 +40,7 @@ def _parser() -> Parser:
     add = parser.add_argument
     add("source", nargs="?", default="folder", choices=ONLY, help="where the recordings come from")
     add("--manifest", help="folder: CSV: file, scene, split or fold, group, event:<name>")
-    add("--events_file", help=".npz of event probabilities, if not <manifest>.events.npz")
+    add("--events_file", help=".npz of event probabilities, if not my.events.npz next to my.csv")
     arguments.add_split_flags(parser, folds="folder: folds")
     add("--manifest_only", action="store_true", help="stop before features: events come first")
     add("--licence", default="", help="folder: of the recordings; stored in every bundle")

@@ -1,4 +1,4 @@
-"""ergl_jax: acoustic scenes by their event-relational graph (ERGL, arXiv 2210.15366).
+"""ergl_jax: classifies acoustic scenes with a graph of sound events (ERGL, arXiv 2210.15366).
 
 model = ergl_jax.load("runs/synthetic/bundle")
 print(model.classify("clip.wav"))

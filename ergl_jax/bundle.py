@@ -1,7 +1,7 @@
 """A bundle: a trained model in a directory of `config.json` and `model.safetensors`.
 
-Training writes it and inference reads it, without anything of training. `config.json` has the
-model's configuration, the front end number by number, clip length and padding, names of scenes and
+Training writes it; inference needs nothing else from training. `config.json` has the
+model's configuration, every setting of the front end, clip length and padding, names of scenes and
 events, the data's licence, and versions. The weights store its SHA-256, so that an edited
 `config.json` is refused.
 """
@@ -224,7 +224,7 @@ def _parse(text: bytes) -> Bundle:
     config = json.loads(text)
     if isinstance(config, dict) and config.get("format", FORMAT) != FORMAT:
         raise ValueError(
-            f"format={config['format']!r}, but this version reads {FORMAT} alone: install the "
+            f"format={config['format']!r}, but this version reads only {FORMAT}: install the "
             "version of ergl_jax that wrote it"
         )
     if isinstance(config, dict):
@@ -275,8 +275,10 @@ def _check_weights(bundle: Bundle, flat: Mapping[str, np.ndarray]) -> None:
     wanted = flatten_dict(
         jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), clip), sep="/"
     )
-    if missing := sorted(wanted.keys() ^ flat.keys()):
-        raise ValueError(f"{missing[0]} is missing from the weights or the model")
+    if missing := sorted(wanted.keys() - flat.keys()):
+        raise ValueError(f"the weights lack {missing[0]}")
+    if unknown := sorted(flat.keys() - wanted.keys()):
+        raise ValueError(f"the weights have {unknown[0]}, which the model does not")
     for name, leaf in wanted.items():
         found = flat[name]
         if found.shape != leaf.shape or found.dtype != leaf.dtype:

@@ -1,7 +1,7 @@
 """The configuration's schema: every field, its type, its range and its allowed values.
 
-configs/ergl.py holds the defaults and describes each field. `Config.from_dict` checks what a
-configuration file and its overrides say, once; the rest of the package trusts these dataclasses.
+configs/ergl.py holds the defaults and describes each field. `Config.from_dict` validates a
+configuration file and its overrides once; the rest of the package trusts these dataclasses.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ MAX_CLIP_SECONDS = 3600.0
 
 
 class Rule(NamedTuple):
-    """A condition on a field's value, and what to say of a value that breaks it."""
+    """A condition on a field's value, and the error text for a value that breaks it."""
 
     holds: Callable[[Any], bool]
     text: str
@@ -164,7 +164,7 @@ class Config:
     model: ModelConfig
     optimizer: OptimizerConfig
     train: TrainConfig
-    stages: tuple  # see recipes/recipe.py
+    stages: tuple  # see recipes/stages.py
     augment: AugmentConfig
 
     @classmethod
@@ -252,7 +252,10 @@ def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
         if not config.stages:
             yield "train.trainer", "requires config.stages, whose outputs it is fitted to"
     elif form in registry.CLOSED_FORM.values():
-        yield "train.trainer", f"cannot train model.variant={model.variant!r}: see configs/"
+        yield (
+            "train.trainer",
+            f"cannot train model.variant={model.variant!r}: use --config=configs/{model.name}.py",
+        )
 
 
 def upgrade_saved(found: dict[str, Any]) -> dict[str, Any]:

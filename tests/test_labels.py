@@ -8,7 +8,7 @@ import pytest
 
 from ergl_jax.labels import AUDIOSET, TUT2018_SCENES
 
-SHARED = Path(os.environ.get("ERGL_SHARED_DATA") or Path(__file__).parents[2] / "shared/data")
+SHARED = Path(os.environ.get("ERGL_SHARED_DATA", "not given"))
 LIST = SHARED / "audioset_labels.csv"
 
 

@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"{len(surveys[0].names)} clips, {100 * surveys[0].accuracy:.1f} % correct")
     if agreement and agreement["clips"]:
         print(
-            f"Rank correlation of explanations over {agreement['clips']} pairs of equal answers: "
+            f"Rank correlation of explanations, over {agreement['clips']} pairs of runs that "
+            "predict the same scene for a clip: "
             f"events {agreement['events']:.2f}, relations {agreement['relations']:.2f}"
         )
     print(f"Wrote {out}/atlas.html and {out}/atlas.json")

@@ -33,7 +33,8 @@ class Window:
 
     Attributes:
       start, stop: in seconds; `stop` is the recording's end where that comes first.
-      scenes: calibrated probability of each scene, the most probable first.
+      scenes: probability of each scene, the most probable first; calibrated if the bundle's
+        temperature was fitted.
       events: probability of each event, the most probable first.
     """
 

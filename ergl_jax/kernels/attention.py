@@ -3,7 +3,7 @@
 | device | logits of the batch | computed |
 |---|---|---|
 | any | up to 2^21 | all at once |
-| CPU | more | clip after clip, in blocks of at most 2^21 logits: 8 MiB, which its cache holds |
+| CPU | more | clip after clip, in blocks of at most 2^21 logits: 8 MiB, which fits its cache |
 | GPU, TPU | up to 2^29 | all at once; that is 2 GiB, and 25 events at a batch of 512 have fewer |
 | GPU, TPU | more | all clips at once, in blocks of at most 2^29 logits |
 

@@ -4,8 +4,8 @@
 
   name: its work directory is <workdir>/stages/<name>;
   set: the fields in which its configuration differs, such as {"train.loss": "scene"};
-  take: submodules of the final model and the stage's submodules they become, as {final: stage};
-    "" is the stage's whole model.
+  take: the weights to copy, as {submodule of the final model: submodule of the stage}; "" is the
+    stage's whole model.
 
 Each stage has a seed of its own, derived from the run's.
 """

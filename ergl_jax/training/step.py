@@ -227,11 +227,11 @@ class Trainer:
 
 
 def make_predict(model: nn.Module) -> Callable[[Tree, np.ndarray], dict[str, np.ndarray]]:
-    """A compiled function (variables, log_mel) -> scene_logits (B, scenes).
+    """A compiled function (variables, log_mel) -> dict of scene_logits (B, scenes).
 
-    And event_probabilities (B, n) and embedding (B, D), for models that have them. `variables` are
-    replicated, log_mel (B, F, M) is a host array and B a multiple of d. Each process predicts the
-    clips that it is given.
+    And of event_probabilities (B, n) and embedding (B, D), for models that have them. `variables`
+    are replicated, log_mel (B, F, M) is a host array and B a multiple of d. Each process predicts
+    the clips that it is given.
     """
 
     def predict(variables: Tree, log_mel: jax.Array) -> dict:

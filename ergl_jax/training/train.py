@@ -119,7 +119,7 @@ class _Run:
         self.template, self.progress = jax.device_get(self.state), Progress()
 
     def _events(self, learned: bool) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """The events to learn (n,), columns of the dataset's, and labels of the training split."""
+        """Indices (n,) of the events to learn, and the labels of the training split."""
         if not learned:
             return np.zeros(0, int), {"scene": np.zeros(0, int), "events": np.zeros((0, 0))}
         data, rows = self.config.data, [self.split[i] for i in range(len(self.split))]
@@ -205,7 +205,7 @@ class _Run:
         if not (finite.any() if config.skip_nonfinite else finite.all()):
             bad = int(np.argmin(finite))
             done = (epoch - 1) * len(indices) + bad
-            rate = self.schedule(done - self.progress.skipped)  # it counts updates
+            rate = self.schedule(done - self.progress.skipped)  # the schedule counts updates
             what, numbers = step.describe_nonfinite(found, bad)
             raise InputError(
                 f"the {what} is not finite at step {done + 1} of epoch {epoch} ({numbers}, "
@@ -252,7 +252,7 @@ class _Run:
             skipped=self.progress.skipped + values.get("skipped", 0),
         )
         accuracy = values.get("validation_class_mean_accuracy", -1.0)  # absent: not validated
-        # Of equal epochs the later: it has trained longer, at a lower learning rate.
+        # On a tie the later epoch wins: it has trained longer, at a lower learning rate.
         better = (
             self.selects
             and epoch >= self.config.train.select_from
@@ -271,7 +271,7 @@ class _Run:
         best = self.checkpoints.restore("best", self.template) if self.selects else None
         # The last state also if the user moved a damaged best one away.
         saved = best or self.checkpoints.restore("latest", self.template)
-        assert saved is not None  # the last epoch was
+        assert saved is not None  # the last epoch was saved
         state, tested = saved
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         temperature, calibrated = 1.0, None

@@ -14,7 +14,7 @@ from ergl_jax.audio.features import pad_ends
 from ergl_jax.audio.mel import BLOCK_SAMPLES, by_convolution, by_fft
 from ergl_jax.errors import InputError
 
-SHARED = Path(os.environ.get("ERGL_SHARED_DATA") or Path(__file__).parents[3] / "shared/data")
+SHARED = Path(os.environ.get("ERGL_SHARED_DATA", "not given"))
 CLIPS = sorted((SHARED / "urban_clips").glob("*.wav"))
 PANNS = ("paper", "panns_16k", "panns_32k")
 MEL = tuple(librosa_features.MEL)

@@ -13,7 +13,7 @@ from ergl_jax.datasets.manifest import read_manifest
 from ergl_jax.labels import AUDIOSET
 
 ROOT = Path(__file__).resolve().parents[2]
-SHARED = Path(os.environ.get("ERGL_SHARED_DATA") or ROOT.parent / "shared" / "data")
+SHARED = Path(os.environ.get("ERGL_SHARED_DATA", "not given"))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import soundfile
 from ergl_jax.datasets import builder
 
 ROOT = Path(__file__).resolve().parents[2]
-SHARED = Path(os.environ.get("ERGL_SHARED_DATA") or ROOT.parent / "shared" / "data")
+SHARED = Path(os.environ.get("ERGL_SHARED_DATA", "not given"))
 
 
 @pytest.fixture
