@@ -22,7 +22,7 @@ class InputError(ValueError, argparse.ArgumentTypeError):
     """
 
 
-class InputErrorOnAScreen(InputError):
+class MultilineInputError(InputError):
     """With a message of several lines, such as how to get missing data."""
 
 
@@ -42,7 +42,7 @@ class Parser(argparse.ArgumentParser):
 
 def report(error: InputError) -> None:
     """Prints an error on standard error; escapes line breaks and the like in names of files."""
-    kept = "\n" if isinstance(error, InputErrorOnAScreen) else ""
+    kept = "\n" if isinstance(error, MultilineInputError) else ""
     text = "".join(x if x in kept or x.isprintable() else repr(x)[1:-1] for x in str(error))
     print(f"error: {text}", file=sys.stderr, flush=True)
 

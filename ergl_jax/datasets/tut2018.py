@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from ergl_jax.datasets.archives import unpack
 from ergl_jax.datasets.manifest import Corpus, read_manifest
 from ergl_jax.downloads import fetch, remaining, require_space, verify
-from ergl_jax.errors import InputError, InputErrorOnAScreen
+from ergl_jax.errors import InputError, MultilineInputError
 from ergl_jax.files import atomic_write, local_path, make_directory, read_text, user_path
 from ergl_jax.labels import TUT2018_SCENES
 
@@ -114,7 +114,7 @@ def corpus(root: str | os.PathLike, events_file: str | os.PathLike | None = None
     manifest = root / "manifest.csv"
     if not manifest.is_file():
         missing = MISSING.format(root=root, record=RECORD, gigabytes=DEVELOPMENT.size / 1e9)
-        raise InputErrorOnAScreen(missing)
+        raise MultilineInputError(missing)
     clips = read_manifest(manifest, events_file=events_file, licence=LICENCE)
     return dataclasses.replace(clips, name="tut2018")
 

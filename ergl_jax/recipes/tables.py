@@ -18,7 +18,7 @@ import numpy as np
 from ergl_jax import registry
 from ergl_jax.audio import get_front_end
 from ergl_jax.config import Config
-from ergl_jax.errors import InputError, InputErrorOnAScreen, report
+from ergl_jax.errors import InputError, MultilineInputError, report
 from ergl_jax.files import atomic_write, make_directory
 from ergl_jax.recipes import stages
 from ergl_jax.training import hosts, macs, workdirs
@@ -88,7 +88,7 @@ def run(rows: Sequence[Row], workdir: Path, *, seeds: Sequence[int], shard: str)
         print(f"Row {row.name}, seed {config.seed}: {directory}", flush=True)
         try:
             stages.train(config, directory)
-        except InputErrorOnAScreen:  # no corpus, for no row
+        except MultilineInputError:  # no corpus, for no row
             raise
         except InputError as error:
             fail(row, config.seed, error)

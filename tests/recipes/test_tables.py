@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import tables as configs
-from ergl_jax.errors import InputError, InputErrorOnAScreen
+from ergl_jax.errors import InputError, MultilineInputError
 from ergl_jax.recipes import stages, tables
 
 NAMES = ("ergl_without_mel", "ergl")  # the rows of the table "mel"
@@ -116,8 +116,8 @@ def test_a_failed_row_is_reported_and_the_others_continue(trained, tmp_path, cap
 
 
 def test_a_missing_corpus_ends_the_table_at_once(trained, tmp_path):
-    trained.fail = {"ergl_without_mel": InputErrorOnAScreen("get it\nthere")}
-    with pytest.raises(InputErrorOnAScreen, match="get it\nthere"):
+    trained.fail = {"ergl_without_mel": MultilineInputError("get it\nthere")}
+    with pytest.raises(MultilineInputError, match="get it\nthere"):
         run(tmp_path / "runs")
     assert not trained.calls and not (tmp_path / "runs").exists()
 
