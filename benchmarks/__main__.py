@@ -56,7 +56,7 @@ def circumstances() -> dict:
     return {
         "date": time.strftime("%Y-%m-%d %H:%M:%S%z"),
         "machine": {
-            "system": platform.platform(),
+            "system": " ".join((platform.system(), platform.machine(), *platform.libc_ver())),
             "processor": processor,
             "cores": len(os.sched_getaffinity(0)),
         },

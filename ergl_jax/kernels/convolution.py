@@ -5,9 +5,9 @@ product that is slow for few output channels and in many gradients, by the first
 
 | | where | how | without it |
 |---|---|---|---|
-| all | 3x3, float32, 128 channels or more in and out, 128 pixels | winograd.py | paper 1.19 |
+| all | 3x3, float32, 128 channels or more in and out, F M >= 128 | winograd.py | paper 1.19 |
 | forward | fewer than 32 channels out | several mel bins at once | quickstart 1.13 |
-| input's gradient | more channels out than pixels | one product, then sums | paper 1.12 |
+| input's gradient | at least B F M channels out | one product, then sums | paper 1.12 |
 | input's gradient | fewer than 32 channels in | several mel bins at once | quickstart 1.08 |
 | kernel's gradient | up to 3 clips | clips cut in time | paper 1.05 to 1.11 |
 | kernel's gradient | fewer than 32 channels out | several mel bins at once | quickstart 0.99 |
