@@ -48,8 +48,8 @@ def test_one_run_and_two_runs(tiny, other, tmp_path, capsys):
     assert {path.name for path in out.iterdir()} == {"atlas.html", "atlas.json"}
     assert json.loads((out / "atlas.json").read_text())["agreement"] is None
     assert atlas(out, tiny.workdir, other) == 0
-    out = capsys.readouterr().out
-    assert "over 10 pairs" in out and "events 1.00, relations 1.00" in out
+    printed = capsys.readouterr().out
+    assert "over 10 pairs" in printed and "events 1.00, relations 1.00" in printed
     numbers = json.loads((out / "atlas.json").read_text())
     assert numbers["runs"] == [str(tiny.workdir), str(other)]
     assert numbers["agreement"] == pytest.approx({"events": 1, "relations": 1, "clips": 10})
