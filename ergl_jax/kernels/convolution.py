@@ -8,13 +8,15 @@ product that is slow for few output channels and in many gradients, by the first
 | all | 3x3, float32, 128 channels or more in and out, F M >= 128 | winograd.py | paper 1.19 |
 | forward | fewer than 32 channels out | several mel bins at once | quickstart 1.13 |
 | input's gradient | at least B F M channels out | one product, then sums | paper 1.12 |
+| input's gradient | one channel in, 32 or more out | one product, then sums | paper 1.07 (*) |
 | input's gradient | fewer than 32 channels in | several mel bins at once | quickstart 1.08 |
+| kernel's gradient | at least B F M channels out | one product of patches | paper 1.07 (*) |
 | kernel's gradient | up to 3 clips | clips cut in time | paper 1.05 to 1.11 |
 | kernel's gradient | fewer than 32 channels out | several mel bins at once | quickstart 0.99 |
 
-The last column is the CPU time of a step without that row over the time with it: medians on two
-AMD cores, the quickstart at 16 clips, the paper's model at two. docs/performance.md has single
-layers. jax.jvp cannot differentiate it.
+The last column is the CPU time of a step without that row over the time with it, (*) without both
+such rows: medians on two AMD cores, the quickstart at 16 clips, the paper's model at two.
+docs/performance.md has single layers. jax.jvp cannot differentiate it.
 
 Shapes: B clips, F frames, M mel bins, C channels in, D channels out, K the side of the kernel.
 """
@@ -76,12 +78,15 @@ def _gradients_on_cpu(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple:
     x, dy = lax.optimization_barrier((x, dy))
     if _use_winograd(x, kernel):
         return jax.vjp(winograd.convolve, x, kernel)[1](dy)
-    batch, frames, mels, _ = x.shape
+    batch, frames, mels, channels = x.shape
     outputs = kernel.shape[-1]
-    if batch * frames * mels <= outputs:
+    few_pixels = batch * frames * mels <= outputs
+    if few_pixels or (channels == 1 and outputs >= _WIDE):
         dx = _input_gradient_col2im(dy, kernel)
     else:
         dx = _convolve_packed_mels(dy, jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
+    if few_pixels:
+        return dx, _kernel_gradient_im2col(x, dy, kernel.shape[0])
     if batch < _FEW_CLIPS:
         return dx, _kernel_gradient_in_segments(x, kernel, dy)
     # In bfloat16 the gradients of the kernel's copies would be added in bfloat16.
@@ -152,3 +157,14 @@ def _input_gradient_col2im(dy: jax.Array, kernel: jax.Array) -> jax.Array:
     offsets = [(i, side - 1 - i) for i in range(side)]
     received = [sent[:, f : f + frames, m : m + mels, i, j] for i, f in offsets for j, m in offsets]
     return sum(received[1:], received[0]).astype(dy.dtype)
+
+
+def _kernel_gradient_im2col(x: jax.Array, dy: jax.Array, side: int) -> jax.Array:
+    """The kernel's gradient as one product with the patches of x, without a transposition."""
+    _, frames, mels, channels = x.shape
+    reach = side // 2
+    x = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+    offsets = [(i, j) for i in range(side) for j in range(side)]
+    patches = jnp.concatenate([x[:, i : i + frames, j : j + mels] for i, j in offsets], axis=-1)
+    products = jnp.einsum("bfmc,bfmd->cd", patches, dy, preferred_element_type=jnp.float32)
+    return products.reshape(side, side, channels, -1).astype(x.dtype)

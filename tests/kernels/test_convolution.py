@@ -17,6 +17,7 @@ SHAPES = {  # x, side, channels out
     "four bins at once, 5 x 5": ((4, 9, 12, 8), 5, 8),
     "an odd number of bins": ((2, 7, 5, 8), 3, 8),
     "wide": ((4, 9, 8, 16), 3, 32),
+    "first layer, wide": ((4, 9, 8, 1), 3, 32),
     "wide, 5 x 5, one clip": ((1, 9, 16, 64), 5, 128),
     "more channels than pixels": ((1, 5, 2, 32), 3, 48),
     "one pixel": ((1, 1, 1, 64), 3, 128),
@@ -29,6 +30,7 @@ FORMS = {
     convolution: (
         "_convolve_packed_mels",
         "_input_gradient_col2im",
+        "_kernel_gradient_im2col",
         "_kernel_gradient_in_segments",
     ),
     winograd: ("convolve",),
