@@ -1,4 +1,4 @@
-"""What tests of the compared systems share: shapes, counts, gradients."""
+"""What tests of the models share: variables, shapes, counts, gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,29 @@ def features(*shape, seed=0):
 def init(model, *shape):
     """The variables of a model for features (B, F, M)."""
     return jax.jit(lambda: model.init(KEY, jnp.zeros(shape), train=False))()
+
+
+def drawn(model, x, sharpness=1.0):
+    """Variables of a model for features x: He-scaled kernels, and nothing that is 0 or 1.
+
+    Near-uniform attention would hide the queries: `sharpness` scales the kernels of both.
+    """
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        *_, owner, name = (key.key for key in path)
+        if name in ("scale", "var"):
+            return np.float32(rng.uniform(0.5, 1.5, leaf.shape))
+        if name in ("bias", "mean"):
+            return np.float32(0.3 * rng.normal(size=leaf.shape))
+        inputs = leaf.shape[:-1]
+        if owner == "event_classifier" or leaf.ndim == 3:  # a layer for each event
+            inputs = leaf.shape[1:2]
+        gain = sharpness if owner in ("query", "key") else 1.0
+        return np.float32(gain * rng.normal(size=leaf.shape) * np.sqrt(2 / np.prod(inputs)))
+
+    shapes = jax.eval_shape(lambda: model.init(KEY, x, train=False))
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def apply(model, variables, x):

@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from made_systems import KEY
 
 from ergl_jax.models.events import EventClassifier, EventEmbeddings
 
-# JAX's other generator: its draws compile many times faster.
-KEY = jax.random.key(0, impl="rbg")
 CLIPS, FRAMES, WIDTH, EVENTS, CHANNELS = 2, 5, 6, 3, 4
 
 
@@ -45,8 +44,7 @@ def naive(params, h, tokens):
 
 
 @pytest.mark.parametrize(
-    ("tokens", "frames", "count"),
-    [("frame", 5, 5), ("frame", 1, 1), ("clip", 5, 1), ("clip", 1, 1)],
+    ("tokens", "frames", "count"), [("frame", 5, 5), ("frame", 1, 1), ("clip", 5, 1)]
 )
 def test_tokens_equal_the_layers_written_out(tokens, frames, count):
     module, variables, h = make(tokens, frames)
@@ -80,28 +78,23 @@ def test_dropout_precedes_the_shared_layer_in_training_alone(tokens):
 
 
 def test_each_event_has_he_bounds_of_its_own_fan_in():
-    events, width, channels = 40, 96, 8
-    h = jnp.zeros((1, 2, width))
+    events, width, channels = 40, 96, 24
+    h, v = jnp.zeros((1, 2, width)), jnp.zeros((1, events, channels))
     params = EventEmbeddings(events, channels).init(KEY, h, train=False)["params"]
-    assert params["kernel"].shape == (events, width, channels)
-    bound = math.sqrt(6 / width)
-    for kernel in [*np.asarray(params["kernel"]), np.asarray(params["shared"]["kernel"])]:
+    own = params["kernel"]
+    assert own.shape == (events, width, channels)
+    classifier = EventClassifier().init(KEY, v)["params"]
+    assert classifier["kernel"].shape == (events, channels)
+    kernels = [(kernel, width) for kernel in (*own, params["shared"]["kernel"])]
+    for kernel, inputs in (*kernels, (classifier["kernel"], channels)):
+        bound = math.sqrt(6 / inputs)
         assert 0.97 * bound < np.abs(kernel).max() <= bound
-        assert kernel.std() == pytest.approx(bound / math.sqrt(3), rel=0.08)
-    assert not params["bias"].any() and not params["shared"]["bias"].any()
+        assert np.std(kernel) == pytest.approx(bound / math.sqrt(3), rel=0.05)
+    assert classifier["bias"].shape == (events,)
+    for bias in (params["bias"], params["shared"]["bias"], classifier["bias"]):
+        assert not bias.any()
     # No two events start alike.
-    assert len({kernel.tobytes() for kernel in np.asarray(params["kernel"])}) == events
-
-
-def test_classifier_he_bound():
-    events, channels = 50, 24
-    v = jnp.zeros((1, events, channels))
-    params = EventClassifier().init(KEY, v)["params"]
-    kernel, bound = np.asarray(params["kernel"]), math.sqrt(6 / channels)
-    assert kernel.shape == (events, channels)
-    assert 0.97 * bound < np.abs(kernel).max() <= bound
-    assert kernel.std() == pytest.approx(bound / math.sqrt(3), rel=0.05)
-    assert params["bias"].shape == (events,) and not params["bias"].any()
+    assert len({kernel.tobytes() for kernel in np.asarray(own)}) == events
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
