@@ -16,6 +16,7 @@ from ml_collections import ConfigDict, config_flags
 
 from configs import tables
 from ergl_jax.cache import use_compilation_cache
+from ergl_jax.compiling import plan
 from ergl_jax.config import Config
 from ergl_jax.errors import InputError, command, report
 from ergl_jax.files import user_path
@@ -46,7 +47,18 @@ NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes
 PROCESS_ID = flags.DEFINE_integer(
     "process_id", None, "Index of this process, from 0.", lower_bound=0
 )
-MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "What to do in the workdir.")
+MODE = flags.DEFINE_enum(
+    "mode", "train", ["train", "evaluate", "compile"], "What to do in the workdir."
+)
+TOPOLOGY = flags.DEFINE_string(
+    "topology", None, "compile: chips that need not be here: v5e:2x2, v5p:2x2x1, h100, h100:8, ..."
+)
+CLIPS = flags.DEFINE_integer(
+    "clips", None, "compile: clips of the training split, if the data are not here.", lower_bound=1
+)
+LARGEST_BATCH = flags.DEFINE_bool(
+    "largest_batch", False, "compile: also find the largest batch that fits."
+)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -90,6 +102,8 @@ def main(argv: list[str]) -> None:
     else:
         configs = [Config.from_dict(CONFIG.value.to_dict())]
         name = f"runs/{configs[0].data.source}-{configs[0].model.name}"
+    if MODE.value == "compile":
+        jax.config.update("jax_platforms", "cpu")  # the chips are compiled for, not used
     use_barriers()
     address = COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value
     if DISTRIBUTED.value or any(value is not None for value in address):
@@ -98,8 +112,10 @@ def main(argv: list[str]) -> None:
         use_cores(math.gcd(*(config.train.batch_size for config in configs)))
     use_compilation_cache()
     workdir = user_path(name if WORKDIR.value is None else WORKDIR.value, "--workdir")
+    if MODE.value == "compile" and not TOPOLOGY.value:
+        raise InputError("--mode=compile needs --topology, such as v5e:2x2 or h100")
     if MODE.value != "train" and (FRESH.value or table):
-        raise InputError(f"--mode={MODE.value} evaluates one run: no --fresh, no table")
+        raise InputError(f"--mode={MODE.value} is for one run: no --fresh, no table")
     if FRESH.value:
         asked, workdir = workdir, workdirs.first_unused(workdir)
         if workdir != asked:
@@ -113,6 +129,15 @@ def main(argv: list[str]) -> None:
     elif MODE.value == "train":
         scores = stages.train(configs[0], workdir)["test"]
         lines = [f"Wrote {workdir}/results.json and {workdir}/bundle", *describe(scores)]
+    elif MODE.value == "compile":
+        text = plan.run(
+            configs[0],
+            TOPOLOGY.value,
+            workdir,
+            clips=CLIPS.value,
+            largest_batch=LARGEST_BATCH.value,
+        )
+        lines = [text, f"Wrote {workdir}/compile.json"]
     else:
         scores = evaluate_bundle(configs[0], workdir)
         lines = [f"Wrote {workdir}/evaluation", *describe(scores)]

@@ -76,14 +76,14 @@ def measure(spec: dict) -> dict:
     state = replicate(init_state(model, adamw, seed=0, shape=shape))
     data = _split(data)
     # The Trainer's own step, as only a compiled program has a plan.
-    step = trainer._step.func.lower(*trainer._step.args, state, data).compile()
+    step = trainer.step_program.lower(trainer.key, state, data).compile()
     planned = harness.planned_bytes(step)
     if not gpu and planned > (free := free_bytes()):
         return {"error": f"not run: {free / 1e9:.1f} GB free", "bytes": planned}
 
     def call():
         nonlocal state
-        state, metrics = step(*trainer._step.args, state, data)
+        state, metrics = step(trainer.key, state, data)
         jax.block_until_ready((state, metrics))
 
     call()

@@ -32,14 +32,14 @@ def child(begin: float, arguments: list[str]) -> None:
 
     def timed_init(self, *args, **kwargs):
         init(self, *args, **kwargs)
-        step = self._resident_step
+        step = self.resident_step_program
 
         def timed_step(*args):
             result = jax.block_until_ready(step(*args))
             found.setdefault("first step", time.time() - begin)
             return result
 
-        self._resident_step = timed_step
+        self.resident_step_program = timed_step
 
     def timed_epoch(*args, **kwargs):
         _, metrics = epoch(*args, **kwargs)

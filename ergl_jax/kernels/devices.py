@@ -3,7 +3,7 @@
 Training maps its steps with jax.pmap instead (training/step.py).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,18 +18,20 @@ def mean_over_devices(values: Any, axis_name: str | None) -> Any:
     return values if alone else jax.lax.pmean(values, axis_name)
 
 
-def shard_clips(function: Callable, arguments: int) -> tuple[Callable, tuple[NamedSharding, ...]]:
-    """`function`, with the clips of its last argument and of its result split over local devices.
+def shard_clips(
+    function: Callable, arguments: int, devices: Sequence[jax.Device] | None = None
+) -> tuple[Callable, tuple[NamedSharding, ...]]:
+    """`function`, with the clips of its last argument and of its result split over devices.
 
-    Clips are on the leading axis, a multiple of the devices; the other arguments are whole on each
-    device. Mapped by `jax.shard_map`: XLA's partitioner would gather all clips on each device for
-    the FFT of `log_mel`.
+    Clips are on the leading axis, a multiple of the devices (by default the local ones); the other
+    arguments are whole on each device. Mapped by `jax.shard_map`: XLA's partitioner would gather
+    all clips on each device for the FFT of `log_mel`.
 
     Returns:
       The mapped function, for `jax.jit`, and the sharding of each of its `arguments`; the last is
       the result's too.
     """
-    mesh = Mesh(jax.local_devices(), ("clips",))
+    mesh = Mesh(devices or jax.local_devices(), ("clips",))
     specs = (PartitionSpec(),) * (arguments - 1) + (PartitionSpec("clips"),)
     mapped = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=specs[-1])
     return mapped, tuple(NamedSharding(mesh, spec) for spec in specs)

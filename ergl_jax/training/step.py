@@ -6,8 +6,8 @@ Randomness follows from the seed and the step number alone, so a resumed run dra
 Shapes: d local devices, B clips of a batch, S steps, N clips of a split.
 """
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import flax.linen as nn
@@ -126,7 +126,8 @@ class Trainer:
     Data are dicts of log_mel (N, F, M), scene (N,) and events (N, n). The state passed in is
     donated: use the returned one. A step's metric `finite` is 0 if its loss, its gradient or its
     new state was not finite; with `skip_nonfinite` such a step changes nothing but its number.
-    `loss` is one of `make_loss`; its parts are metrics too.
+    `loss` is one of `make_loss`; its parts are metrics too. The programs are mapped over `devices`,
+    by default the local ones; others can only compile them (ergl_jax/compiling).
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class Trainer:
         seed: int,
         loss: Callable = losses,
         skip_nonfinite: bool = False,
+        devices: Sequence[jax.Device] | None = None,
     ):
         def step(key: jax.Array, state: TrainState, batch: dict) -> tuple[TrainState, dict]:
             key = jax.random.fold_in(key, state.step)
@@ -181,12 +183,16 @@ class Trainer:
                 lambda s, chosen: resident_step(key, s, data, chosen), state, indices
             )
 
-        # An argument, not a constant, so that all seeds share one compiled program.
-        key = replicate(jax.random.key(seed))
-        self._step, self._resident_step, self._scan = (
-            partial(jax.pmap(each, axis_name=AXIS, donate_argnums=1), key)
+        self.seed = seed
+        self.step_program, self.resident_step_program, self.scan_program = (
+            jax.pmap(each, axis_name=AXIS, donate_argnums=1, devices=devices)
             for each in (step, resident_step, scan)
         )
+
+    @cached_property
+    def key(self) -> jax.Array:
+        """An argument, not a constant, so that all seeds share one compiled program."""
+        return replicate(jax.random.key(self.seed))
 
     def epoch(
         self, state: TrainState, data: Tree, indices: np.ndarray, *, scan: bool | None = None
@@ -210,11 +216,11 @@ class Trainer:
             scan = jax.default_backend() != "cpu"
         if scan:
             # One transfer in, and one out for the metrics.
-            state, metrics = self._scan(state, data, shard(indices))
+            state, metrics = self.scan_program(self.key, state, data, shard(indices))
             return state, unreplicate(metrics)
         each = []
         for number in range(indices.shape[1]):
-            state, metrics = self._resident_step(state, data, indices[:, number])
+            state, metrics = self.resident_step_program(self.key, state, data, indices[:, number])
             each.append(metrics)
         return state, stack(each)
 
@@ -223,16 +229,11 @@ class Trainer:
 
         Returns the new state and replicated metrics; `stack` makes those of many steps arrays.
         """
-        return self._step(state, _split(batch))
+        return self.step_program(self.key, state, _split(batch))
 
 
-def make_predict(model: nn.Module) -> Callable[[Tree, np.ndarray], dict[str, np.ndarray]]:
-    """A compiled function (variables, log_mel) -> dict of scene_logits (B, scenes).
-
-    And of event_probabilities (B, n) and embedding (B, D), for models that have them. `variables`
-    are replicated, log_mel (B, F, M) is a host array and B a multiple of d. Each process predicts
-    the clips that it is given.
-    """
+def predict_program(model: nn.Module, devices: Sequence[jax.Device] | None = None) -> Callable:
+    """The mapped program of `make_predict`: (variables, log_mel (d, B / d, F, M)) -> dict."""
 
     def predict(variables: Tree, log_mel: jax.Array) -> dict:
         output: Any = model.apply(variables, log_mel, train=False)
@@ -243,7 +244,17 @@ def make_predict(model: nn.Module) -> Callable[[Tree, np.ndarray], dict[str, np.
             result["embedding"] = output.embedding
         return result
 
-    mapped = jax.pmap(predict)
+    return jax.pmap(predict, devices=devices)
+
+
+def make_predict(model: nn.Module) -> Callable[[Tree, np.ndarray], dict[str, np.ndarray]]:
+    """A compiled function (variables, log_mel) -> dict of scene_logits (B, scenes).
+
+    And of event_probabilities (B, n) and embedding (B, D), for models that have them. `variables`
+    are replicated, log_mel (B, F, M) is a host array and B a multiple of d. Each process predicts
+    the clips that it is given.
+    """
+    mapped = predict_program(model)
 
     def run(variables: Tree, log_mel: np.ndarray) -> dict[str, np.ndarray]:
         result = jax.device_get(mapped(variables, _split(log_mel)))

@@ -236,7 +236,7 @@ def test_a_scanned_epoch_makes_no_transfer_of_its_own(toy):
     with jax.transfer_guard("disallow"):
         # The guard works on a CPU too: indices from the host would be a transfer.
         with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
-            mechanics._scan(state, data, local_share(indices))
+            mechanics.scan_program(mechanics.key, state, data, local_share(indices))
         state, metrics = mechanics.epoch(state, data, indices, scan=True)
         state, metrics = mechanics.epoch(state, data, indices, scan=True)
     assert metrics["loss"].shape == (6,)
@@ -250,17 +250,17 @@ def test_an_epoch_of_bfloat16_lowers_for_other_devices(platform):
     config.compute_dtype = "bfloat16"
     model = registry.build(config, num_scenes=10, num_events=4, axis_name=AXIS)
     optimiser, data = optax.adamw(1e-3), examples(32, 64)
-    epoch = trainer(model, optimiser)._scan
+    epoch = trainer(model, optimiser)
     state = jax.eval_shape(lambda: init_state(model, optimiser, seed=0, shape=(32, 64)))
     mapped = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), (state, data, schedule())
     )
-    program = jax.jit(lambda *rest: epoch.func(*epoch.args, *rest)).trace(*mapped)
+    program = jax.jit(epoch.scan_program).trace(epoch.key, *mapped)
     text = program.lower(lowering_platforms=(platform,)).as_text()
     signatures = re.findall(r"stablehlo\.convolution.* : (\(.*\) -> tensor<.*?>)", text)
     types = {kind for one in signatures for kind in re.findall(r"x([a-z]+\d+)>", one)}
     assert len(signatures) > 10 and types == {"bf16"} and "stablehlo.while" in text
-    after, _ = jax.eval_shape(lambda *rest: epoch.func(*epoch.args, *rest), *mapped)
+    after, _ = jax.eval_shape(epoch.scan_program, epoch.key, *mapped)
     assert {x.dtype.name for x in jax.tree.leaves(after)} == {"float32", "int32"}
 
 

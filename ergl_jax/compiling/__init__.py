@@ -1,0 +1,1 @@
+"""Compiling training for TPUs and GPUs on a machine that has neither."""

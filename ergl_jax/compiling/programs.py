@@ -1,0 +1,158 @@
+"""Training's own programs, compiled for chips that are not there.
+
+Shapes: d devices, B clips of a batch, S steps, N clips of the training split, F frames, M mel bins.
+"""
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ergl_jax import registry
+from ergl_jax.audio import get_front_end
+from ergl_jax.config import Config
+from ergl_jax.training import optimizer, step
+from ergl_jax.training.augmentation import make_augment
+
+# For a GPU: choosing kernels by timing, and products by Triton, need one.
+_GPU_OPTIONS = {"xla_gpu_autotune_level": "0", "xla_gpu_enable_triton_gemm": "False"}
+
+
+class Sizes(NamedTuple):
+    """What a dataset decides of a program; `clips` are those of the training split."""
+
+    scenes: int
+    events: int
+    clips: int
+
+
+class Programs:
+    """The programs of a run of `config` on `devices`, and the shapes of what they take."""
+
+    def __init__(self, config: Config, sizes: Sizes, devices: Sequence[jax.Device]):
+        self.config, self.sizes, self.devices = config, sizes, devices
+        front_end, seconds = get_front_end(config.data.front_end), config.data.clip_seconds
+        self.clip = (front_end.num_frames(seconds), front_end.n_mels)  # (F, M)
+        n = sizes.events if registry.system(config.model.name).events else 0
+        self.model = registry.build(
+            config.model, num_scenes=sizes.scenes, num_events=n, axis_name=step.AXIS
+        )
+        self.events = n
+        steps = max(1, sizes.clips // config.train.batch_size)
+        self.adamw = optimizer.adamw(
+            config.optimizer,
+            steps_per_epoch=steps,
+            epochs=config.train.epochs,
+            frozen=registry.system(config.model.name).pretrained if config.model.frozen else (),
+        )
+        self.trainer = step.Trainer(
+            self.model,
+            self.adamw,
+            make_augment(config.augment),
+            loss=registry.make_loss(
+                config.model.name,
+                config.train.loss,
+                scene=np.arange(sizes.scenes),
+                events=np.eye(sizes.scenes, n),
+                num_scenes=sizes.scenes,
+                threshold=config.data.event_threshold,
+            ),
+            num_scenes=sizes.scenes,
+            seed=config.seed,
+            skip_nonfinite=config.train.skip_nonfinite,
+            devices=devices,
+        )
+
+    @cached_property
+    def state(self) -> step.TrainState:
+        """Shapes of the state on one device."""
+        return jax.eval_shape(
+            partial(step.init_state, self.model, self.adamw, seed=self.config.seed, shape=self.clip)
+        )
+
+    def data(self, clips: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of a split of so many clips, or of a batch."""
+        return {
+            "log_mel": jax.ShapeDtypeStruct((clips, *self.clip), jnp.float32),
+            "scene": jax.ShapeDtypeStruct((clips,), jnp.int32),
+            "events": jax.ShapeDtypeStruct((clips, self.events), jnp.float32),
+        }
+
+    def step(self, batch_size: int) -> "Program":
+        """One step whose batch comes from the host."""
+        share = batch_size // len(self.devices)
+        return self._compile(self.trainer.step_program, self.state, self.data(share))
+
+    def epoch(self, batch_size: int, clips: int) -> "Program":
+        """A scanned epoch over a split of so many clips in each device's memory."""
+        share = batch_size // len(self.devices)
+        indices = jax.ShapeDtypeStruct((max(1, clips // batch_size), share), jnp.int32)
+        return self._compile(self.trainer.scan_program, self.state, self.data(clips), indices)
+
+    def _compile(self, program: Any, *arguments: Any) -> "Program":
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        number = len(self.devices)
+        mapped = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((number, *x.shape), x.dtype), (key, *arguments)
+        )
+        begin = time.perf_counter()
+        lowered = program.lower(*mapped)
+        options = _GPU_OPTIONS if self.devices[0].platform != "tpu" else None
+        try:
+            compiled = lowered.compile(compiler_options=options)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" in str(error):
+                raise OutOfMemory(_reason(str(error))) from error
+            raise
+        return Program(lowered, compiled, time.perf_counter() - begin)
+
+
+class OutOfMemory(Exception):
+    """The compiler found no way to run the program in the chip's memory."""
+
+
+def _reason(message: str) -> str:
+    """ "Used 17.50G of 15.75G hbm" of an error of many lines."""
+    match = re.search(r"Used \S+ of \S+ \w+", message)
+    return match[0] if match else message.splitlines()[0]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled program; figures are of one device."""
+
+    lowered: Any
+    compiled: Any
+    seconds: float  # to lower and compile
+
+    @cached_property
+    def text(self) -> str:
+        return self.compiled.as_text()
+
+    def memory(self) -> dict[str, int]:
+        """Bytes of arguments, results, temporaries, what results take over of arguments, peak."""
+        found = self.compiled.memory_analysis()
+        names = ("argument", "output", "alias", "temp", "generated_code")
+        sizes = {name: int(getattr(found, f"{name}_size_in_bytes")) for name in names}
+        peak = sizes["argument"] + sizes["output"] - sizes["alias"] + sizes["temp"]
+        return sizes | {"peak": peak + sizes["generated_code"]}
+
+    def costs(self) -> tuple[float, float]:
+        """FLOPs, and bytes read and written by all operations: XLA's counts."""
+        found = self.compiled.cost_analysis()
+        if found:
+            return found["flops"], found["bytes accessed"]
+        # A GPU's program has none: the plain program's operations, the optimised one's bytes.
+        from jax._src.lib import _jax
+
+        cpu = jax.local_devices(backend="cpu")[0].client
+        plain = self.lowered.compiler_ir("hlo").as_hlo_module()
+        (optimised,) = self.compiled.runtime_executable().hlo_modules()
+        count = _jax.hlo_module_cost_analysis
+        return count(cpu, plain)["flops"], count(cpu, optimised)["bytes accessed"]
