@@ -112,7 +112,8 @@ def main(argv: list[str]) -> None:
         use_cores(math.gcd(*(config.train.batch_size for config in configs)))
     use_compilation_cache()
     workdir = user_path(name if WORKDIR.value is None else WORKDIR.value, "--workdir")
-    if MODE.value == "compile" and not TOPOLOGY.value:
+    topology = TOPOLOGY.value or ""
+    if MODE.value == "compile" and not topology:
         raise InputError("--mode=compile needs --topology, such as v5e:2x2 or h100")
     if MODE.value != "train" and (FRESH.value or table):
         raise InputError(f"--mode={MODE.value} is for one run: no --fresh, no table")
@@ -132,7 +133,7 @@ def main(argv: list[str]) -> None:
     elif MODE.value == "compile":
         text = plan.run(
             configs[0],
-            TOPOLOGY.value,
+            topology,
             workdir,
             clips=CLIPS.value,
             largest_batch=LARGEST_BATCH.value,

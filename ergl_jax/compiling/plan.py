@@ -44,7 +44,8 @@ def run(
             f"devices of {topology}"
         )
     programs = Programs(config, sizes(config, clips), devices)
-    found = {"topology": topology, "devices": len(devices)} | plan(programs, chip)
+    found: dict[str, Any] = {"topology": topology, "devices": len(devices)}
+    found |= plan(programs, chip)
     if largest_batch:
         found["largest_batch"] = find_largest_batch(programs, chip, found["step"].get("peak_bytes"))
     make_directory(workdir, "workdir")
