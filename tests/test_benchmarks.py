@@ -1,33 +1,17 @@
 """The benchmark runner: JSON figures, bad flags, the printed page."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+from programs import ROOT, python
 
 
 @pytest.mark.slow
 def test_figures_are_written_as_printed(tmp_path):
     path = tmp_path / "figures.json"
     flags = ["--front-ends", "panns_16k", "--clips", "2", "--workers", "1", "--rounds", "1"]
-    done = run("-m", "benchmarks", "--what=log_mel", f"--json={path}", *flags)
+    done = python("-m", "benchmarks", "--what=log_mel", f"--json={path}", *flags)
     assert done.returncode == 0, done.stderr
     found = json.loads(path.read_text(encoding="utf-8"))
     assert (found["benchmark"], found["flags"]) == ("log_mel", flags)
@@ -41,21 +25,21 @@ def test_figures_are_written_as_printed(tmp_path):
 @pytest.mark.slow
 def test_a_row_of_growth_is_measured():
     flags = ["--values", "2", "--batch", "1", "--tokens", "3", "--rounds", "1"]
-    done = run("benchmarks/growth.py", *flags)
+    done = python("benchmarks/growth.py", *flags)
     assert done.returncode == 0, done.stderr
     row = done.stdout.splitlines()[-1].split(" | ")
     assert row[:2] == ["| events", "2"] and row[2].endswith(" ms"), row
 
 
 def test_wrong_flags_end_in_one_line():
-    done = run("benchmarks/relations.py", "--at_once", "0")
+    done = python("benchmarks/relations.py", "--at_once", "0")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: argument --at_once: '0' is not a whole number")
 
 
 def test_all_results_are_printed():
-    printed = run("-m", "benchmarks", "--render").stdout
+    printed = python("-m", "benchmarks", "--render").stdout
     results = [
         json.loads(path.read_text()) for path in (ROOT / "benchmarks/results").glob("*.json")
     ]

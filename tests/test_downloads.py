@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import unittest.mock
 import urllib.request
 from pathlib import Path
 
@@ -51,13 +52,12 @@ def ranges(web):
     return [wanted for _, wanted in web.asked]
 
 
-@pytest.mark.parametrize("size", [SIZE, None])
-def test_a_broken_connection_is_resumed(download, web, part, size):
-    path = download(size, cuts=[30_000, 1, 0])
+def test_a_broken_connection_is_resumed(download, web, part):
+    path = download(cuts=[30_000, 1, 0])
     assert path.read_bytes() == BODY and list(part.parent.iterdir()) == [path]
     assert ranges(web) == [None, "bytes=30000-", "bytes=30001-", "bytes=30001-"]
     web.asked.clear()
-    download(size)  # it is there
+    download()  # it is there
     assert ranges(web) == []
 
 
@@ -98,9 +98,7 @@ def test_another_process_that_finishes_just_before(download, web, part, monkeypa
 
 
 def test_a_file_system_without_locks(download, monkeypatch):
-    def no_locks(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
-
+    no_locks = unittest.mock.Mock(side_effect=OSError(errno.ENOLCK, "No locks available"))
     monkeypatch.setattr(downloads.fcntl, "flock", no_locks)
     assert download().read_bytes() == BODY
 
@@ -124,12 +122,11 @@ def test_a_complete_part_needs_no_request(download, web, part):
     assert ranges(web) == [f"bytes={SIZE}-"]
 
 
-@pytest.mark.parametrize("content", [BODY + b"more", b"x" * 50_000])
-def test_a_part_of_another_file(download, part, content):
+def test_a_part_of_another_file(download, part):
     part.parent.mkdir()
-    part.write_bytes(content)
-    if len(content) < SIZE:  # shows only in the checksum
-        assert "md5" in error_of(download) and not list(part.parent.iterdir())
+    part.write_bytes(b"x" * 50_000)  # shows only in the checksum
+    assert "md5" in error_of(download) and not list(part.parent.iterdir())
+    part.write_bytes(BODY + b"more")
     assert download().read_bytes() == BODY
 
 
@@ -169,26 +166,19 @@ def test_a_web_page_leaves_the_part(web, tmp_path):
     assert (tmp_path / "file.part").read_bytes() == b"half"
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "ftp://a/b",
+def test_only_https_and_this_machine(tmp_path):
+    for url in (
         "a/b",
-        "http://",
-        "http://a b/",
         "https://a:x/",
-        "https://[a",
         "http://example.org/a.zip",
         "http://127.0.0.1@example.org/a.zip",
         "http://127.0.0.1.example.org/a.zip",
         "http://localhost:80@example.org/a.zip",
         "file:///etc/passwd",
-    ],
-)
-def test_only_https_and_this_machine(tmp_path, url):
-    message = error_of(fetch, url, tmp_path / "a.zip", md5=MD5)
-    assert message == f"{url} can't be downloaded: not an https address"
-    assert not list(tmp_path.iterdir())
+    ):
+        message = error_of(fetch, url, tmp_path / "a.zip", md5=MD5)
+        assert message == f"{url} can't be downloaded: not an https address"
+        assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("to", ["http://example.org/a.zip", "file:///etc/passwd"])

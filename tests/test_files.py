@@ -2,17 +2,14 @@
 
 import errno
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from programs import python
 
 from ergl_jax import files
 from ergl_jax.errors import InputError
 from ergl_jax.files import atomic_write, user_path
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.parametrize(
@@ -33,11 +30,6 @@ def test_what_cannot_be_read_is_an_input_error(tmp_path, content, reason):
     message = str(caught.value)
     assert message.startswith(f"{path} can't be read: {reason}")
     assert message.endswith("; choose another") and "\n" not in message
-
-
-def test_read_json(tmp_path):
-    (tmp_path / "a.json").write_text('{"ä": [1]}', encoding="utf-8")
-    assert files.read_json(tmp_path / "a.json") == {"ä": [1]}
 
 
 def test_reading_keeps_an_input_error():
@@ -75,7 +67,7 @@ def test_two_processes_may_write_the_same_file(tmp_path):
         mine.write_text("mine")
         code = "import sys, pathlib; from ergl_jax.files import atomic_write\n"
         code += "with atomic_write(pathlib.Path(sys.argv[1])) as p: p.write_text('theirs')"
-        subprocess.run([sys.executable, "-c", code, str(path)], check=True, cwd=ROOT)
+        python("-c", code, path, check=True)
         assert path.read_text() == "theirs"
     assert path.read_text() == "mine" and list(tmp_path.iterdir()) == [path]
 

@@ -2,13 +2,11 @@
 
 import csv
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from programs import python
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 CLIPS = Path(os.environ.get("ERGL_SHARED_DATA", "not given")) / "urban_clips"
 
 
@@ -23,14 +21,7 @@ def write_manifest(path: Path, split: str) -> Path:
 
 def command(script: str, *arguments: str) -> str:
     """What the script prints, both streams; its warnings are errors."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning", script, *arguments],
-        cwd=REPOSITORY,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python("-W", "error::UserWarning", script, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 

@@ -1,83 +1,36 @@
 """Mistakes in the flags of run.py."""
 
-import concurrent.futures
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from absl import flags
+from programs import ROOT, python
 
 import run
-
-ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = {
-    "help": ["--help"],
-    "no config": [],
-    "no such source": ["--config=configs/ergl.py:nonsense"],
-    "no such field": ["--config=configs/ergl.py", "--config.data.nonsense=1"],
-    "misspelt field": ["--config=configs/ergl.py", "--config.train.epoch=3"],
-    "field of a row": ["--config=configs/tables.py:mel", "--config.train.epochs=3"],
-    "stray": ["--config=configs/ergl.py", "stray"],
-    "no data": ["--config=configs/ergl.py", "--config.data.root=OUT", "--workdir=OUT/run"],
-}
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    """The outcome of each of COMMANDS, run at the same time."""
-
-    def execute(arguments):
-        out = tmp_path_factory.mktemp("out")
-        return out, subprocess.run(
-            [sys.executable, "run.py", *(x.replace("OUT", str(out)) for x in arguments)],
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-        )
-
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(COMMANDS, pool.map(execute, COMMANDS.values()), strict=True))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("no config", ["--config"]),
-        ("no such source", ["configs/ergl.py:nonsense", "tut2018, synthetic, folder"]),
-        ("no such field", ["nonsense", "configs/ergl.py"]),
-        ("field of a row", ["configs/tables.py: train", "--config.overrides"]),
-        ("misspelt field", ['epoch, Did you mean "epochs"']),
-    ],
-)
-def test_a_mistake_is_one_line_and_status_two(done, name, words):
-    out, result = done[name]
-    assert result.returncode == 2
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: ") and all(word in line for word in words)
-    assert not list(out.iterdir())
 
 
 @pytest.mark.filterwarnings("ignore:.*load_module:DeprecationWarning")  # ml_collections does
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--config=configs/nope.py"], ["No such file", "configs/nope.py"]),
-        (["--config=configs/nope.py", "--config.seed=1"], ["No such file", "configs/nope.py"]),
-        (["--config=configs/esc10.py:nonsense"], ["get_config"]),
-        (["--config=configs/ergl.py", "--config.nonsense.x=1"], ["nonsense", "configs/ergl.py"]),
-        (["--config=configs/ergl.py", "--nonsense=1"], ["nonsense"]),
-        (["--config=configs/ergl.py", "--config.train.epochs=many"], ["config.train.epochs=many"]),
-        (["--config=configs/ergl.py", "--mode=dream"], ["--mode=dream", "train|evaluate"]),
+        ("--config=configs/nope.py", ["No such file", "configs/nope.py"]),
+        ("--config=configs/nope.py --config.seed=1", ["No such file", "configs/nope.py"]),
+        ("--config=configs/esc10.py:nonsense", ["get_config"]),
+        ("--config=configs/ergl.py:nonsense", ["nonsense", "tut2018, synthetic, folder"]),
+        ("--config=configs/ergl.py --config.nonsense.x=1", ["nonsense", "configs/ergl.py"]),
+        ("--config=configs/ergl.py --config.train.epoch=3", ['epoch, Did you mean "epochs"']),
+        ("--config=configs/ergl.py --config.train.epochs=many", ["config.train.epochs=many"]),
+        (
+            "--config=configs/tables.py:mel --config.train.epochs=3",
+            ["configs/tables.py: train", "--config.overrides"],
+        ),
+        ("--config=configs/ergl.py --nonsense=1", ["nonsense"]),
+        ("--config=configs/ergl.py --mode=dream", ["--mode=dream", "train|evaluate"]),
     ],
 )
 def test_a_wrong_flag_is_one_line(arguments, words, monkeypatch, capsys):
-    """As above, in this process."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", ["run.py", *arguments])  # config_flags looks there
+    monkeypatch.setattr(sys, "argv", ["run.py", *arguments.split()])  # config_flags looks there
     try:
         with pytest.raises(SystemExit) as stop:
             run.parse_flags(sys.argv)
@@ -89,26 +42,25 @@ def test_a_wrong_flag_is_one_line(arguments, words, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_help_lists_the_flags(done):
-    _, result = done["help"]
-    assert not result.stderr
-    for flag in ("--config", "--workdir", "--mode"):
-        assert flag in result.stdout
+def test_help_and_mistakes_in_the_whole_program():
+    shown = python("run.py", "--help")
+    assert not shown.stderr
+    assert all(flag in shown.stdout for flag in ("--config", "--workdir", "--mode"))
+    without = python("run.py")
+    (line,) = without.stderr.splitlines()
+    assert without.returncode == 2 and line.startswith("error: ") and "--config" in line
+    stray = python("run.py", "--config=configs/ergl.py", "stray")
+    assert stray.returncode != 0 and "'stray' is not a flag" in stray.stdout + stray.stderr
 
 
 @pytest.mark.slow
-def test_a_stray_argument_is_an_error(done):
-    _, result = done["stray"]
-    assert result.returncode != 0 and "'stray' is not a flag" in result.stdout + result.stderr
-
-
-@pytest.mark.slow
-def test_missing_data_are_explained_in_one_screen(done):
-    out, result = done["no data"]
+def test_missing_data_are_explained_in_one_screen(tmp_path):
+    out = f"--config.data.root={tmp_path}", f"--workdir={tmp_path}/run"
+    result = python("run.py", "--config=configs/ergl.py", *out)
     assert result.returncode == 2 and "Traceback" not in result.stderr
     assert len(result.stderr.splitlines()) <= 24
-    for word in (f"{out}/manifest.csv", "21.4 GB", "data_prep/prepare_dataset.py", ":synthetic"):
+    for word in (f"{tmp_path}/manifest.csv", "21.4 GB", "prepare_dataset.py", ":synthetic"):
         assert word in result.stderr
-    assert not list(out.iterdir())
+    assert not list(tmp_path.iterdir())
     versions = result.stdout.splitlines()[1]
     assert all(name in versions for name in ("ergl_jax ", "jax ", "flax ", "python "))

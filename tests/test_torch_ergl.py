@@ -1,11 +1,11 @@
 """The PyTorch model that benchmarks time ergl_jax against computes the same numbers."""
 
-from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from made_systems import apply, drawn
 
 from configs import ergl
 from ergl_jax import registry
@@ -39,14 +39,6 @@ def data(frames):
     rng = np.random.RandomState(0)
     log_mel = np.float32(-40 + 15 * rng.standard_normal((CLIPS, frames, 64)))
     return log_mel, np.arange(CLIPS) % SCENES, np.float32(rng.uniform(size=(CLIPS, EVENTS)))
-
-
-def drawn(model, log_mel):
-    """Variables that are nowhere 0 or 1, so that none can take another's place unseen."""
-    rng = np.random.RandomState(1)
-    init = jax.jit(partial(model.init, train=False))
-    variables = init(jax.random.key(0), log_mel[:1])
-    return jax.tree.map(lambda x: np.float32(x + rng.uniform(-0.1, 0.1, x.shape)), variables)
 
 
 def test_loss_and_gradients_are_ours(torch_ergl):
@@ -89,6 +81,5 @@ def test_the_whole_pann_is_ours(torch_ergl):
     torch_ergl.load(other, variables)
     with torch.inference_mode():
         found = other.eval()(torch.from_numpy(log_mel)).numpy()
-    ours = jax.jit(partial(model.apply, train=False))
-    expected = np.asarray(ours(variables, log_mel).event_logits)
+    expected = np.asarray(apply(model, variables, log_mel).event_logits)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())

@@ -70,7 +70,7 @@ def test_both_ways_to_compute_agree(front_end):
         waveforms = waveforms[:, : front_end.segment]
     padded = pad_ends(waveforms, front_end)
     fft, convolution = (np.asarray(way(padded, front_end)) for way in (by_fft, by_convolution))
-    np.testing.assert_allclose(convolution[:3], fft[:3], rtol=1e-4 if front_end.offset else 2e-4)
+    np.testing.assert_allclose(convolution[:3], fft[:3], rtol=1e-4)
     np.testing.assert_allclose(convolution, fft, rtol=0, atol=1e-5 * fft.max())
 
 

@@ -2,13 +2,12 @@
 
 import dataclasses
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from programs import python
 
 pytest.importorskip("torch")
 pytest.importorskip("torchlibrosa")
@@ -20,7 +19,6 @@ from ergl_jax.audio import FRONT_ENDS, log_mel, read_audio  # noqa: E402
 from ergl_jax.models import ERGL, PANN, Encoder  # noqa: E402
 from ergl_jax.models.panns import ARCHITECTURES  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[2]
 SHARED = os.environ.get("ERGL_SHARED_DATA")
 RECORDINGS = sorted((Path(SHARED) / "urban_clips").glob("*.wav")) if SHARED else []
 both = pytest.mark.parametrize(
@@ -30,10 +28,7 @@ both = pytest.mark.parametrize(
 
 def test_the_stored_reference_is_what_the_script_makes_now(tmp_path):
     made = tmp_path / "reference.npz"
-    script = ROOT / "data_prep" / "make_reference_tensors.py"
-    done = subprocess.run(
-        [sys.executable, script, "--out", made], capture_output=True, text=True, check=False
-    )
+    done = python("data_prep/make_reference_tensors.py", "--out", made)
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.iterdir()) == [made]
     with np.load(made) as new, np.load(stored.PATH) as old:
@@ -126,12 +121,7 @@ def pair_of_waveforms(front_end):
 def test_panns_at_full_size_from_waveform_to_probabilities(name, architecture, front_end):
     waveform = pair_of_waveforms(FRONT_ENDS[front_end])
     encoder = Encoder(architecture)
-    case = cases.Case(
-        name,
-        encoder,
-        (log_mel(waveform, FRONT_ENDS[front_end]),),
-        "encoder",
-    )
+    case = cases.Case(name, encoder, (log_mel(waveform, FRONT_ENDS[front_end]),), "encoder")
     variables = {f"encoder/{name}": x for name, x in case.variables().items()}
     width = ARCHITECTURES[architecture].channels[-1]
     for layer, size in [("fc1", width), ("fc_audioset", 527)]:

@@ -137,29 +137,22 @@ def tensors():
     return *map(torch.from_numpy, arrays), relations
 
 
-def test_mtl_loss():
-    scene_logits, event_logits, _, labels, events, _ = tensors()
-    expected = F.cross_entropy(scene_logits, labels)
-    expected += F.binary_cross_entropy_with_logits(event_logits, events)
-    np.testing.assert_allclose(ours("mtl", "bce"), expected.item(), rtol=1e-5)
-
-
-def test_abcnn_loss():
-    scene_logits, _, _, labels, *_ = tensors()
-    np.testing.assert_allclose(
-        ours("abcnn", "nll"), F.nll_loss(scene_logits, labels).item(), rtol=1e-5
-    )
-
-
-@pytest.mark.parametrize("name", ["rgasc_log", "rgasc_prob"])
-def test_rgasc_loss(name):
+def test_losses():
     scene_logits, event_logits, _, labels, events, relations = tensors()
-    r = torch.from_numpy(relations.probability)
     q, log_p = torch.sigmoid(event_logits), F.log_softmax(scene_logits, dim=-1)
-    guess = log_p if name == "rgasc_log" else log_p.exp()
-    expected = F.nll_loss(log_p, labels) + F.binary_cross_entropy(q, events)
-    expected += F.mse_loss(torch.matmul(q, r.T), guess) + F.mse_loss(torch.matmul(guess, r), q)
-    np.testing.assert_allclose(ours("rgasc", name), expected.item(), rtol=1e-5)
+    both = F.nll_loss(log_p, labels) + F.binary_cross_entropy(q, events)
+    r = torch.from_numpy(relations.probability)
+
+    def related(guess):
+        return both + F.mse_loss(q @ r.T, guess) + F.mse_loss(guess @ r, q)
+
+    for system, name, expected in (
+        ("mtl", "bce", both),
+        ("abcnn", "nll", F.nll_loss(scene_logits, labels)),
+        ("rgasc", "rgasc_log", related(log_p)),
+        ("rgasc", "rgasc_prob", related(log_p.exp())),
+    ):
+        np.testing.assert_allclose(ours(system, name), expected.item(), rtol=1e-5, err_msg=name)
 
 
 def test_conditional_loss_is_the_mean_over_draws_of_a_wrong_scene():

@@ -14,16 +14,20 @@ def tensor(x):
     return torch.tensor(x, dtype=torch.float64)
 
 
-def normalised(x, variables):
-    found = variables["batch_stats"]["standardise"]
-    return (x - tensor(found["mean"])) / tensor(found["deviation"])
-
-
-class DCASE2018(nn.Module):
-    def __init__(self, variables, divisor, rows):
+class System(nn.Module):
+    def __init__(self, variables):
         super().__init__()
-        self.variables = variables
-        params, stats = variables["params"], variables["batch_stats"]
+        self.params, self.stats = variables["params"], variables["batch_stats"]
+
+    def normalised(self, x):
+        bands = self.stats["standardise"]
+        return (x - tensor(bands["mean"])) / tensor(bands["deviation"])
+
+
+class DCASE2018(System):
+    def __init__(self, variables, divisor, rows):
+        super().__init__(variables)
+        params, stats = self.params, self.stats
         one, two = 32 // divisor, 64 // divisor
         self.convs = nn.ModuleList(
             [nn.Conv2d(1, one, 7, padding=3), nn.Conv2d(one, two, 7, padding=3)]
@@ -39,7 +43,7 @@ class DCASE2018(nn.Module):
         self.scene = load_linear(params["scene"])
 
     def forward(self, x):
-        x = normalised(x, self.variables).mT[:, None]  # (B, 1, M, F)
+        x = self.normalised(x).mT[:, None]  # (B, 1, M, F)
         for conv, norm, pool in zip(self.convs, self.norms, ((5, 5), (4, 100)), strict=True):
             x = conv(x)
             x = F.relu(norm(x.transpose(1, 2)).transpose(1, 2))
@@ -73,41 +77,38 @@ class Blocks(nn.Module):
         return x
 
 
-class Surrey(nn.Module):
+class Surrey(System):
     def __init__(self, variables, divisor, rows):
-        super().__init__()
-        self.variables = variables
-        params, stats = variables["params"], variables["batch_stats"]
+        super().__init__(variables)
+        params, stats = self.params, self.stats
         self.blocks = Blocks(params["blocks"], stats["blocks"], divisor, 3, 2)
         self.scene = load_linear(params["scene"])
 
     def forward(self, x):
-        x = self.blocks(normalised(x, self.variables))
+        x = self.blocks(self.normalised(x))
         return (self.scene(F.max_pool2d(x, x.shape[2:])[:, :, 0, 0]),)
 
 
-class ABCNN(nn.Module):
+class ABCNN(System):
     def __init__(self, variables, divisor, rows):
-        super().__init__()
-        self.variables = variables
-        params, stats = variables["params"], variables["batch_stats"]
+        super().__init__(variables)
+        params, stats = self.params, self.stats
         self.blocks = Blocks(params["blocks"], stats["blocks"], divisor, 5, 1)
         self.scene, self.attention = (
             load_linear(params[name], at_each_place=True) for name in ("scene", "attention")
         )
 
     def forward(self, x):
-        x = self.blocks(normalised(x, self.variables))
+        x = self.blocks(self.normalised(x))
         attention = torch.clamp(torch.sigmoid(self.attention(x)) + 0.1, 0.1, 0.9).flatten(2)
         classes = F.log_softmax(self.scene(x), dim=1).flatten(2)
         return ((attention / attention.sum(2, keepdim=True) * classes).sum(2),)
 
 
-class MTL(nn.Module):
+class MTL(System):
     def __init__(self, variables, divisor, rows):
-        super().__init__()
-        self.variables = variables
-        params, stats = variables["params"], variables["batch_stats"]
+        super().__init__(variables)
+        params, stats = self.params, self.stats
         narrow, wide = 128 // divisor, 256 // divisor
         widths = [1, narrow, narrow, narrow, wide, wide]
         places = [("backbone", k) for k in range(3)] + [("scene_head", k) for k in range(2)]
@@ -130,7 +131,7 @@ class MTL(nn.Module):
         self.scene = load_linear(params["scene_head"]["scene"])
 
     def forward(self, x):
-        x = normalised(x, self.variables).mT[:, None]  # (B, 1, M, F)
+        x = self.normalised(x).mT[:, None]  # (B, 1, M, F)
         for k, bins in enumerate((8, 2, 2)):
             x = F.max_pool2d(F.relu(self.norms[k](self.convs[k](x))), (bins, 1))
         frames = x.permute(3, 0, 1, 2).flatten(2)  # (F, B, C * M): channels before rows

@@ -1,17 +1,16 @@
 """Huge pages, devices and XLA flags, in programs of their own."""
 
 import os
-import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from programs import ROOT, python
 
 from ergl_jax.kernels import cpu
 from ergl_jax.kernels.cpu import VALUE, VARIABLE
 
-ROOT = Path(__file__).resolve().parents[2]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="for Linux")
 with_known_jaxlib = pytest.mark.skipif(
     not version("jaxlib").startswith(cpu.JAXLIBS), reason="the flags are not tested with it"
@@ -71,15 +70,12 @@ def start(tmp_path, program, command=("FILE",), **environment):
     """Runs a program with none of our variables set, but those given."""
     file = tmp_path / "program.py"
     file.write_text(program, encoding="utf-8")
-    ours = {VARIABLE, "JAX_NUM_CPU_DEVICES", "XLA_FLAGS"}
-    rest = {name: value for name, value in os.environ.items() if name not in ours}
-    return subprocess.run(
-        [sys.executable, *(str(file) if word == "FILE" else word for word in command)],
-        env=rest | {"PYTHONPATH": f"{ROOT}:{tmp_path}"} | environment,
-        input=program,
-        capture_output=True,
-        text=True,
+    return python(
+        *(file if word == "FILE" else word for word in command),
+        without={VARIABLE, "JAX_NUM_CPU_DEVICES", "XLA_FLAGS"},
         check=True,
+        input=program,
+        **{"PYTHONPATH": f"{ROOT}:{tmp_path}"} | environment,
     )
 
 
@@ -128,15 +124,13 @@ def test_devices_share_the_batch(tmp_path, environment, batches, expected):
 
 
 @linux
-@pytest.mark.parametrize(
-    ("quota", "cores"), [("max 100000", 12), ("250000 100000", 2), ("50000 100000", 1), (None, 12)]
-)
-def test_the_quota_of_a_container(tmp_path, monkeypatch, quota, cores):
+def test_the_quota_of_a_container(tmp_path, monkeypatch):
     monkeypatch.setattr(cpu, "CGROUP", tmp_path / "cpu.max")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(12)))
-    if quota:
+    assert cpu._cores() == 12
+    for quota, cores in (("max 100000", 12), ("250000 100000", 2), ("50000 100000", 1)):
         cpu.CGROUP.write_text(quota, encoding="ascii")
-    assert cpu._cores() == cores
+        assert cpu._cores() == cores
 
 
 @linux
@@ -188,7 +182,7 @@ def test_barriers_are_for_cpu_only(package, plugins, platforms, flags, expected,
 
 
 @pytest.mark.parametrize("use", [cpu.use_threaded_convolutions, cpu.use_barriers])
-def test_an_unwith_known_jaxlib_gets_no_flag(use, monkeypatch):
+def test_an_untested_jaxlib_gets_no_flag(use, monkeypatch):
     monkeypatch.setattr(cpu.importlib.metadata, "version", lambda name: "0.100.1")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     monkeypatch.setenv("XLA_FLAGS", "")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,13 @@ class Started:
     def wait(self, seconds: float = 120) -> int:
         """Its exit status; minus the number of the signal that ended it."""
         return self.ends.get(timeout=seconds)
+
+    def until(self, condition) -> None:
+        """Waits for a condition of its files or output, polling as fast as possible."""
+        limit = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < limit and self.ends.empty(), self.output()
+            time.sleep(0.0005)
 
     def kill(self) -> None:
         self.send(signal.SIGKILL)

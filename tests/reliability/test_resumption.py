@@ -23,14 +23,6 @@ def finish(start, *arguments):
     return run
 
 
-def until(condition, run):
-    """Waits for a condition of the files or the output of a run, polling as fast as possible."""
-    limit = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < limit and run.ends.empty(), run.output()
-        time.sleep(0.0005)
-
-
 def unfinished(workdir):
     """Checkpoints that still have their temporary name."""
     return list((workdir / "checkpoints").glob("*/*orbax-checkpoint-tmp*"))
@@ -61,21 +53,21 @@ def test_killed_at_ten_random_moments(start, command, tmp_path):
         before = saved(workdir)
         run = start(*arguments)
         if before < int(moment):
-            until(lambda epoch=int(moment): saved(workdir) >= epoch, run)
+            run.until(lambda epoch=int(moment): saved(workdir) >= epoch)
         elif before:  # a start from that epoch: wait until it trains the next one
-            until(lambda run=run: "after epoch" in run.output(), run)
+            run.until(lambda run=run: "after epoch" in run.output())
         time.sleep(moment % 1 * (times[-1] - times[-2]))
         run.kill()
         if number == 3:
             while True:  # the checkpoint may get its name just before the kill
                 run = start(*arguments)
-                until(lambda run=run: "after epoch" in run.output(), run)
-                until(lambda: unfinished(workdir), run)
+                run.until(lambda run=run: "after epoch" in run.output())
+                run.until(lambda: unfinished(workdir))
                 run.kill()
                 if unfinished(workdir):
                     break
     run = start(*arguments)
-    until((workdir / "bundle").exists, run)
+    run.until((workdir / "bundle").exists)
     run.kill()
     assert not (workdir / "results.json").exists()
     finish(start, *arguments)

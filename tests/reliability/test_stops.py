@@ -5,7 +5,6 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 
 import numpy as np
 import pytest
@@ -46,10 +45,7 @@ def messages(run):
 def test_a_signal_stops_a_run_in_a_line(start, command, whole, tmp_path, number):
     workdir = tmp_path / "run"
     run = start(*command, f"--workdir={workdir}")
-    limit = time.monotonic() + 60
-    while not (workdir / "checkpoints" / "latest" / "1").is_dir():
-        assert time.monotonic() < limit and run.ends.empty(), run.output()
-        time.sleep(0.005)
+    run.until((workdir / "checkpoints" / "latest" / "1").is_dir)
     run.send(number)
     assert run.wait() == 128 + number, run.output()
     (line,) = messages(run)
