@@ -3,8 +3,6 @@
 import argparse
 from collections.abc import Callable
 
-from ergl_jax.datasets.manifest import Corpus, read_manifest
-from ergl_jax.datasets.splits import hold_out_groups
 from ergl_jax.errors import InputError
 
 
@@ -38,15 +36,3 @@ def add_split_flags(parser: argparse.ArgumentParser, *, folds: str = "folds") ->
         help="of the training clips, for validation if no validation split is given",
     )
     add("--validation_seed", type=number(int, 0, 2**63), default=0, help="chooses the groups")
-
-
-def read_corpus(args: argparse.Namespace, events_file, licence: str = "") -> Corpus:
-    """The corpus of --manifest, split by the flags of `add_split_flags`."""
-    corpus = read_manifest(
-        args.manifest,
-        events_file=events_file,
-        test_folds=args.test_folds,
-        validation_folds=args.validation_folds,
-        licence=licence,
-    )
-    return hold_out_groups(corpus, args.validation_fraction, args.validation_seed)

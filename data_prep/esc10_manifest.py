@@ -7,11 +7,11 @@ directory with a meta.csv of the columns filename, label, fold and source. The t
 the scenes and the events, under AudioSet's names; clips from one source are one group.
 """
 
-import csv
 import sys
 from pathlib import Path
 
 from ergl_jax.datasets.esc import read_meta
+from ergl_jax.datasets.tables import write_table
 from ergl_jax.errors import InputError, Parser, command
 from ergl_jax.files import atomic_write, local_path, make_directory
 from ergl_jax.labels import AUDIOSET
@@ -47,12 +47,13 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError(f"{options.root}: {unknown[0]!r} in the meta table is no class of ESC-10")
     events = sorted({CLASSES[label] for label in labels}, key=AUDIOSET.index)
     make_directory(options.out.parent, "directory")
-    with atomic_write(options.out) as tmp, open(tmp, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file", "scene", "fold", "group", *(f"event:{name}" for name in events)])
-        for each in recordings:
-            present = [int(CLASSES[each.label] == name) for name in events]
-            writer.writerow([each.path.resolve(), each.label, each.fold, each.source, *present])
+    columns = ["file", "scene", "fold", "group", *(f"event:{name}" for name in events)]
+    rows = [
+        (r.path.resolve(), r.label, r.fold, r.source, *(int(CLASSES[r.label] == e) for e in events))
+        for r in recordings
+    ]
+    with atomic_write(options.out) as tmp:
+        write_table(tmp, columns, rows)
     print(f"{len(recordings)} clips in {options.out}")
     return 0
 

@@ -17,7 +17,6 @@ A clip depends only on the seed, its scene, fold and number. After an interrupti
 resumes; with a larger --clips_per_scene it adds clips.
 """
 
-import csv
 import functools
 import json
 import sys
@@ -29,6 +28,7 @@ import tqdm
 from arguments import names, number
 
 from ergl_jax.datasets import esc, scene_files, soundscapes
+from ergl_jax.datasets.tables import write_table
 from ergl_jax.errors import InputError, Parser, command
 from ergl_jax.files import (
     atomic_write,
@@ -100,10 +100,7 @@ def _write_tables(out: Path, events: list[str], clips: list[dict], sounds: list[
             ("manifest.csv", clips[0].keys(), clips),
             ("annotations.csv", ANNOTATIONS, sounds),
         ):
-            with open(tmp / name, "w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, columns)
-                writer.writeheader()
-                writer.writerows(rows)
+            write_table(tmp / name, columns, [each.values() for each in rows])
         np.savez(tmp / "manifest.events.npz", clip=list(row), events=events, probabilities=present)
 
 

@@ -21,9 +21,8 @@ import arguments
 
 from ergl_jax.audio import FRONT_ENDS, get_front_end
 from ergl_jax.cache import use_compilation_cache
-from ergl_jax.datasets import builder, manifest, splits, tut2018
+from ergl_jax.datasets import sources, tut2018
 from ergl_jax.errors import InputError, Parser, command
-from ergl_jax.files import user_path
 
 # Flags of one source alone.
 ONLY = {
@@ -57,43 +56,35 @@ def _parser() -> Parser:
     return parser
 
 
-def _corpus(args: argparse.Namespace) -> manifest.Corpus:
-    """The clips of the source that the flags name."""
+def _get(args: argparse.Namespace) -> None:
+    """Checks the flags of the source, and downloads TUT 2018."""
     for source, flags in ONLY.items():
         for flag in flags:
             if source != args.source and getattr(args, flag):
                 raise InputError(f"--{flag} is a flag of {source}, not of {args.source}")
-    if args.source == "folder":
-        if not args.manifest:
-            raise InputError("no recordings: add --manifest=PATH.csv, or name the source tut2018")
-        return arguments.read_corpus(args, args.events_file, args.licence)
-    root = args.root or user_path(args.data_dir) / "tut2018"
-    print(tut2018.LICENCE, file=sys.stderr)
-    tut2018.prepare(
-        root, release=tut2018.DEVELOPMENT, archives=args.archives, keep_archives=args.keep_archives
-    )
-    clips = tut2018.corpus(root, args.events_file)
-    return splits.hold_out_groups(clips, args.validation_fraction, args.validation_seed)
+    if args.source == "folder" and not args.manifest:
+        raise InputError("no recordings: add --manifest=PATH.csv, or name the source tut2018")
+    if args.source == "tut2018":
+        print(tut2018.LICENCE, file=sys.stderr)
+        tut2018.prepare(
+            sources.tut2018_root(args),
+            release=tut2018.DEVELOPMENT,
+            archives=args.archives,
+            keep_archives=args.keep_archives,
+        )
 
 
 @command(resumes=True)
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     args = _parser().parse_args(argv)
-    front_end = get_front_end(args.front_end)  # a mistake is reported before hours of download
-    corpus = _corpus(args)
+    get_front_end(args.front_end)  # a mistake is reported before hours of download
+    _get(args)
     if args.manifest_only:
+        sources.corpus(args)  # checks it
         return 0
     use_compilation_cache()
-    dataset = builder.prepare(
-        corpus,
-        data_dir=args.data_dir,
-        front_end=front_end,
-        clip_seconds=args.clip_seconds,
-        pad=args.pad,
-        long=args.long,
-        strict=args.strict,
-    )
+    dataset = sources.open_dataset(args, strict=args.strict)
     print(dataset.path)
     width = max(len(scene) for scene in ("scene", *dataset.scenes))
     print(f"{'scene':{width}}", *(f"{split:>10}" for split in dataset.sizes))

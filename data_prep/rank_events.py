@@ -18,6 +18,7 @@ import sys
 import arguments
 import numpy as np
 
+from ergl_jax.datasets import sources
 from ergl_jax.datasets.events import rank_events
 from ergl_jax.errors import InputError, Parser, command
 from ergl_jax.files import atomic_write, local_path, make_directory, user_path
@@ -30,11 +31,12 @@ def _parser() -> Parser:
     )
     add = parser.add_argument
     labels = ".npz: clip, events, probabilities; or clip, tags"
-    add("--labels", type=user_path, required=True, help=labels)
+    add("--labels", type=user_path, required=True, dest="events_file", help=labels)
     add("--manifest", type=user_path, required=True, help="CSV: file, scene, split or fold, group")
     add("--top", type=int, default=25, help="how many events to list")
     add("--out", type=local_path, help="the list to write, if not <labels>.top<N>.txt")
     arguments.add_split_flags(parser)
+    parser.set_defaults(source="folder", licence="")
     return parser
 
 
@@ -42,9 +44,9 @@ def _parser() -> Parser:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     args = _parser().parse_args(argv)
-    corpus = arguments.read_corpus(args, args.labels)
+    corpus = sources.corpus(args)
     if not 1 <= args.top <= len(corpus.events):
-        raise InputError(f"--top={args.top}: {args.labels} has {len(corpus.events)} events")
+        raise InputError(f"--top={args.top}: {args.events_file} has {len(corpus.events)} events")
     train = [clip.events for clip in corpus.clips if clip.split == "train"]
     if not train:
         raise InputError(f"{args.manifest}: no training clips to rank events over")
@@ -52,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     chosen = rank_events(probabilities)[: args.top]
     names = [corpus.events[index] for index in chosen]
 
-    out = args.out or args.labels.with_suffix(f".top{args.top}.txt")
+    out = args.out or args.events_file.with_suffix(f".top{args.top}.txt")
     make_directory(out.parent, "directory")
     with atomic_write(out) as tmp:
         tmp.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")

@@ -57,11 +57,9 @@ def fetch(url: str, path: str | os.PathLike, *, md5: str, size: int | None = Non
             _download(url, file, part.stem, size)
             if difference := _difference(part, md5, size):
                 part.unlink()
-                raise ValueError(
-                    f"{difference}; it was deleted, the same command downloads it anew"
-                )
+                raise ValueError(f"{difference}; the same command downloads it again")
             os.replace(part, path)
-    except (ValueError, http.client.InvalidURL) as error:
+    except ValueError as error:
         raise InputError(f"{url} can't be downloaded: {error}") from error
     return path
 
@@ -138,8 +136,6 @@ def _download(url: str, file: io.FileIO, name: str, size: int | None) -> None:
             before = file.seek(0, os.SEEK_END)
             try:
                 return _request(url, file, size, bar)
-            except http.client.InvalidURL:
-                raise
             except (OSError, http.client.HTTPException) as error:
                 after = file.seek(0, os.SEEK_END)
                 failures = failures + 1 if after <= before else 1
@@ -185,8 +181,6 @@ def _request(url: str, file: io.FileIO, size: int | None, bar: tqdm) -> None:
         with writing(file.name):
             file.truncate(offset)
         while chunk := response.read(CHUNK):
-            if total is not None and bar.n + len(chunk) > total:
-                raise ValueError(f"it has more than {total} bytes: not that file")
             with writing(file.name):
                 file.write(chunk)
             bar.update(len(chunk))
@@ -195,11 +189,10 @@ def _request(url: str, file: io.FileIO, size: int | None, bar: tqdm) -> None:
 
 
 class _Redirections(urllib.request.HTTPRedirectHandler):
-    """Follows a redirection to an allowed address, and from https to https only."""
+    """Follows a redirection to an allowed address."""
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
-        secure = req.type != "https" or newurl.lower().startswith("https:")
-        if not secure or not re.fullmatch(ADDRESS, newurl):
+        if not re.fullmatch(ADDRESS, newurl):
             fp.close()
             raise ValueError(f"it redirects to {newurl}, which is not an https address")
         return super().redirect_request(req, fp, code, msg, headers, newurl)

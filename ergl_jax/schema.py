@@ -25,27 +25,20 @@ def check(
     An int may stand for a float and a list for a tuple; numbers must be finite. The message names
     the wrong field as `<where><prefix><field>`. Other fields are errors unless `others`.
     """
-    if problem := _problem(found, schema, prefix, others):
-        raise InputError(f"{where}{problem}")
-
-
-def _problem(found: Any, schema: Schema, prefix: str, others: bool) -> str:
     if not isinstance(found, Mapping):
-        return f"{prefix.removesuffix('.') or 'it'} is not an object of fields: {_short(found)}"
-    for name in [*schema, *(name for name in found if name not in schema)]:
+        name = prefix.removesuffix(".") or "it"
+        raise InputError(f"{where}{name} is not an object of fields: {short(found)}")
+    for name, kind in schema.items():
+        field = f"{where}{prefix}{name}"
         if name not in found:
-            return f"{prefix}{name} is missing"
-        if name not in schema:
-            if others:
-                continue
-            return f"{prefix}{name} is an unknown field"
-        kind, value = schema[name], found[name]
+            raise InputError(f"{field} is missing")
         if isinstance(kind, Mapping):
-            if problem := _problem(value, kind, f"{prefix}{name}.", others):
-                return problem
-        elif not _is(value, kind):
-            return f"{prefix}{name}={_short(value)} is not {_NAMES[kind]}"
-    return ""
+            check(found[name], kind, where, f"{prefix}{name}.", others=others)
+        elif not _is(found[name], kind):
+            raise InputError(f"{field}={short(found[name])} is not {_NAMES[kind]}")
+    for name in found:
+        if name not in schema and not others:
+            raise InputError(f"{where}{prefix}{name} is an unknown field")
 
 
 _NAMES = {
@@ -71,6 +64,7 @@ def _is(value: Any, kind: type) -> bool:
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value as Python writes it, cut to 60 characters, for error messages."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -2,13 +2,11 @@
 
 import errno
 import hashlib
-import io
 import socket
 import subprocess
 import sys
 import time
 import unittest.mock
-import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -149,7 +147,7 @@ def test_a_server_that_sends_no_length(download, web, part):
     assert download().read_bytes() == BODY
     part.with_suffix("").unlink()
     web.files["a.zip"] = BODY + bytes(downloads.CHUNK)
-    assert "has more than 100000 bytes: not that file" in error_of(download)
+    assert f"{SIZE + downloads.CHUNK} bytes where {SIZE} are expected" in error_of(download)
     assert not part.with_suffix("").exists()
 
 
@@ -188,10 +186,6 @@ def test_redirections(web, tmp_path, to):
     assert to in message and len(web.asked) == 1
     assert not list(tmp_path.iterdir())
     assert fetch(web.url("c.zip"), tmp_path / "c.zip", md5=MD5, size=SIZE).read_bytes() == BODY
-    request = urllib.request.Request("https://example.org/b")  # from https to https only
-    with pytest.raises(ValueError, match="redirects to http://127.0.0.1/a"):
-        follow = downloads._Redirections().redirect_request
-        follow(request, io.BytesIO(), 302, "", {}, "http://127.0.0.1/a")
 
 
 def test_no_server(web, tmp_path):

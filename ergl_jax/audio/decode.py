@@ -10,6 +10,7 @@ import soundfile
 import soxr
 
 from ergl_jax.errors import InputError
+from ergl_jax.files import reading
 
 MAX_PEAK = 1e15  # times full scale; a little above, the power of float32 samples overflows
 BLOCK = 1 << 18  # samples that are decoded at a time
@@ -44,23 +45,14 @@ def stream_audio(
       InputError: missing, not a file, not audio, empty, truncated (MP3 and OGG don't show it), NaN,
         infinite or louder than MAX_PEAK.
     """
-    try:
-        yield from _decode(path, sample_rate, channel)
-    except InputError:
-        raise
-    except (OSError, ValueError, soundfile.LibsndfileError) as error:
-        raise InputError(f"{path}: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return f"can't be opened: {error.strerror or error}"
-    if not isinstance(error, soundfile.LibsndfileError):
-        return str(error)
-    reason = error.error_string.strip().rstrip(".")
-    if "does not exist" in reason:  # libsndfile's message for an unknown format
-        reason = "Format not recognised"
-    return f"can't be decoded as audio: {reason or 'damaged or truncated'}"  # FLAC gives no reason
+    with reading(path):
+        try:
+            yield from _decode(path, sample_rate, channel)
+        except soundfile.LibsndfileError as error:
+            reason = error.error_string.strip().rstrip(".") or "damaged"  # FLAC gives no reason
+            if "does not exist" in reason:  # libsndfile's message for an unknown format
+                reason = "Format not recognised"
+            raise ValueError(f"not decodable as audio: {reason}") from error
 
 
 class _Sequential(soundfile.SoundFile):
@@ -115,7 +107,7 @@ def _resample_blocks(
             yield waveform
     if not length:
         short = f"too short, no sample is left at {sample_rate} Hz"
-        raise ValueError(short if total else "holds no samples")
+        raise ValueError(short if total else "it has no samples")
 
 
 def mono(samples: np.ndarray, channel: str) -> np.ndarray:
@@ -134,7 +126,6 @@ def check_samples(samples: np.ndarray, name: str | os.PathLike) -> None:
     """InputError for samples that are NaN, infinite or louder than MAX_PEAK."""
     peak = np.abs(samples).max(initial=0.0)
     if not peak <= MAX_PEAK:
-        finite = f"a sample of {peak:.0e}, where full scale is 1: damaged?"
-        raise InputError(
-            f"{name}: holds {finite if np.isfinite(peak) else 'samples that are NaN or infinite'}"
-        )
+        loud = f"a sample of {peak:.0e}, where full scale is 1: damaged?"
+        found = loud if np.isfinite(peak) else "samples that are NaN or infinite"
+        raise InputError(f"{name}: has {found}")

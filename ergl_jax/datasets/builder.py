@@ -28,6 +28,7 @@ from ergl_jax import audio
 from ergl_jax.audio import segments
 from ergl_jax.datasets import gcs_cache
 from ergl_jax.datasets.manifest import SPLITS, Clip, Corpus
+from ergl_jax.datasets.tables import write_table
 from ergl_jax.errors import InputError
 from ergl_jax.files import is_remote, make_directory, reading, user_path
 
@@ -181,19 +182,14 @@ class SceneSplit:
 
     def arrays(self) -> dict:
         """All rows: log_mel (N, F, M), scene (N,), events (N, E); lists name and group."""
-        first = self[0]
-        lists: dict[str, list[str]] = {"name": [], "group": []}
         arrays = {
-            key: np.empty((len(self), *first[key].shape), first[key].dtype)
-            for key in ("log_mel", "scene", "events")
+            key: np.empty((len(self), *np.shape(value)), getattr(value, "dtype", object))
+            for key, value in self[0].items()
         }
         for i in range(len(self)):
-            row = self[i]
-            for key, array in arrays.items():
-                array[i] = row[key]
-            for key, values in lists.items():
-                values.append(row[key])
-        return arrays | lists
+            for key, value in self[i].items():
+                arrays[key][i] = value
+        return arrays | {key: arrays[key].tolist() for key in ("name", "group")}
 
 
 class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -254,14 +250,11 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
                     writer.add_examples({split: rows})
         writer.close_all()
         self.info.set_splits(info.splits)
-        with open(Path(self.data_dir) / FAILURES, "w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("name", "reason"), *self._failures])
+        write_table(Path(self.data_dir) / FAILURES, ("name", "reason"), self._failures)
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator[list[dict]]]:
         clips = {split: [c for c in self._corpus.clips if c.split == split] for split in SPLITS}
-        return {
-            split: self._generate_examples(split, clips[split]) for split in clips if clips[split]
-        }
+        return {split: self._generate_examples(split, c) for split, c in clips.items() if c}
 
     def _generate_examples(self, split: str, clips: list[Clip]) -> Iterator[list[dict]]:
         """Yields the rows of a split, at most BATCH at a time."""
@@ -306,11 +299,7 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
                 yield row | {"waveform": waveform}
 
     # TFDS prints here that it downloads. It doesn't.
-    def _log_download_bytes(self) -> None:
-        pass
-
-    def _log_download_done(self) -> None:
-        pass
+    _log_download_bytes = _log_download_done = lambda self: None
 
 
 def _fingerprint(corpus: Corpus, front_end, clip_seconds, pad, long) -> str:

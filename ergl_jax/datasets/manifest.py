@@ -26,7 +26,7 @@ import numpy as np
 from ergl_jax.audio import read_audio
 from ergl_jax.datasets.tables import Row, read_table
 from ergl_jax.errors import InputError
-from ergl_jax.files import is_remote, user_path
+from ergl_jax.files import is_remote, reading, user_path
 from ergl_jax.labels import AUDIOSET
 
 SPLITS = ("train", "validation", "test")
@@ -206,12 +206,12 @@ def _is_probability(text: str) -> bool:
 
 def _read_events(path: Path, rows: list[Row]) -> tuple[tuple[str, ...], np.ndarray]:
     """Event names and the rows' probabilities (N, E) float32 from an .npz."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            found = {name: np.asarray(arrays[name]) for name in arrays.files}
-    except Exception as error:  # NumPy fails on a damaged file with any exception
-        reason = getattr(error, "strerror", None) or "not an .npz of plain arrays"
-        raise InputError(f"{path} can't be read: {reason}") from error
+    with (
+        reading(path, form="an .npz of plain arrays"),
+        path.open("rb") as file,
+        np.load(file, allow_pickle=False) as arrays,
+    ):
+        found = {name: np.asarray(arrays[name]) for name in arrays.files}
     kind = "tags" if "tags" in found else "probabilities"
     if kind == "tags":
         found.setdefault("events", np.array(AUDIOSET))

@@ -15,6 +15,7 @@ import yaml
 
 from ergl_jax.errors import InputError
 from ergl_jax.files import reading
+from ergl_jax.schema import short
 
 HOW = ("over", "in_turn", "freely")
 
@@ -100,9 +101,7 @@ class _Field:
 
     def check(self, holds: Any, remedy: str) -> None:
         if not holds:
-            text = repr(self.value)
-            text = text if len(text) <= 60 else f"{text[:57]}..."
-            raise InputError(f"{self.name} is {text}: {remedy}")
+            raise InputError(f"{self.name} is {short(self.value)}: {remedy}")
 
     def fields(self, required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, _Field]:
         """The fields of a mapping that has the required ones and no unknown ones."""

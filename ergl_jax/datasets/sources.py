@@ -1,5 +1,7 @@
 """Where clips come from: the corpus that a `config.data` names, prepared."""
 
+from pathlib import Path
+
 from ergl_jax.audio import get_front_end
 from ergl_jax.datasets import builder, manifest, splits, synthetic, tut2018
 from ergl_jax.errors import InputError
@@ -9,8 +11,7 @@ from ergl_jax.files import user_path
 def corpus(config) -> manifest.Corpus:
     """The clips of a `config.data` (commented in configs/ergl.py), with its validation split."""
     if config.source == "tut2018":
-        root = config.root or user_path(config.data_dir) / "tut2018"
-        clips = tut2018.corpus(root, config.events_file or None)
+        clips = tut2018.corpus(tut2018_root(config), config.events_file or None)
     elif config.source == "synthetic":
         clips = synthetic.corpus(
             seed=config.corpus_seed,
@@ -29,6 +30,11 @@ def corpus(config) -> manifest.Corpus:
     return splits.hold_out_groups(clips, config.validation_fraction, config.validation_seed)
 
 
+def tut2018_root(config) -> Path:
+    """Where the recordings of TUT 2018 are, for a `config.data` of that source."""
+    return user_path(config.root or user_path(config.data_dir) / "tut2018")
+
+
 def check_training_clips(config, dataset: builder.SceneDataset) -> None:
     """InputError unless every scene of the dataset of a `config.data` has training clips."""
     counts = dataset.class_sizes.get("train", [0] * len(dataset.scenes))
@@ -40,8 +46,11 @@ def check_training_clips(config, dataset: builder.SceneDataset) -> None:
         )
 
 
-def open_dataset(config) -> builder.SceneDataset:
-    """The prepared dataset of a `config.data`; its features are computed the first time."""
+def open_dataset(config, *, strict: bool = False) -> builder.SceneDataset:
+    """The prepared dataset of a `config.data`; its features are computed the first time.
+
+    `strict` raises at the first clip that can't be decoded.
+    """
     return builder.prepare(
         corpus(config),
         data_dir=config.data_dir,
@@ -49,4 +58,5 @@ def open_dataset(config) -> builder.SceneDataset:
         clip_seconds=config.clip_seconds,
         pad=config.pad,
         long=config.long,
+        strict=strict,
     )

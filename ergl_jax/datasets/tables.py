@@ -3,7 +3,7 @@
 import csv
 import dataclasses
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ergl_jax.errors import InputError
@@ -33,28 +33,32 @@ def read_table(path: Path, required: Sequence[str], remedy: str = "") -> list[Ro
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}: not CSV: {error}") from error
     (_, header), *lines = [line for line in lines if any(line[1])] or [(1, [])]
-
-    def problems() -> Iterator[str]:
-        columns = ", ".join(header)
+    columns = ", ".join(header)
+    for column in required:
+        if column not in header:
+            found = f"the columns are {columns}" if header else "the file is empty"
+            raise InputError(f"{path}, line 1: no column {column!r}; {found}")
+    for column in header:
+        if header.count(column) > 1:
+            raise InputError(f"{path}, line 1: the column {column!r} is there twice; remove one")
+    if not lines:
+        raise InputError(f"{path}: no rows below the header")
+    rows = []
+    for number, cells in lines:
+        where = f"{path}, line {number}"
+        if len(cells) != len(header):
+            fields = f"{len(cells)} fields where the header has {len(header)}"
+            raise InputError(f"{where}: {fields}: {columns}")
+        rows.append(Row(where, dict(zip(header, cells, strict=True))))
         for column in required:
-            if column not in header:
-                found = f"the columns are {columns}" if header else "the file is empty"
-                yield f"{path}, line 1: no column {column!r}; {found}"
-        for column in header:
-            if header.count(column) > 1:
-                yield f"{path}, line 1: the column {column!r} is there twice; remove one"
-        if not lines:
-            yield f"{path}: no rows below the header"
-        for number, cells in lines:
-            if len(cells) != len(header):
-                fields = f"{len(cells)} fields where the header has {len(header)}"
-                yield f"{path}, line {number}: {fields}: {columns}"
-            for column in required:
-                value = cells[header.index(column)]
-                if not value or "\0" in value:
-                    reason = "contains a zero byte" if value else "is empty"
-                    yield f"{path}, line {number}: the field {column!r} {reason}"
+            value = rows[-1].cells[column]
+            if not value or "\0" in value:
+                reason = "contains a zero byte" if value else "is empty"
+                raise InputError(f"{where}: the field {column!r} {reason}")
+    return rows
 
-    for problem in problems():
-        raise InputError(problem)
-    return [Row(f"{path}, line {n}", dict(zip(header, cells, strict=True))) for n, cells in lines]
+
+def write_table(path: Path, columns: Iterable[str], rows: Iterable[Iterable]) -> None:
+    """Writes a table that `read_table` reads."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([columns, *rows])

@@ -6,15 +6,17 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
 import os
 import re
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from ergl_jax.datasets.archives import unpack
+from tqdm import tqdm
+
 from ergl_jax.datasets.manifest import Corpus, read_manifest
+from ergl_jax.datasets.tables import write_table
 from ergl_jax.downloads import fetch, remaining, require_space, verify
 from ergl_jax.errors import InputError, MultilineInputError
 from ergl_jax.files import atomic_write, local_path, make_directory, read_text, user_path
@@ -177,12 +179,13 @@ def prepare(
         )
     if (manifest := root / "manifest.csv").exists():
         return
-    with atomic_write(manifest) as tmp, open(tmp, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file", "scene", "split", "group"])
-        for split, places in clips.items():
-            for name, (scene, place) in places.items():
-                writer.writerow([name, scene, split, place])
+    rows = [
+        (name, scene, split, place)
+        for split, places in clips.items()
+        for name, (scene, place) in places.items()
+    ]
+    with atomic_write(manifest) as tmp:
+        write_table(tmp, ("file", "scene", "split", "group"), rows)
 
 
 def _get(archive: Archive, root: Path, given: Path | None, keep: bool) -> None:
@@ -192,13 +195,29 @@ def _get(archive: Archive, root: Path, given: Path | None, keep: bool) -> None:
         verify(path, md5=archive.md5, size=archive.size)
     else:
         fetch(archive.url, path, md5=archive.md5, size=archive.size)
-    unpack(path, root, strip=FOLDER)
+    unpack(path, root)
     with atomic_write(root / MARKS / archive.name) as tmp:
         tmp.write_text(archive.md5, encoding="utf-8")
     if not given and not keep:
         path.unlink()
         with contextlib.suppress(OSError):  # not empty
             path.parent.rmdir()
+
+
+def unpack(archive: Path, root: Path) -> None:
+    """Unpacks a zip archive, without its top folder FOLDER, over files of the same names.
+
+    Members that name a path outside `root` are unpacked inside it, and links as plain files.
+    """
+    try:
+        with zipfile.ZipFile(archive) as file:
+            for info in tqdm(file.infolist(), desc=f"unpack {archive.name}"):
+                info.filename = info.filename.removeprefix(f"{FOLDER}/")
+                if info.filename:
+                    file.extract(info, root)
+    except Exception as error:  # zipfile raises many kinds
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{archive} can't be unpacked to {root}: {reason}") from error
 
 
 def _read_fold(root: Path, release: Release) -> dict[str, dict[str, tuple[str, str]]]:
@@ -210,21 +229,18 @@ def _read_fold(root: Path, release: Release) -> dict[str, dict[str, tuple[str, s
     train = _read_list(lists / "fold1_train.txt")
     test = _read_list(lists / "fold1_evaluate.txt")
     unlabelled = _read_list(lists / "fold1_test.txt", labelled=False)
-
-    def problems() -> Iterator[str]:
-        if different := sorted(unlabelled.keys() ^ test.keys()):
-            yield f"{different[0]} is in one of fold1_test.txt and fold1_evaluate.txt alone"
-        for split, clips in (("train", train), ("test", test)):
-            if len(clips) != (wanted := release.clips[split]):
-                reason = f"{len(clips)} {split} clips where fold 1 has {wanted}"
-                yield f"{reason}: not the lists of this corpus"
-        places = [{place for _, place in clips.values()} for clips in (train, test)]
-        if both := sorted(places[0] & places[1]):
-            yield f"location {both[0]} is in both train and test"
-
-    for problem in problems():
-        raise InputError(f"{lists}: {problem}")
-    return {"train": train, "test": test}
+    folds = {"train": train, "test": test}
+    if different := sorted(unlabelled.keys() ^ test.keys()):
+        reason = f"{different[0]} is in one of fold1_test.txt and fold1_evaluate.txt alone"
+        raise InputError(f"{lists}: {reason}")
+    for split, clips in folds.items():
+        if len(clips) != (wanted := release.clips[split]):
+            reason = f"{len(clips)} {split} clips where fold 1 has {wanted}"
+            raise InputError(f"{lists}: {reason}: not the lists of this corpus")
+    places = [{place for _, place in clips.values()} for clips in folds.values()]
+    if both := sorted(places[0] & places[1]):
+        raise InputError(f"{lists}: location {both[0]} is in both train and test")
+    return folds
 
 
 def _read_list(path: Path, *, labelled: bool = True) -> dict[str, tuple[str, str]]:

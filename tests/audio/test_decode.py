@@ -135,7 +135,7 @@ def test_blocks_before_an_error_are_yielded(tmp_path, monkeypatch):
     soundfile.write(tmp_path / "late.wav", samples, RATE, subtype="FLOAT")
     blocks = stream_audio(tmp_path / "late.wav", RATE)
     assert [len(next(blocks)) for _ in range(3)] == [1000, 1000, 1000]
-    with pytest.raises(InputError, match="late.wav: holds samples that are NaN"):
+    with pytest.raises(InputError, match="late.wav: has samples that are NaN"):
         next(blocks)
 
 
@@ -168,19 +168,19 @@ def truncate(path, share=0.5, **kind):
 @pytest.mark.parametrize(
     "write, reason",
     [
-        (lambda path: None, "can't be opened: No such file"),
-        (lambda path: path.mkdir(), "can't be opened: Is a directory"),
+        (lambda path: None, "can't be read: No such file"),
+        (lambda path: path.mkdir(), "can't be read: Is a directory"),
         (lambda path: path.touch(), r"the file is empty \(0 bytes\)"),
-        (lambda path: path.write_text("no audio " * 99), "can't be decoded.*Format not recognised"),
-        (lambda path: path.write_bytes(bytes(5000)), "can't be decoded.*Format not recognised"),
-        (lambda path: truncate(path, format="FLAC"), "can't be decoded as audio: "),
+        (lambda path: path.write_text("no audio " * 99), "can't be read.*Format not recognised"),
+        (lambda path: path.write_bytes(bytes(5000)), "can't be read.*Format not recognised"),
+        (lambda path: truncate(path, format="FLAC"), "not decodable as audio: "),
         (
             lambda path: truncate(path, format="WAV"),
             "truncated: 9985 of the 20014 bytes",
         ),
         (lambda path: truncate(path, 1 - 1e-4, format="WAV", subtype="PCM_24"), "truncated: "),
         (lambda path: truncate(path, format="AIFF"), "truncated: "),
-        (lambda path: soundfile.write(path, np.zeros(0), RATE, format="WAV"), "holds no samples"),
+        (lambda path: soundfile.write(path, np.zeros(0), RATE, format="WAV"), "has no samples"),
         (lambda path: noise(path, 192000, 1, 1, format="WAV"), "too short, no sample is left at"),
         (with_sample(np.nan), "NaN or infinite"),
         (with_sample(-np.inf), "NaN or infinite"),
@@ -192,4 +192,4 @@ def test_a_bad_file_is_named_with_its_reason(tmp_path, write, reason):
     write(path)
     with pytest.raises(InputError, match=reason) as caught:
         read_audio(path, RATE)
-    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)

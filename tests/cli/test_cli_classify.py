@@ -127,11 +127,11 @@ def test_unreadable_recordings_are_reported_and_skipped(classify, clips, tmp_pat
     soundfile.write(tmp_path / "no_samples.wav", np.zeros(0), RATE)
     reasons = {
         "none": "contains no audio file (.wav, .flac",
-        "missing.wav": "can't be opened: No such file",
+        "missing.wav": "can't be read: No such file",
         "empty.wav": "the file is empty (0 bytes)",
-        "text.wav": "can't be decoded as audio",
-        "nan.wav": "holds samples that are NaN or infinite",
-        "no_samples.wav": "holds no samples",
+        "text.wav": "not decodable as audio",
+        "nan.wav": "has samples that are NaN or infinite",
+        "no_samples.wav": "has no samples",
     }
     bad = [tmp_path / name for name in reasons]
     status, out, err = classify(form, clips / "a.flac", *bad, "", "x" * 5000, clips / "b.wav")
@@ -162,7 +162,7 @@ def test_it_runs_as_a_module_until_its_output_is_closed(tiny, clips):
     command.append(str(tiny.workdir / "bundle"))
     done = subprocess.run([*command, clips / "none.wav"], capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith(f"error: {clips / 'none.wav'}: can't be opened")
+    assert done.stderr.splitlines()[-1].startswith(f"error: {clips / 'none.wav'} can't be read")
     with subprocess.Popen(
         [*command, clips], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as pipe:

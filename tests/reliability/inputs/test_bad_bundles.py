@@ -123,4 +123,4 @@ def test_errors_are_one_printable_line_for_any_file_name(commands, bundle):
     path = commands.here / "a\nerror: all is well\x1b[2J.wav"
     path.write_text("no audio")
     line = commands.refuse("ergl", "classify", path, f"--bundle={bundle}", words=[])
-    assert r"a\nerror: all is well\x1b[2J.wav: can't be decoded" in line
+    assert r"a\nerror: all is well\x1b[2J.wav can't be read" in line

@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from ergl_jax.datasets import tut2018
-
 HEAD = "file,scene,split\n"
 GOOD = HEAD + "a.wav,tram,train\nb.wav,bus,train\nc.wav,bus,test\n"
 GROUPS = "file,scene,split,group\na.wav,tram,train,lisbon\nb.wav,bus,test,lisbon\n"
@@ -138,18 +136,3 @@ def test_wrong_labels(commands, name):
         labels.write_bytes(content)
     flags = [f"--manifest={manifest}", f"--labels={labels}", "--top=1"]
     commands.refuse("rank_events.py", *flags, words=[str(labels), word])
-
-
-def test_an_archive_with_a_path_outside_the_folder(commands, fake_tut, tmp_path, monkeypatch):
-    archives = commands.here / "zips"
-    archives.mkdir()
-    fake_tut.members["doc"]["../../x"] = b"evil"
-    monkeypatch.setattr(tut2018, "DEVELOPMENT", fake_tut.publish())
-    for name, body in fake_tut.web.files.items():
-        (archives / name).write_bytes(body)
-    flags = ["tut2018", f"--root={tmp_path / 'root'}", f"--archives={archives}"]
-    outcome = commands.run("prepare_dataset.py", *flags)
-    assert outcome.status == 2 and outcome.err[0] == tut2018.LICENCE
-    assert f"{tut2018.FOLDER}.doc.zip" in outcome.err[1] and "../../x" in outcome.err[1]
-    assert {path.name for path in (tmp_path / "root").iterdir()} == {".unpacked"}
-    assert not list(tmp_path.rglob("x"))

@@ -26,9 +26,9 @@ def truncate(path):
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (lambda path: None, "can't be opened: No such file"),
+        (lambda path: None, "can't be read: No such file"),
         (lambda path: path.mkdir(), "contains no audio file"),
-        (lambda path: path.write_text("no audio " * 99), "can't be decoded as audio"),
+        (lambda path: path.write_text("no audio " * 99), "not decodable as audio"),
         (truncate, "truncated: 31978 of the 64000 bytes in its header"),
     ],
 )
@@ -46,7 +46,7 @@ def test_a_bad_recording(commands, tiny, spoil, reason):
         ["prepare_dataset.py", f"--data_dir={out / 'data'}", "--front_end=panns_16k"],
         ["pseudo_label.py", bundle, f"--out={out / 'a.npz'}"],
     ):
-        commands.refuse(*command, manifest, "--strict", words=[f"{path}: {reason}"])
+        commands.refuse(*command, manifest, "--strict", words=[f"{path} can't be read: {reason}"])
     assert not list(out.glob("*.npz")) + list(out.glob("data/*/*/*"))
 
 
