@@ -118,9 +118,11 @@ def main(argv: list[str]) -> None:
     if MODE.value != "train" and (FRESH.value or table):
         raise InputError(f"--mode={MODE.value} is for one run: no --fresh, no table")
     if FRESH.value:
-        asked, workdir = workdir, workdirs.first_unused(workdir)
-        if workdir != asked:
-            print(f"{asked} stays as it is; to resume the new run, use --workdir={workdir}")
+        requested, workdir = workdir, workdirs.first_unused(workdir)
+        if workdir != requested:
+            print(f"{requested} stays as it is; to resume the new run, use --workdir={workdir}")
+    settings = f"{MODE.value} in {workdir}: {CONFIG.value.to_json()}"
+    hosts.check_same(settings, "their flags", "give all the same")
     print(f"{MODE.value} in {workdir} on {jax.device_count()} {jax.default_backend()} device(s)")
     print(", ".join(f"{name} {number}" for name, number in workdirs.versions().items()), flush=True)
     if table:
@@ -140,7 +142,7 @@ def main(argv: list[str]) -> None:
         )
         lines = [text, f"Wrote {workdir}/compile.json"]
     else:
-        scores = evaluate_bundle(configs[0], workdir)
+        scores = evaluate_bundle(workdir, configs[0].data)
         lines = [f"Wrote {workdir}/evaluation", *describe(scores)]
     if hosts.is_main_process():
         print("\n".join(lines))

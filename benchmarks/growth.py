@@ -49,7 +49,7 @@ def measure(spec: dict) -> dict:
     frames = 100 * spec["seconds"] + 1
     rng, batch = np.random.default_rng(0), spec["batch"]
     if spec["model"] == "head":
-        dtype = registry.DTYPES[dtype]
+        dtype = jax.numpy.dtype(dtype)
         readout = GraphReadout(
             setting.scenes,
             gcn_layers=spec["layers"],

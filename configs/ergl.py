@@ -72,7 +72,7 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
 
     config.model = model = ml_collections.ConfigDict()
     # "ergl", "cnn" (the encoder alone with a scene layer), or another system of the paper's tables:
-    # ergl_jax/registry.py lists all, each with a configuration file of its own.
+    # ergl_jax/systems.py lists all, each with a configuration file of its own.
     model.name = "ergl"
     # For systems of several forms. pann_scene: the input of its scene layer, "embedding" or
     # "tags"; nnf: "mel", "filtered", "both" or "ensemble"; mltf: "cnn" or "svm".
@@ -122,7 +122,7 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     # Validate after every n-th epoch, and after the last.
     train.validate_every = 1
     # "ergl" (§2: cross entropy of the scene, squared error of the events), or a loss of another
-    # system: see ergl_jax/registry.py.
+    # system: see ergl_jax/systems.py.
     train.loss = "ergl"
     # "sgd", gradient descent in epochs; or a closed form: "svm" (mltf) or "ensemble" (nnf).
     train.trainer = "sgd"

@@ -9,13 +9,14 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, NamedTuple, Self, get_args, get_origin, get_type_hints
 
-from ergl_jax import registry, schema
+from ergl_jax import schema
 from ergl_jax.audio import FRONT_ENDS
 from ergl_jax.errors import InputError
 from ergl_jax.labels import AUDIOSET
 from ergl_jax.models.events import TOKENS
 from ergl_jax.models.gated_gcn import GATES
 from ergl_jax.models.panns import ARCHITECTURES
+from ergl_jax.systems import CLOSED_FORM, DTYPES, SYSTEMS
 
 MAX_CLIP_SECONDS = 3600.0
 
@@ -89,10 +90,10 @@ class GCNConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    name: Annotated[str, one_of(*registry.SYSTEMS)]
+    name: Annotated[str, one_of(*SYSTEMS)]
     variant: str
     frozen: bool
-    compute_dtype: Annotated[str, one_of(*registry.DTYPES)]
+    compute_dtype: Annotated[str, one_of(*DTYPES)]
     encoder: EncoderConfig
     init_from: str
     dropout: Dropout
@@ -140,7 +141,7 @@ class TrainConfig:
     epochs: Positive
     validate_every: Positive
     loss: str
-    trainer: Annotated[str, one_of("sgd", *registry.CLOSED_FORM)]
+    trainer: Annotated[str, one_of("sgd", *CLOSED_FORM)]
     select_from: Positive
     skip_nonfinite: bool
 
@@ -223,7 +224,7 @@ def _build(cls: Any, found: Mapping[str, Any], where: str, prefix: str) -> Any:
 def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
     """Yields each field that does not go with the others, the reason and the remedy."""
     data, model, train = config.data, config.model, config.train
-    system = registry.system(model.name)
+    system = SYSTEMS[model.name]
     form = (model.name, model.variant)
     if data.source == "folder" and not data.manifest:
         yield "data.source", "needs a manifest: set --config.data.manifest=PATH.csv"
@@ -245,37 +246,14 @@ def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
     if train.loss not in system.losses:
         known = ", ".join(system.losses)
         yield "train.loss", f"is not a loss of model.name={model.name!r}: {known}"
-    if train.trainer in registry.CLOSED_FORM:
-        if form != registry.CLOSED_FORM[train.trainer]:
-            name, variant = registry.CLOSED_FORM[train.trainer]
+    if train.trainer in CLOSED_FORM:
+        if form != CLOSED_FORM[train.trainer]:
+            name, variant = CLOSED_FORM[train.trainer]
             yield "train.trainer", f"is for model.name={name!r}, model.variant={variant!r}"
         if not config.stages:
             yield "train.trainer", "requires config.stages, whose outputs it is fitted to"
-    elif form in registry.CLOSED_FORM.values():
+    elif form in CLOSED_FORM.values():
         yield (
             "train.trainer",
             f"cannot train model.variant={model.variant!r}: use --config=configs/{model.name}.py",
         )
-
-
-def upgrade_saved(found: dict[str, Any]) -> dict[str, Any]:
-    """A work directory's config.json as this version names its fields.
-
-    `train.fit="steps"` became `train.trainer="sgd"`.
-    """
-
-    def renamed(fields: Any, old: str, new: str) -> Any:
-        if not isinstance(fields, dict) or old not in fields:
-            return fields
-        value = {"steps": "sgd"}.get(fields[old], fields[old])
-        return {name: x for name, x in fields.items() if name != old} | {new: value}
-
-    found = found | {"train": renamed(found.get("train"), "fit", "trainer")}
-    if isinstance(found.get("stages"), list):
-        found["stages"] = [
-            each | {"set": renamed(each.get("set"), "train.fit", "train.trainer")}
-            if isinstance(each, dict)
-            else each
-            for each in found["stages"]
-        ]
-    return found

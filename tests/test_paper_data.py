@@ -72,7 +72,7 @@ def test_from_the_archives_to_the_evaluation(run, fake_tut, web, config, tmp_pat
     assert trained.events == tuple(ranked[:4])
     assert trained.scenes == ("airport", "metro_station", "tram")
     assert (trained.licence, trained.dataset) == (tut2018.LICENCE, "tut2018")
-    scores = evaluate.evaluate_bundle(config, tmp_path / "run")
+    scores = evaluate.evaluate_bundle(tmp_path / "run", config.data)
     assert scores == results["test"] and 0 <= scores["class_mean_accuracy"] <= 1
     with open(tmp_path / "run/evaluation/predictions.csv", newline="", encoding="utf-8") as file:
         tested = {Path(row["clip"]).stem for row in csv.DictReader(file)}

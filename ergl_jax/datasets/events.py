@@ -20,15 +20,20 @@ def rank_events(probabilities: np.ndarray) -> np.ndarray:
 
 
 def choose_events(
-    names: Sequence[str], probabilities: np.ndarray, *, ranking: str, count: int
+    names: Sequence[str],
+    probabilities: np.ndarray,
+    *,
+    count: int,
+    listed: Sequence[str] = (),
+    source: str = "",
 ) -> np.ndarray:
-    """Indices of the first `count` events of a ranking.
+    """Indices of the first `count` events of a list, else of `rank_events`.
 
     Args:
       names: the dataset's events (E).
       probabilities: of the training clips, (N, E).
-      ranking: a list of events as for `read_list`; "" for `rank_events`.
       count: how many.
+      listed: the names that `read_list` found in the file `source`.
 
     Raises:
       InputError: too few events, or the list contains an event that the dataset does not have.
@@ -38,15 +43,12 @@ def choose_events(
             "the dataset has no events, which ERGL needs: add event columns or an .npz of "
             "event probabilities to the manifest, or train --config.model.name=cnn"
         )
-    order, source = rank_events(probabilities), "the dataset"
-    if ranking:
-        listed, source = read_list(ranking), ranking
-        if unknown := [name for name in listed if name not in names]:
-            raise InputError(f"{ranking}: the dataset has no event {unknown[0]!r}: remove it")
-        order = np.array([names.index(name) for name in listed])
+    if unknown := [name for name in listed if name not in names]:
+        raise InputError(f"{source}: the dataset has no event {unknown[0]!r}: remove it")
+    order = np.array([names.index(x) for x in listed]) if listed else rank_events(probabilities)
     if count > len(order):
         raise InputError(
-            f"data.num_events={count}, but {source} has {len(order)} events: set "
+            f"data.num_events={count}, but {source or 'the dataset'} has {len(order)} events: set "
             f"--config.data.num_events to 1..{len(order)}"
         )
     return order[:count]

@@ -35,7 +35,7 @@ def train(config: Config, workdir: Path) -> dict:
 
     Raises as `training.train.train`, and InputError for a wrong stage.
     """
-    workdirs.check(config, workdir)
+    workdirs.check(workdir, config.to_dict())
     for name, stage in list(configs(config)):  # all are checked before the first trains
         if not is_done(stage, directory(workdir, name)):
             print(f"Stage {name}", flush=True)
@@ -72,7 +72,7 @@ def directory(workdir: Path, name: str) -> Path:
 
 def is_done(config: Config, workdir: Path) -> bool:
     """Whether a run has finished; InputError for another run's `workdir` or damaged results."""
-    workdirs.check(config, workdir)
+    workdirs.check(workdir, config.to_dict())
     if not (workdir / "results.json").exists():
         return False
     workdirs.read_results(workdir)

@@ -21,6 +21,7 @@ from ergl_jax.config import Config
 from ergl_jax.errors import InputError, MultilineInputError, report
 from ergl_jax.files import atomic_write, make_directory
 from ergl_jax.recipes import stages
+from ergl_jax.systems import SYSTEMS
 from ergl_jax.training import hosts, macs, workdirs
 
 COLUMNS = (
@@ -106,7 +107,7 @@ def size(config, num_scenes: int) -> tuple[int, float]:
     """Trainable parameters and GMAC per clip of a configuration's model, without any data."""
     front_end = get_front_end(config.data.front_end)
     shape = (front_end.num_frames(config.data.clip_seconds), front_end.n_mels)
-    num_events = config.data.num_events if registry.system(config.model.name).events else 0
+    num_events = config.data.num_events if SYSTEMS[config.model.name].events else 0
     model = registry.build(config.model, num_scenes=num_scenes, num_events=num_events)
     clip = jax.ShapeDtypeStruct((1, *shape), np.float32)
     variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), clip)

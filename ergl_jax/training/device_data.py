@@ -3,13 +3,12 @@
 Both give the same batches: the clips of a step follow from the seed and the epoch alone.
 """
 
-import json
 from collections.abc import Iterator
 
 import jax
 import numpy as np
 
-from ergl_jax.config import Config
+from ergl_jax.config import DataConfig
 from ergl_jax.datasets import sources
 from ergl_jax.datasets.batches import stream
 from ergl_jax.datasets.builder import SceneDataset, SceneSplit
@@ -19,10 +18,9 @@ from ergl_jax.training.step import local_share
 CPU_BYTES = 4 << 30  # the limit where a device does not report its memory
 
 
-def open_dataset(config: Config, purpose: str) -> SceneDataset:
+def open_dataset(config: DataConfig) -> SceneDataset:
     """The prepared dataset; with several processes, the first one prepares it."""
-    hosts.check_same(json.dumps(config.to_dict()) + purpose, "their flags", "give all the same")
-    dataset = hosts.main_process_first(lambda: sources.open_dataset(config.data))
+    dataset = hosts.main_process_first(lambda: sources.open_dataset(config))
     hosts.check_same(
         dataset.fingerprint, "their recordings", "let them share a disk, or copy as `cp -p` does"
     )
@@ -59,6 +57,13 @@ def local_batches(
     share = np.moveaxis(local_share(indices), 0, 1).reshape(len(indices), -1)
     for batch in stream(split, share):
         yield batch | {"events": batch["events"][:, events]}
+
+
+def labels(split: SceneSplit) -> tuple[np.ndarray, np.ndarray]:
+    """The labels of a split, without its features: scene (N,) and events (N, E)."""
+    rows = (split[index] for index in range(len(split)))
+    scene, events = zip(*((row["scene"], row["events"]) for row in rows), strict=True)
+    return np.stack(scene), np.stack(events)
 
 
 def band_statistics(split: SceneSplit) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import softmax
 
 from ergl_jax.bundle import Bundle, load
-from ergl_jax.config import Config
+from ergl_jax.config import DataConfig
 from ergl_jax.datasets.batches import eval_indices, stream
 from ergl_jax.datasets.builder import SceneDataset, SceneSplit
 from ergl_jax.errors import InputError
@@ -133,17 +133,14 @@ def test_bundle(
     return found
 
 
-def evaluate_bundle(config: Config, workdir: Path) -> dict:
-    """Evaluates `workdir/bundle` on the test split of `config.data`.
+def evaluate_bundle(workdir: Path, config: DataConfig) -> dict:
+    """Evaluates `workdir/bundle` on the test split of the data.
 
     Writes results.json, predictions and confusion matrix to `workdir/evaluation`; returns scores.
     """
     bundle = load(workdir / "bundle")
-    dataset = open_dataset(config, f"evaluate {workdir}")
-    directory = workdir / "evaluation"
-    results = test_bundle(
-        bundle, dataset, threshold=config.data.event_threshold, directory=directory
-    )
+    dataset, directory = open_dataset(config), workdir / "evaluation"
+    results = test_bundle(bundle, dataset, threshold=config.event_threshold, directory=directory)
     if hosts.is_main_process():
         workdirs.write_json(directory / "results.json", results)
     return results

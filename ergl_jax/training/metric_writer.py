@@ -11,9 +11,10 @@ from pathlib import Path
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
+from tqdm import tqdm
 
 from ergl_jax.files import atomic_write, is_remote, make_directory, read_bytes, upload
-from ergl_jax.training import workdirs
+from ergl_jax.training import hosts, workdirs
 
 
 class MetricWriter:
@@ -64,6 +65,18 @@ class MetricWriter:
         with contextlib.suppress(OSError):  # of a full disk, which `write` has raised
             self._board.close()
         self._temporary.close()
+
+
+def progress_bar(done: int, epochs: int) -> tqdm:
+    """Iterates over the epochs after `done`; only the main process shows it."""
+    return tqdm(
+        range(done + 1, epochs + 1),
+        initial=done,
+        total=epochs,
+        desc="epochs",
+        unit="epoch",
+        disable=not hosts.is_main_process(),
+    )
 
 
 def summary(values: dict[str, float]) -> str:

@@ -22,6 +22,7 @@ from ergl_jax.datasets.builder import SceneDataset
 from ergl_jax.datasets.events import choose_events, read_list
 from ergl_jax.errors import InputError, Stopped, postponed_sigterm
 from ergl_jax.files import make_directory
+from ergl_jax.systems import SYSTEMS
 from ergl_jax.training import (
     device_data,
     evaluate,
@@ -64,14 +65,14 @@ def train(
       Stopped: SIGTERM came; the epoch is finished and saved.
     """
     step.check_batch_size(config.train.batch_size)
-    workdirs.check(config, workdir)
+    workdirs.check(workdir, config.to_dict())
     if hosts.is_main_process():
         workdirs.remove_unfinished(workdir)
     bundles.check_target(workdir / "bundle")  # now, not after the last epoch
-    read_list(config.data.events)  # a wrong list is reported before data is prepared
-    dataset = device_data.open_dataset(config, f"train in {workdir}")
+    listed = read_list(config.data.events)  # a wrong list is reported before data is prepared
+    dataset = device_data.open_dataset(config.data)
     sources.check_training_clips(config.data, dataset)
-    run = _Run(config, dataset, workdir)
+    run = _Run(config, workdir, dataset, listed)
     run.start(initialise)
     try:
         if run.progress.epoch < config.train.epochs:
@@ -84,50 +85,51 @@ def train(
 class _Run:
     """The model, everything that trains it, and how far it is."""
 
-    def __init__(self, config: Config, dataset: SceneDataset, workdir: Path):
-        self.config, self.dataset, self.workdir = config, dataset, workdir
+    def __init__(self, config: Config, workdir: Path, dataset: SceneDataset, listed: list[str]):
+        self.config, self.workdir, self.dataset = config, workdir, dataset
         self.split, self.validated = dataset.split("train"), "validation" in dataset.sizes
         # The best epoch on validation is the result, else the last; without scenes there is none.
         self.selects = self.validated and config.train.loss != "events"
-        system = registry.system(config.model.name)
-        self.events, labels = self._events(system.events)
+        system = SYSTEMS[config.model.name]
+        scene, events = device_data.labels(self.split)
+        self.events = np.zeros(0, int)  # (n,), indices of those to learn
+        if system.events:
+            self.events = choose_events(
+                dataset.events,
+                events,
+                count=config.data.num_events,
+                listed=listed,
+                source=config.data.events,
+            )
         first = batches.train_indices(len(self.split), config.train.batch_size, seed=0, epoch=0)
         length = {"steps_per_epoch": len(first), "epochs": config.train.epochs}
         self.schedule = optimizer.learning_rate(config.optimizer, **length)
         frozen = system.pretrained if config.model.frozen else ()
         adamw = optimizer.adamw(config.optimizer, **length, frozen=frozen)
-        sizes = {"num_scenes": len(dataset.scenes), "num_events": len(self.events)}
-        model = registry.build(config.model, **sizes, axis_name=step.AXIS)
+        scenes = len(dataset.scenes)
+        model = registry.build(
+            config.model, num_scenes=scenes, num_events=len(self.events), axis_name=step.AXIS
+        )
+        loss = registry.make_loss(
+            config.train.loss,
+            scene=scene,
+            events=events[:, self.events],
+            num_scenes=scenes,
+            threshold=config.data.event_threshold,
+        )
         self.trainer = step.Trainer(
             model,
             adamw,
             make_augment(config.augment),
-            loss=registry.make_loss(
-                config.model.name,
-                config.train.loss,
-                **labels,
-                num_scenes=len(dataset.scenes),
-                threshold=config.data.event_threshold,
-            ),
-            num_scenes=len(dataset.scenes),
+            num_scenes=scenes,
             seed=config.seed,
+            loss=loss,
             skip_nonfinite=config.train.skip_nonfinite,
         )
         self.predict = step.make_predict(model)
         self.shape = self.split[0]["log_mel"].shape  # (F, M)
         self.state = step.init_state(model, adamw, seed=config.seed, shape=self.shape)
         self.template, self.progress = jax.device_get(self.state), Progress()
-
-    def _events(self, learned: bool) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Indices (n,) of the events to learn, and the labels of the training split."""
-        if not learned:
-            return np.zeros(0, int), {"scene": np.zeros(0, int), "events": np.zeros((0, 0))}
-        data, rows = self.config.data, [self.split[i] for i in range(len(self.split))]
-        scene, events = (np.stack([row[name] for row in rows]) for name in ("scene", "events"))
-        chosen = choose_events(
-            self.dataset.events, events, ranking=data.events, count=data.num_events
-        )
-        return chosen, {"scene": scene, "events": events[:, chosen]}  # (N,), (N, n)
 
     def start(self, initialise: Callable | None) -> None:
         """Resumes after the last checkpoint, or initialises; opens the work directory."""
@@ -144,7 +146,7 @@ class _Run:
                 "from: restore it, or start a new run with --fresh"
             )
         else:
-            self.state, source = transfer.initialise(self.state, config, self.dataset)
+            self.state, source = transfer.initialise(self.state, config.model, self.dataset)
             self.progress = Progress(source=source)
             self.state = initialise(self.state) if initialise else self.state
         # Not earlier: wrong data or settings must not leave a directory behind.
@@ -162,14 +164,7 @@ class _Run:
         config = self.config.train
         resident = device_data.is_resident(self.config.data.resident, self.split)
         data = step.replicate(device_data.load(self.split, self.events)) if resident else None
-        bar = tqdm(
-            range(self.progress.epoch + 1, config.epochs + 1),
-            initial=self.progress.epoch,
-            total=config.epochs,
-            desc="epochs",
-            unit="epoch",
-            disable=not hosts.is_main_process(),
-        )
+        bar = metric_writer.progress_bar(self.progress.epoch, config.epochs)
         with bar, postponed_sigterm() as sigterm:
             for epoch in bar:
                 start = time.perf_counter()
@@ -223,17 +218,15 @@ class _Run:
         """A fit without epochs; it counts as the last epoch."""
         epoch, start = self.config.train.epochs, time.perf_counter()
         state = step.unreplicate(self.state)
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        self.state = step.replicate(state.replace(**fit(variables, self.predict, self.dataset)))
+        fitted = fit(_variables(state), self.predict, self.dataset)
+        self.state = step.replicate(state.replace(**fitted))
         self.save(epoch, self.validate(), time.perf_counter() - start)
 
     def validate(self) -> dict[str, float]:
         """Scores on the validation split, if there is one."""
         if not self.validated:
             return {}
-        found = self.predict_validation(
-            {"params": self.state.params, "batch_stats": self.state.batch_stats}
-        )
+        found = self.predict_validation(_variables(self.state))
         threshold = self.config.data.event_threshold
         scores = evaluate.scores(found, self.events, threshold=threshold)
         return {f"validation_{name}": x for name, x in scores.items() if x is not None}
@@ -273,7 +266,7 @@ class _Run:
         saved = best or self.checkpoints.restore("latest", self.template)
         assert saved is not None  # the last epoch was saved
         state, tested = saved
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        variables = _variables(state)
         temperature, calibrated = 1.0, None
         if self.validated:
             found = self.predict_validation(step.replicate(variables))
@@ -321,3 +314,7 @@ class _Run:
         if self.writer:
             self.writer.close()
         self.checkpoints.close()
+
+
+def _variables(state: step.TrainState) -> dict:
+    return {"params": state.params, "batch_stats": state.batch_stats}

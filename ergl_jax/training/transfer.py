@@ -4,18 +4,20 @@ import jax
 import numpy as np
 
 from ergl_jax import bundle as bundles
-from ergl_jax import registry
 from ergl_jax.audio import FrontEnd
-from ergl_jax.config import Config, ModelConfig
+from ergl_jax.config import ModelConfig
 from ergl_jax.datasets.builder import SceneDataset
 from ergl_jax.errors import InputError
 from ergl_jax.files import user_path
+from ergl_jax.systems import SYSTEMS
 from ergl_jax.training.device_data import band_statistics
 from ergl_jax.training.step import TrainState
 
 
-def initialise(state: TrainState, config: Config, dataset: SceneDataset) -> tuple[TrainState, str]:
-    """A new state with the training split's band statistics, and the weights of model.init_from.
+def initialise(
+    state: TrainState, config: ModelConfig, dataset: SceneDataset
+) -> tuple[TrainState, str]:
+    """A new state with the training split's band statistics, and the weights of `config.init_from`.
 
     Returns the origin of these weights too, "" for random ones. Raises as `start_pretrained`.
     """
@@ -23,9 +25,9 @@ def initialise(state: TrainState, config: Config, dataset: SceneDataset) -> tupl
         mean, std = band_statistics(dataset.split("train"))
         bands = {"standardise": {"mean": mean, "deviation": std}}
         state = state.replace(batch_stats=state.batch_stats | bands)
-    if not config.model.init_from:
+    if not config.init_from:
         return state, ""
-    return start_pretrained(state, config.model, dataset.front_end)
+    return start_pretrained(state, config, dataset.front_end)
 
 
 def start_pretrained(
@@ -48,7 +50,7 @@ def start_pretrained(
     """
     path = user_path(config.init_from)
     field = f"model.init_from={path}"
-    parts = [name for name in registry.system(config.name).pretrained if name in state.params]
+    parts = [name for name in SYSTEMS[config.name].pretrained if name in state.params]
     if not parts:
         raise InputError(f"{field}: model.name={config.name!r} has no encoder to initialise")
     bundle = bundles.load(path)

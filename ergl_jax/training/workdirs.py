@@ -5,8 +5,9 @@ import importlib.metadata
 import itertools
 import json
 import platform
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,12 @@ import jax
 
 import ergl_jax
 from ergl_jax import schema
-from ergl_jax.config import Config, upgrade_saved
 from ergl_jax.errors import InputError
 from ergl_jax.files import atomic_write, is_remote, read_json, reading
 
 
-def check(config: Config, workdir: Path) -> None:
-    """Raises InputError if `workdir` belongs to a run with other settings."""
+def check(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Raises InputError if `workdir` belongs to a run with another configuration than this one."""
     path = workdir / "config.json"
     if not path.exists():
         return
@@ -28,7 +28,8 @@ def check(config: Config, workdir: Path) -> None:
         theirs = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(theirs, dict):
             raise ValueError("not a JSON object")
-    old, new = _flatten(upgrade_saved(theirs)), _flatten(json.loads(json.dumps(config.to_dict())))
+    old, new = _flatten(theirs), _flatten(json.loads(json.dumps(config)))
+    old = dict(_renamed(*each) for each in old.items())
     if different := [
         f"{name} was {old.get(name)!r}, is {new.get(name)!r}"
         for name in sorted(old.keys() | new.keys())
@@ -49,6 +50,12 @@ def _flatten(config: dict) -> dict[str, Any]:
 
     leaves = jax.tree_util.tree_leaves_with_path(config, is_leaf=is_leaf)
     return {jax.tree_util.keystr(path, simple=True, separator="."): value for path, value in leaves}
+
+
+def _renamed(field: str, value: Any) -> tuple[str, Any]:
+    """A field of a saved configuration as this version names it: train.fit is train.trainer."""
+    name = re.sub(r"\btrain\.fit$", "train.trainer", field)
+    return name, "sgd" if name != field and value == "steps" else value
 
 
 def remove_unfinished(workdir: Path) -> None:

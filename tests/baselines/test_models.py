@@ -143,11 +143,7 @@ def test_every_weight_learns(name):
     batch = {"scene": rng.dirichlet(np.ones(3), 4).astype(np.float32)}  # as mixup makes them
     batch["events"] = rng.random((4, case.events), np.float32)
     relations = {"scene": np.arange(4) % 3, "num_scenes": 3, "threshold": 0.5}
-    system = name.split("_")[0] if name.startswith("nnf") else name
-    losses = [
-        registry.make_loss(system, loss, events=batch["events"], **relations)
-        for loss in case.losses
-    ]
+    losses = [registry.make_loss(loss, events=batch["events"], **relations) for loss in case.losses]
 
     @jax.jit
     def grads(params):

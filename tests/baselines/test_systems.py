@@ -20,7 +20,7 @@ from ergl_jax.datasets import sources
 from ergl_jax.labels import AUDIOSET
 from ergl_jax.recipes import stages
 from ergl_jax.recipes.tables import size
-from ergl_jax.registry import SYSTEMS
+from ergl_jax.systems import SYSTEMS
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = [name for name in tables.SYSTEMS if name[0] not in "nU" or not name[1:].isdecimal()]

@@ -52,7 +52,7 @@ def test_it_ranks_what_training_ranks(main, flags, tmp_path, capsys, more):
     clips = read_manifest(tmp_path / "my.csv", events_file=tmp_path / "labels.npz", **folds)
     held = splits.hold_out_groups(clips, 0.3, 3 if len(more) == 1 else 0)
     train = np.stack([clip.events for clip in held.clips if clip.split == "train"])
-    chosen = choose_events(clips.events, train, ranking="", count=3)
+    chosen = choose_events(clips.events, train, count=3)
     names = [clips.events[index] for index in chosen]
     assert 3 not in chosen and read_list(str(tmp_path / "labels.top3.txt")) == names
     printed = capsys.readouterr().out

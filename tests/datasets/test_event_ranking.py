@@ -12,7 +12,8 @@ PROBABILITIES = np.float32([[0.1, 0.9, 0.2, 0.2], [0.3, 0.0, 0.5, 0.2]])  # 0.4,
 
 def choose(ranking, count, names=NAMES):
     values = PROBABILITIES[:, : len(names)]
-    return choose_events(names, values, ranking=ranking, count=count).tolist()
+    listed = read_list(ranking)
+    return choose_events(names, values, count=count, listed=listed, source=ranking).tolist()
 
 
 def test_ranked_by_the_sum_and_equal_ones_in_order():

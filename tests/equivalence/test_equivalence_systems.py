@@ -14,8 +14,7 @@ from ergl_jax.baselines.losses import Relations
 from ergl_jax.baselines.mtl import MTL
 from ergl_jax.baselines.surrey import SurreyCNN
 from ergl_jax.models import Output
-from ergl_jax.registry import RELATED
-from ergl_jax.registry import SYSTEMS as REGISTERED
+from ergl_jax.registry import LOSSES, RELATED
 
 torch = pytest.importorskip("torch")
 
@@ -121,15 +120,14 @@ def made():
     )
 
 
-def ours(system, name):
+def ours(name):
     scene_logits, event_logits, by_scene, labels, events, relations = made()
     output = Output(scene_logits, event_logits, event_logits_by_scene=by_scene)
     relations = Relations(np.float32(relations.probability), relations.present)
     output = jax.tree.map(jnp.float32, output)
     scene = np.eye(SCENES, dtype=np.float32)[labels]
     related = {"relations": relations} if name in RELATED else {}
-    loss = REGISTERED[system].losses[name]
-    return loss(output, scene=scene, events=np.float32(events), **related)["loss"]
+    return LOSSES[name](output, scene=scene, events=np.float32(events), **related)["loss"]
 
 
 def tensors():
@@ -146,13 +144,13 @@ def test_losses():
     def related(guess):
         return both + F.mse_loss(q @ r.T, guess) + F.mse_loss(guess @ r, q)
 
-    for system, name, expected in (
-        ("mtl", "bce", both),
-        ("abcnn", "nll", F.nll_loss(scene_logits, labels)),
-        ("rgasc", "rgasc_log", related(log_p)),
-        ("rgasc", "rgasc_prob", related(log_p.exp())),
+    for name, expected in (
+        ("bce", both),
+        ("nll", F.nll_loss(scene_logits, labels)),
+        ("rgasc_log", related(log_p)),
+        ("rgasc_prob", related(log_p.exp())),
     ):
-        np.testing.assert_allclose(ours(system, name), expected.item(), rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose(ours(name), expected.item(), rtol=1e-5, err_msg=name)
 
 
 def test_conditional_loss_is_the_mean_over_draws_of_a_wrong_scene():
@@ -171,4 +169,4 @@ def test_conditional_loss_is_the_mean_over_draws_of_a_wrong_scene():
             loss += F.binary_cross_entropy_with_logits(logits, targets)
         losses.append(loss)
     expected = torch.stack(losses).mean().item()
-    np.testing.assert_allclose(ours("conditional", "conditional"), expected, rtol=1e-5)
+    np.testing.assert_allclose(ours("conditional"), expected, rtol=1e-5)

@@ -316,7 +316,7 @@ def test_the_chosen_loss_falls(toy):
     labels = {"scene": data["scene"], "events": data["events"]}
     first = {}
     for name in ("ergl", "bce", "rgasc_prob"):
-        loss = registry.make_loss("rgasc", name, **labels, num_scenes=10, threshold=0.5)
+        loss = registry.make_loss(name, **labels, num_scenes=10, threshold=0.5)
         each = trainer(model, sgd, loss=loss)
         _, found = each.epoch(replicate(state), replicate(data), np.tile(schedule(1, 8), (5, 1)))
         first[name] = {key: x[0] for key, x in found.items()}

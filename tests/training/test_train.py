@@ -97,7 +97,7 @@ def test_the_temperature_is_fitted_on_validation(tiny):
 
 def test_evaluation_and_a_second_start_give_the_same(tiny, tmp_path):
     shutil.copytree(tiny.workdir, tmp_path / "run")
-    assert evaluate.evaluate_bundle(tiny.config(), tmp_path / "run") == tiny.results["test"]
+    assert evaluate.evaluate_bundle(tmp_path / "run", tiny.config().data) == tiny.results["test"]
     assert read(tmp_path / "run" / "evaluation" / "results.json") == tiny.results["test"]
     for name in ("predictions.csv", "confusion.csv"):
         mine = tmp_path / "run" / "evaluation" / name
@@ -250,7 +250,7 @@ def test_a_folder_streamed_without_validation_or_test(tiny, tmp_path, recordings
     assert bundle.licence == "CC0" and bundle.dataset == "mine" and len(bundle.events) == 4
     assert not (tmp_path / "run" / "predictions.csv").exists()
     with pytest.raises(InputError, match="no test split"):
-        evaluate.evaluate_bundle(config, tmp_path / "run")
+        evaluate.evaluate_bundle(tmp_path / "run", config.data)
     assert not (tmp_path / "run" / "evaluation").exists()
 
 
