@@ -17,6 +17,7 @@ import numpy as np
 from ergl_jax import registry
 from ergl_jax.audio import get_front_end
 from ergl_jax.config import Config
+from ergl_jax.systems import SYSTEMS
 from ergl_jax.training import optimizer, step
 from ergl_jax.training.augmentation import make_augment
 
@@ -39,7 +40,8 @@ class Programs:
         self.config, self.sizes, self.devices = config, sizes, devices
         front_end, seconds = get_front_end(config.data.front_end), config.data.clip_seconds
         self.clip = (front_end.num_frames(seconds), front_end.n_mels)  # (F, M)
-        n = sizes.events if registry.system(config.model.name).events else 0
+        system = SYSTEMS[config.model.name]
+        n = sizes.events if system.events else 0
         self.model = registry.build(
             config.model, num_scenes=sizes.scenes, num_events=n, axis_name=step.AXIS
         )
@@ -49,14 +51,13 @@ class Programs:
             config.optimizer,
             steps_per_epoch=steps,
             epochs=config.train.epochs,
-            frozen=registry.system(config.model.name).pretrained if config.model.frozen else (),
+            frozen=system.pretrained if config.model.frozen else (),
         )
         self.trainer = step.Trainer(
             self.model,
             self.adamw,
             make_augment(config.augment),
             loss=registry.make_loss(
-                config.model.name,
                 config.train.loss,
                 scene=np.arange(sizes.scenes),
                 events=np.eye(sizes.scenes, n),
