@@ -41,6 +41,7 @@ from ergl_jax.files import (
 
 SETTINGS = "settings.json"  # what the clips in a folder were made with
 SHIPPED = Path(__file__).with_name("soundscapes.yaml")
+CLIPS = "file scene split fold group licence".split()
 ANNOTATIONS = "clip onset offset event level recording source licence author".split()
 SPLITS = {"train": "1,2", "validation": "3", "test": "4"}  # their default folds
 
@@ -89,27 +90,24 @@ def _check_settings(out: Path, settings: dict) -> None:
         tmp.write_text(json.dumps(settings, indent=1), encoding="utf-8")
 
 
-def _write_tables(out: Path, events: list[str], clips: list[dict], sounds: list[dict]) -> None:
+def _write_tables(out: Path, events: list[str], clips: list[tuple], sounds: list[tuple]) -> None:
     """Writes the manifest, its events and the annotations, all or none."""
     present = np.zeros((len(clips), len(events)), np.float32)
-    row = {clip["file"]: i for i, clip in enumerate(clips)}
-    for sound in sounds:
-        present[row[sound["clip"]], events.index(sound["event"])] = 1
+    row = {file: i for i, (file, *_) in enumerate(clips)}
+    for clip, _, _, event, *_ in sounds:
+        present[row[clip], events.index(event)] = 1
     with atomic_write_together(out) as tmp:
-        for name, columns, rows in (
-            ("manifest.csv", clips[0].keys(), clips),
-            ("annotations.csv", ANNOTATIONS, sounds),
-        ):
-            write_table(tmp / name, columns, [each.values() for each in rows])
+        write_table(tmp / "manifest.csv", CLIPS, clips)
+        write_table(tmp / "annotations.csv", ANNOTATIONS, sounds)
         np.savez(tmp / "manifest.events.npz", clip=list(row), events=events, probabilities=present)
 
 
-def _annotation(clip: str, sound: soundscapes.Sound, sample_rate: int) -> dict[str, str]:
+def _annotation(clip: str, sound: soundscapes.Sound, sample_rate: int) -> tuple[str, ...]:
+    """The cells of ANNOTATIONS."""
     recording = sound.recording
     onset, offset = (f"{sample / sample_rate:.6f}" for sample in (sound.onset, sound.offset))
     origin = recording.name, recording.source, recording.licence, recording.author
-    cells = clip, onset, offset, sound.event, f"{sound.level:.2f}", *origin
-    return dict(zip(ANNOTATIONS, cells, strict=True))
+    return clip, onset, offset, sound.event, f"{sound.level:.2f}", *origin
 
 
 @command(resumes=True)
@@ -158,18 +156,8 @@ def main(argv: list[str] | None = None) -> int:
                 wave = soundscapes.mix(soundscape)
                 soundfile.write(tmp, wave, options.sample_rate, format="FLAC", subtype="PCM_16")
         recorded = soundscape.all_sounds()
-        clips.append(
-            {
-                "file": name,
-                "scene": scene.name,
-                "split": splits[fold],
-                "fold": fold,
-                "group": f"fold{fold}",
-                "licence": "; ".join(
-                    sorted({sound.recording.licence for sound in recorded} - {""})
-                ),
-            }
-        )
+        licence = "; ".join(sorted({sound.recording.licence for sound in recorded} - {""}))
+        clips.append((name, scene.name, splits[fold], fold, f"fold{fold}", licence))
         sounds += [_annotation(name, sound, options.sample_rate) for sound in recorded]
     events = [event for event in scene_file.labels if any(event in pool for pool in pools.values())]
     _write_tables(options.out, events, clips, sounds)

@@ -66,12 +66,8 @@ def _get(args: argparse.Namespace) -> None:
         raise InputError("no recordings: add --manifest=PATH.csv, or name the source tut2018")
     if args.source == "tut2018":
         print(tut2018.LICENCE, file=sys.stderr)
-        tut2018.prepare(
-            sources.tut2018_root(args),
-            release=tut2018.DEVELOPMENT,
-            archives=args.archives,
-            keep_archives=args.keep_archives,
-        )
+        root = sources.tut2018_root(args)
+        tut2018.prepare(root, archives=args.archives, keep_archives=args.keep_archives)
 
 
 @command(resumes=True)

@@ -208,50 +208,42 @@ def _read_events(path: Path, rows: list[Row]) -> tuple[tuple[str, ...], np.ndarr
     """Event names and the rows' probabilities (N, E) float32 from an .npz."""
     with (
         reading(path, form="an .npz of plain arrays"),
-        path.open("rb") as file,
-        np.load(file, allow_pickle=False) as arrays,
+        path.open("rb") as opened,
+        np.load(opened, allow_pickle=False) as arrays,
     ):
         found = {name: np.asarray(arrays[name]) for name in arrays.files}
     kind = "tags" if "tags" in found else "probabilities"
     if kind == "tags":
         found.setdefault("events", np.array(AUDIOSET))
+    for name in ("clip", "events", kind):
+        if name not in found:
+            raise InputError(f"{path}: no array {name!r}; the arrays are {', '.join(found)}")
     clips, events = (
-        [str(name).strip() for name in found.get(key, np.array([])).ravel()]
-        for key in ("clip", "events")
+        [str(name).strip() for name in found[key].ravel()] for key in ("clip", "events")
     )
     index = {clip: i for i, clip in enumerate(clips)}
-
-    def entry(row: Row) -> int | None:
-        """By a recording's path or its name, with or without extension."""
+    for key, names in (("clip", clips), ("events", events)):
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InputError(f"{path}: {key!r} contains {twice!r} twice")
+    values, shape = found[kind], (len(clips), len(events))
+    if values.shape != shape or values.dtype.kind not in "fiub":
+        wanted = f"numbers, ({shape[0]} clips, {shape[1]} events)"
+        raise InputError(f"{path}: {kind!r} is {values.dtype} {values.shape}: give {wanted}")
+    values = values.astype(np.float32)
+    for i, j in np.argwhere(~((values >= 0) & (values <= 1))):
+        value = f"{kind!r} of {clips[i]!r}, {events[j]!r} is {values[i, j]}"
+        raise InputError(f"{path}: {value}: {PROBABILITY}")
+    used: dict[int, str] = {}  # entry -> where; in the order of the rows
+    for row in rows:
+        # By a recording's path or its name, with or without extension.
         file = PurePath(row.cells["file"])
-        names = (row.cells["file"], str(file), os.path.splitext(file)[0], file.name, file.stem)
-        return next((index[name] for name in names if name in index), None)
-
-    def problems() -> Iterator[str]:
-        for name in ("clip", "events", kind):
-            if name not in found:
-                yield f"{path}: no array {name!r}; the arrays are {', '.join(found)}"
-        for key, names in (("clip", clips), ("events", events)):
-            if len(set(names)) < len(names):
-                twice = next(name for name in names if names.count(name) > 1)
-                yield f"{path}: {key!r} contains {twice!r} twice"
-        values, shape = found[kind], (len(clips), len(events))
-        if values.shape != shape or values.dtype.kind not in "fiub":
-            wanted = f"numbers, ({shape[0]} clips, {shape[1]} events)"
-            yield f"{path}: {kind!r} is {values.dtype} {values.shape}: give {wanted}"
-        values = values.astype(np.float32)
-        for i, j in np.argwhere(~((values >= 0) & (values <= 1))):
-            value = f"{kind!r} of {clips[i]!r}, {events[j]!r} is {values[i, j]}"
-            yield f"{path}: {value}: {PROBABILITY}"
-        used: dict[int, str] = {}
-        for row in rows:
-            if (i := entry(row)) is None:
-                clip = PurePath(row.cells["file"]).stem
-                yield f"{row.where}: {path} has no clip {clip!r}: label it, or remove its row"
-            elif (other := used.setdefault(i, row.where)) != row.where:
-                yield f"{row.where}: clip {clips[i]!r} of {path} also belongs to {other}"
-
-    for problem in problems():
-        raise InputError(problem)
-    order = np.array([entry(row) for row in rows])
-    return tuple(events), found[kind].astype(np.float32)[order]
+        ways = row.cells["file"], str(file), os.path.splitext(file)[0], file.name, file.stem
+        known = [index[name] for name in ways if name in index]
+        if not known:
+            reason = f"{path} has no clip {file.stem!r}: label it, or remove its row"
+            raise InputError(f"{row.where}: {reason}")
+        if (other := used.setdefault(known[0], row.where)) != row.where:
+            clip = clips[known[0]]
+            raise InputError(f"{row.where}: clip {clip!r} of {path} also belongs to {other}")
+    return tuple(events), values[list(used)]

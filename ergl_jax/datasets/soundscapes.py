@@ -49,15 +49,14 @@ class Sound:
 class Soundscape:
     """A clip before it is mixed."""
 
-    length: int  # samples
-    background: np.ndarray | Sound  # (length,) float32 noise of RMS 1, or a looped recording
+    background: np.ndarray  # (length,) float32 of RMS 1: noise or a looped recording
     background_level: float  # RMS, dB of full scale
+    looped: tuple[Sound, ...]  # the recording of the background, if it is one
     sounds: tuple[Sound, ...]  # by onset
 
-    def all_sounds(self) -> list[Sound]:
+    def all_sounds(self) -> tuple[Sound, ...]:
         """All recorded sounds, a looped background first."""
-        looped = [self.background] if isinstance(self.background, Sound) else []
-        return looped + list(self.sounds)
+        return self.looped + self.sounds
 
 
 def load_recording(recording: Recording, sample_rate: int) -> np.ndarray:
@@ -143,10 +142,11 @@ def compose(
     length = round(seconds * sample_rate)
     rng, colours = (np.random.default_rng([*key, purpose]) for purpose in (0, 1))
     level = float(rng.uniform(*scene.background.level))
+    looped: tuple[Sound, ...] = ()
     if scene.background.event:
         recording = _choose(pool[scene.background.event], rng)
-        looped = _unit(loop(load(recording), length, round(LOOP_SECONDS * sample_rate), rng))
-        background: np.ndarray | Sound = Sound(scene.background.event, recording, 0, 0.0, looped)
+        background = _unit(loop(load(recording), length, round(LOOP_SECONDS * sample_rate), rng))
+        looped = (Sound(scene.background.event, recording, 0, 0.0, background),)
     else:
         slope = (scene.background.noise or 0.0) / (20 * math.log10(2))
         background = _unit(shaped_noise(colours, length, sample_rate, lambda f: f**slope))
@@ -159,7 +159,7 @@ def compose(
             first += (longest - len(waveform)) // 2  # about the same moment
             sounds.append(Sound(event, recording, first, gain, _unit(waveform)))
     sounds.sort(key=lambda sound: (sound.onset, sound.event))
-    return Soundscape(length, background, level, tuple(sounds))
+    return Soundscape(background, level, looped, tuple(sounds))
 
 
 def _choose(recordings: Sequence[Recording], rng: np.random.Generator) -> Recording:
@@ -168,8 +168,7 @@ def _choose(recordings: Sequence[Recording], rng: np.random.Generator) -> Record
 
 def mix(soundscape: Soundscape) -> np.ndarray:
     """The waveform (length,) float32 of a clip; its peak is at most PEAK."""
-    background = soundscape.background
-    wave = (background.waveform if isinstance(background, Sound) else background).copy()
+    wave = soundscape.background.copy()
     for sound in soundscape.sounds:
         wave[sound.onset : sound.offset] += np.float32(10 ** (sound.level / 20)) * sound.waveform
     wave *= np.float32(10 ** (soundscape.background_level / 20))

@@ -124,7 +124,6 @@ def corpus(root: str | os.PathLike, events_file: str | os.PathLike | None = None
 def prepare(
     root: str | os.PathLike,
     *,
-    release: Release,
     archives: str | os.PathLike | None = None,
     keep_archives: bool = False,
 ) -> None:
@@ -134,7 +133,6 @@ def prepare(
 
     Args:
       root: the directory of recordings and lists, with the archives' layout.
-      release: `DEVELOPMENT`.
       archives: a directory of archives already downloaded, which are not changed; others are
         downloaded.
       keep_archives: keep what is downloaded, in `<root>/archives`, after it is unpacked.
@@ -149,11 +147,11 @@ def prepare(
         mark = marks / archive.name
         return mark.is_file() and mark.read_text(encoding="utf-8") == archive.md5
 
-    todo = [archive for archive in release.archives if not is_unpacked(archive)]
+    todo = [archive for archive in DEVELOPMENT.archives if not is_unpacked(archive)]
     directory = local_path(archives) if todo and archives else root / DOWNLOADS
     given = {path.name: path for path in directory.glob(f"{FOLDER}.*.zip") if archives}
     if todo and archives and not given:
-        example = release.archives[0].name
+        example = DEVELOPMENT.archives[0].name
         raise InputError(f"{directory} contains none of the archives, such as {example}")
     downloads = [
         remaining(root / DOWNLOADS / archive.name, archive.size)
@@ -169,7 +167,7 @@ def prepare(
                 _get(archive, root, given.get(archive.name), keep_archives)
 
     get(audio=False)
-    clips = _read_fold(root, release)  # wrong lists are reported before 20 GB of audio
+    clips = _read_fold(root)  # wrong lists are reported before 20 GB of audio
     get(audio=True)
     names = [name for split in clips.values() for name in split]
     if absent := [name for name in names if not (root / name).is_file()]:
@@ -220,7 +218,7 @@ def unpack(archive: Path, root: Path) -> None:
         raise InputError(f"{archive} can't be unpacked to {root}: {reason}") from error
 
 
-def _read_fold(root: Path, release: Release) -> dict[str, dict[str, tuple[str, str]]]:
+def _read_fold(root: Path) -> dict[str, dict[str, tuple[str, str]]]:
     """The official fold 1: split -> file -> (scene, place).
 
     A place is a city and a location; training and test have different ones.
@@ -234,7 +232,7 @@ def _read_fold(root: Path, release: Release) -> dict[str, dict[str, tuple[str, s
         reason = f"{different[0]} is in one of fold1_test.txt and fold1_evaluate.txt alone"
         raise InputError(f"{lists}: {reason}")
     for split, clips in folds.items():
-        if len(clips) != (wanted := release.clips[split]):
+        if len(clips) != (wanted := DEVELOPMENT.clips[split]):
             reason = f"{len(clips)} {split} clips where fold 1 has {wanted}"
             raise InputError(f"{lists}: {reason}: not the lists of this corpus")
     places = [{place for _, place in clips.values()} for clips in folds.values()]
