@@ -26,7 +26,7 @@ import harness  # noqa: E402
 
 RESULTS = HERE / "results"
 WHAT = (
-    *("train_step", "epoch", "memory", "forward", "edges", "log_mel"),
+    *("device", "train_step", "epoch", "memory", "forward", "edges", "log_mel"),
     *("pseudo_label", "startup", "growth", "layers", "leaks"),
 )
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "librosa", "torch")

@@ -110,8 +110,10 @@ def has_compiler(platform: Literal["tpu", "cuda"]) -> bool:
     """Whether the library that compiles for TPUs, or for GPUs, is installed."""
     if platform == "tpu":
         return "TPU_LIBRARY_PATH" in os.environ or importlib.util.find_spec("libtpu") is not None
-    plugins = importlib.util.find_spec("jax_plugins")
-    return plugins is not None and importlib.util.find_spec("jax_plugins.xla_cuda12") is not None
+    if importlib.util.find_spec("jax_plugins") is None:
+        return False
+    plugins = ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13")
+    return any(importlib.util.find_spec(plugin) for plugin in plugins)
 
 
 def _tpus(name: str, sides: list[int]) -> list[jax.Device]:
@@ -172,6 +174,6 @@ def _target(chip: Chip) -> str:
     }}
     platform_name: "CUDA"
     dnn_version_info {{ major: 9 minor: 10 patch: 0 }}
-    runtime_version {{ major: 12 minor: 9 patch: 0 }}
+    runtime_version {{ major: 13 minor: 0 patch: 0 }}
     device_description_str: "{gpu.description}"
     """

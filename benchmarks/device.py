@@ -1,0 +1,128 @@
+"""The paper's training step, an epoch and the log-mel on the devices that are here.
+
+    python benchmarks/device.py --part step
+    python benchmarks/device.py --part epoch --tiny
+
+In bfloat16, 64 clips a device; no PyTorch needed (train_step.py compares with it). Beside the time
+of a step is the least that its memory traffic or its arithmetic needs by the chip's published
+peaks, as `run.py --mode=compile` says. --tiny is for a try on CPU.
+"""
+
+import statistics
+import time
+
+import harness
+import jax
+import numpy as np
+
+from ergl_jax.audio import get_front_end, log_mel
+from ergl_jax.compiling import chips
+from ergl_jax.compiling.programs import Programs, Sizes
+from ergl_jax.training import step
+
+WHAT = ("step", "epoch", "log_mel", "step_400_events")
+CHIPS = {  # by the start of JAX's name of a device
+    "TPU v4": "v4",
+    "TPU v5 lite": "v5e",
+    "TPU v5": "v5p",
+    "TPU v6": "v6e",
+    "NVIDIA H100": "h100",
+    "NVIDIA H200": "h200",
+    "NVIDIA A100": "a100",
+    "NVIDIA L4": "l4",
+    "Tesla T4": "t4",
+}
+
+
+def programs(options, events: int, clips: int) -> Programs:
+    """The paper's, or with --tiny a small one of the same form."""
+    fields = {"model.compute_dtype": "bfloat16", "data.num_events": events}
+    fields["train.batch_size"] = options.clips_per_device * jax.local_device_count()
+    if options.tiny:
+        fields |= {"model.encoder.width_divisor": 32, "data.clip_seconds": 1.0}
+    config = harness.setting("paper").config.replace(**fields)
+    return Programs(config, Sizes(10, events, clips), jax.local_devices())
+
+
+def draw(found: Programs, clips: int) -> dict[str, np.ndarray]:
+    """Log-mel as noise in dB, scenes and events of so many clips."""
+    rng = np.random.default_rng(0)
+    return {
+        "log_mel": np.float32(-40 + 15 * rng.standard_normal((clips, *found.clip))),
+        "scene": rng.integers(0, 10, clips).astype(np.int32),
+        "events": np.float32(rng.uniform(size=(clips, found.events))),
+    }
+
+
+def seconds(call, rounds: int) -> list[float]:
+    """Of each of so many calls, after two that compile; a call waits for its result."""
+    times = []
+    for _ in range(rounds + 2):
+        begin = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - begin)
+    return times[2:]
+
+
+def steps(options, events: int, number: int) -> list:
+    """Ten steps, or with `number` an epoch, over resident clips; per step."""
+    batch = options.clips_per_device * jax.local_device_count()
+    found = programs(options, events, number * batch)
+    data = step.replicate(draw(found, number * batch))
+    state = step.init_state(found.model, found.adamw, seed=0, shape=found.clip)
+    state = step.replicate(state)
+    rows = np.arange(number * batch, dtype=np.int32).reshape(number, batch)
+
+    def call():
+        nonlocal state
+        state, _ = jax.block_until_ready(found.trainer.epoch(state, data, rows))
+
+    times = [x / number for x in seconds(call, options.rounds)]
+    flops, traffic = found.step(batch).costs()
+    kind = jax.devices()[0].device_kind
+    chip = next((chips.CHIPS[chip] for name, chip in CHIPS.items() if kind.startswith(name)), None)
+    bound = max(flops / chip.tflops / 1e12, traffic / chip.bandwidth / 1e9) if chip else None
+    memory = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    median = statistics.median(times)
+    return [
+        f"{number} steps of {batch}, {events} events",
+        f"{1e3 * median:.2f}",
+        f"{1e3 * min(times):.2f} to {1e3 * max(times):.2f}",
+        f"{batch / median:.1f}",
+        f"{1e3 * bound:.2f}" if bound else "-",
+        f"{memory / 1e9:.2f}" if memory else "-",
+    ]
+
+
+def log_mels(options) -> list:
+    """Log-mel of a batch in the device's memory."""
+    front_end = get_front_end("paper")
+    length = front_end.num_samples(1.0 if options.tiny else 10.0)
+    noise = np.random.default_rng(0).standard_normal((options.clips_per_device, length))
+    waveforms = jax.device_put(np.float32(0.1 * noise))
+    times = seconds(lambda: log_mel(waveforms, front_end).block_until_ready(), options.rounds)
+    median = statistics.median(times)
+    span = f"{1e3 * min(times):.2f} to {1e3 * max(times):.2f}"
+    clips = options.clips_per_device / median
+    return [f"log-mel of {len(waveforms)}", f"{1e3 * median:.2f}", span, f"{clips:.1f}", "-", "-"]
+
+
+def main() -> None:
+    parser = harness.parser(__doc__, rounds=5)
+    parser.add_argument("--part", choices=WHAT, default="step")
+    parser.add_argument("--clips-per-device", type=harness.positive, default=64)
+    parser.add_argument("--tiny", action="store_true", help="a small model, for a try on CPU")
+    options = parser.parse_args()
+    rows = {
+        "step": lambda: steps(options, 25, 2 if options.tiny else 10),
+        "epoch": lambda: steps(options, 25, 3 if options.tiny else 95),  # TUT 2018's 6122 clips on one device
+        "step_400_events": lambda: steps(options, 40 if options.tiny else 400, 2),
+        "log_mel": lambda: log_mels(options),
+    }
+    where = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    header = [where, "median, ms", "all rounds, ms", "clips/s", "at least, ms", "peak memory, GB"]
+    print(harness.table(header, [rows[options.part]()]))
+
+
+if __name__ == "__main__":
+    harness.start(main)
