@@ -115,7 +115,9 @@ def main() -> None:
     options = parser.parse_args()
     rows = {
         "step": lambda: steps(options, 25, 2 if options.tiny else 10),
-        "epoch": lambda: steps(options, 25, 3 if options.tiny else 95),  # TUT 2018's 6122 clips on one device
+        "epoch": lambda: steps(
+            options, 25, 3 if options.tiny else 95
+        ),  # TUT 2018's 6122 clips on one device
         "step_400_events": lambda: steps(options, 40 if options.tiny else 400, 2),
         "log_mel": lambda: log_mels(options),
     }

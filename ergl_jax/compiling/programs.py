@@ -14,12 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ergl_jax import registry
 from ergl_jax.audio import get_front_end
 from ergl_jax.config import Config
 from ergl_jax.systems import SYSTEMS
-from ergl_jax.training import optimizer, step
-from ergl_jax.training.augmentation import make_augment
+from ergl_jax.training import step
+from ergl_jax.training.build import build
 
 # For a GPU: choosing kernels by timing, and products by Triton, need one.
 _GPU_OPTIONS = {"xla_gpu_autotune_level": "0", "xla_gpu_enable_triton_gemm": "False"}
@@ -40,35 +39,15 @@ class Programs:
         self.config, self.sizes, self.devices = config, sizes, devices
         front_end, seconds = get_front_end(config.data.front_end), config.data.clip_seconds
         self.clip = (front_end.num_frames(seconds), front_end.n_mels)  # (F, M)
-        system = SYSTEMS[config.model.name]
-        n = sizes.events if system.events else 0
-        self.model = registry.build(
-            config.model, num_scenes=sizes.scenes, num_events=n, axis_name=step.AXIS
-        )
-        self.events = n
-        steps = max(1, sizes.clips // config.train.batch_size)
-        self.adamw = optimizer.adamw(
-            config.optimizer,
-            steps_per_epoch=steps,
-            epochs=config.train.epochs,
-            frozen=system.pretrained if config.model.frozen else (),
-        )
-        self.trainer = step.Trainer(
-            self.model,
-            self.adamw,
-            make_augment(config.augment),
-            loss=registry.make_loss(
-                config.train.loss,
-                scene=np.arange(sizes.scenes),
-                events=np.eye(sizes.scenes, n),
-                num_scenes=sizes.scenes,
-                threshold=config.data.event_threshold,
-            ),
+        n = sizes.events if SYSTEMS[config.model.name].events else 0
+        self.model, self.adamw, _, self.trainer = build(
+            config,
+            scene=np.arange(sizes.clips) % sizes.scenes,
+            events=np.zeros((sizes.clips, n)),
             num_scenes=sizes.scenes,
-            seed=config.seed,
-            skip_nonfinite=config.train.skip_nonfinite,
             devices=devices,
         )
+        self.events = n
 
     @cached_property
     def state(self) -> step.TrainState:

@@ -15,7 +15,6 @@ import numpy as np
 from tqdm import tqdm
 
 from ergl_jax import bundle as bundles
-from ergl_jax import registry
 from ergl_jax.config import Config
 from ergl_jax.datasets import batches, sources
 from ergl_jax.datasets.builder import SceneDataset
@@ -30,12 +29,11 @@ from ergl_jax.training import (
     macs,
     metric_writer,
     metrics,
-    optimizer,
     step,
     transfer,
     workdirs,
 )
-from ergl_jax.training.augmentation import make_augment
+from ergl_jax.training.build import build
 from ergl_jax.training.checkpoints import Checkpoints, Progress
 
 Fit = Callable[[dict, Callable, SceneDataset], dict]
@@ -101,30 +99,8 @@ class _Run:
                 listed=listed,
                 source=config.data.events,
             )
-        first = batches.train_indices(len(self.split), config.train.batch_size, seed=0, epoch=0)
-        length = {"steps_per_epoch": len(first), "epochs": config.train.epochs}
-        self.schedule = optimizer.learning_rate(config.optimizer, **length)
-        frozen = system.pretrained if config.model.frozen else ()
-        adamw = optimizer.adamw(config.optimizer, **length, frozen=frozen)
-        scenes = len(dataset.scenes)
-        model = registry.build(
-            config.model, num_scenes=scenes, num_events=len(self.events), axis_name=step.AXIS
-        )
-        loss = registry.make_loss(
-            config.train.loss,
-            scene=scene,
-            events=events[:, self.events],
-            num_scenes=scenes,
-            threshold=config.data.event_threshold,
-        )
-        self.trainer = step.Trainer(
-            model,
-            adamw,
-            make_augment(config.augment),
-            num_scenes=scenes,
-            seed=config.seed,
-            loss=loss,
-            skip_nonfinite=config.train.skip_nonfinite,
+        model, adamw, self.schedule, self.trainer = build(
+            config, scene=scene, events=events[:, self.events], num_scenes=len(dataset.scenes)
         )
         self.predict = step.make_predict(model)
         self.shape = self.split[0]["log_mel"].shape  # (F, M)
