@@ -23,6 +23,7 @@ from ergl_jax.audio import FRONT_ENDS, get_front_end
 from ergl_jax.cache import use_compilation_cache
 from ergl_jax.datasets import sources, tut2018
 from ergl_jax.errors import InputError, Parser, command
+from ergl_jax.files import local_path
 
 # Flags of one source alone.
 ONLY = {
@@ -44,7 +45,7 @@ def _parser() -> Parser:
     add("--manifest_only", action="store_true", help="stop before features: events come first")
     add("--licence", default="", help="folder: of the recordings; stored in every bundle")
     add("--root", help="tut2018: where the recordings are kept, if not <data_dir>/tut2018")
-    add("--archives", help="tut2018: directory of archives already downloaded")
+    add("--archives", type=local_path, help="tut2018: directory of archives already downloaded")
     keep = "tut2018: keep what was downloaded"
     add("--keep-archives", "--keep_archives", action="store_true", help=keep)
     add("--data_dir", default="data/prepared", help="where datasets are kept, and TUT 2018")

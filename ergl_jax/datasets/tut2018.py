@@ -19,7 +19,7 @@ from ergl_jax.datasets.manifest import Corpus, read_manifest
 from ergl_jax.datasets.tables import write_table
 from ergl_jax.downloads import fetch, remaining, require_space, verify
 from ergl_jax.errors import InputError, MultilineInputError
-from ergl_jax.files import atomic_write, local_path, make_directory, read_text, user_path
+from ergl_jax.files import atomic_write, local_path, make_directory, read_text
 from ergl_jax.labels import TUT2018_SCENES
 
 RECORD = "https://zenodo.org/record/1228142"
@@ -100,7 +100,7 @@ Without any download, this runs at once:
   python run.py --config=configs/ergl.py:synthetic"""
 
 
-def corpus(root: str | os.PathLike, events_file: str | os.PathLike | None = None) -> Corpus:
+def corpus(root: Path, events_file: str | os.PathLike | None = None) -> Corpus:
     """The corpus that `<root>/manifest.csv` describes.
 
     Args:
@@ -112,7 +112,6 @@ def corpus(root: str | os.PathLike, events_file: str | os.PathLike | None = None
       InputError: there is no manifest yet; the message is one screen: what is missing, the size of
         the download and the commands to run.
     """
-    root = user_path(root)
     manifest = root / "manifest.csv"
     if not manifest.is_file():
         missing = MISSING.format(root=root, record=RECORD, gigabytes=DEVELOPMENT.size / 1e9)
@@ -121,12 +120,7 @@ def corpus(root: str | os.PathLike, events_file: str | os.PathLike | None = None
     return dataclasses.replace(clips, name="tut2018")
 
 
-def prepare(
-    root: str | os.PathLike,
-    *,
-    archives: str | os.PathLike | None = None,
-    keep_archives: bool = False,
-) -> None:
+def prepare(root: Path, *, archives: Path | None = None, keep_archives: bool = False) -> None:
     """Downloads and unpacks what is missing, and writes `<root>/manifest.csv`.
 
     It can be interrupted at any time and resumes. An existing manifest is kept.
@@ -148,11 +142,10 @@ def prepare(
         return mark.is_file() and mark.read_text(encoding="utf-8") == archive.md5
 
     todo = [archive for archive in DEVELOPMENT.archives if not is_unpacked(archive)]
-    directory = local_path(archives) if todo and archives else root / DOWNLOADS
-    given = {path.name: path for path in directory.glob(f"{FOLDER}.*.zip") if archives}
+    given = {path.name: path for path in archives.glob(f"{FOLDER}.*.zip")} if archives else {}
     if todo and archives and not given:
         example = DEVELOPMENT.archives[0].name
-        raise InputError(f"{directory} contains none of the archives, such as {example}")
+        raise InputError(f"{archives} contains none of the archives, such as {example}")
     downloads = [
         remaining(root / DOWNLOADS / archive.name, archive.size)
         for archive in todo
