@@ -99,8 +99,8 @@ class _Field:
     name: str
     value: Any
 
-    def check(self, holds: Any, remedy: str) -> None:
-        if not holds:
+    def check(self, valid: Any, remedy: str) -> None:
+        if not valid:
             raise InputError(f"{self.name} is {short(self.value)}: {remedy}")
 
     def fields(self, required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, _Field]:
