@@ -6,12 +6,13 @@ events, the data's licence, and versions. The weights store its SHA-256, so that
 `config.json` is refused.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,54 +21,33 @@ import flax.linen as nn
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors import SafetensorError
 from safetensors.numpy import load as load_weights
-from safetensors.numpy import save_file
+from safetensors.numpy import save as save_weights
 
 import ergl_jax
 from ergl_jax import registry, schema
 from ergl_jax.audio import FRONT_ENDS, FrontEnd
 from ergl_jax.config import ModelConfig
 from ergl_jax.errors import InputError
-from ergl_jax.files import atomic_write, is_remote, user_path
+from ergl_jax.files import atomic_write, is_remote, user_path, writing
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = 1
 RANGES = {"clip_seconds": (0.01, 3600.0), "temperature": (1e-3, 1e3)}
 DIGEST = "config_sha256"  # in the metadata of the weights; older bundles have none
 
-_FRONT_END_DEFAULTS = {  # of the fields that may be absent
-    field.name: field.default
-    for field in dataclasses.fields(FrontEnd)
-    if field.default is not dataclasses.MISSING
-}
-_FIELDS: dict[str, Any] = {
+_FIELDS: dict[str, type] = {
     "format": int,
-    "model": {
-        "name": str,
-        "compute_dtype": str,
-        "encoder": {"architecture": str, "width_divisor": int, "dropout": float},
-        "dropout": float,
-    },
+    "model": dict,
     "scenes": list,
     "events": list,
-    "front_end": {
-        field.name: field.type
-        for field in dataclasses.fields(FrontEnd)
-        if field.name not in _FRONT_END_DEFAULTS
-    },
+    "front_end": dict,
     "clip_seconds": float,
     "pad": str,
     "licence": str,
     "dataset": str,
     "source": str,
     "temperature": float,
-}
-_MODEL_FIELDS: Mapping[str, schema.Schema] = {  # which a model of this name needs as well
-    "ergl": {"channels": int, "tokens": str, "mel": bool, "gcn": {"layers": int, "gate": str}},
-    "pann_scene": {"variant": str, "frozen": bool},
-    "nnf": {"variant": str},
-    "mltf": {"variant": str},
 }
 _ADDED_LATER = {"source": "", "temperature": 1.0}  # absent from older bundles
 
@@ -101,6 +81,11 @@ class Bundle:
     dataset: str
     source: str = ""
     temperature: float = 1.0
+
+    @property
+    def clip_shape(self) -> tuple[int, int]:
+        """(F, M), of a clip's features."""
+        return self.front_end.num_frames(self.clip_seconds), self.front_end.n_mels
 
     def build(self) -> nn.Module:
         """The Flax module that `variables` belong to."""
@@ -136,27 +121,23 @@ class Bundle:
         flat = flatten_dict(self.variables, sep="/")
         flat = {name: np.ascontiguousarray(x) for name, x in flat.items()}
         text = (json.dumps(config, indent=2) + "\n").encode()
-        digest = {DIGEST: hashlib.sha256(text).hexdigest()}
+        weights = save_weights(flat, metadata={DIGEST: hashlib.sha256(text).hexdigest()})
+        files = {WEIGHTS: weights, CONFIG: text}
         if is_remote(directory):  # a bucket cannot rename directories
-            with atomic_write(directory / WEIGHTS) as file:
-                save_file(flat, file, metadata=digest)
-            with atomic_write(directory / CONFIG) as file:
-                file.write_bytes(text)
+            for name, content in files.items():
+                with atomic_write(directory / name) as file:
+                    file.write_bytes(content)
             return
         try:
-            shutil.rmtree(fresh, ignore_errors=True)
-            fresh.mkdir(parents=True)
-            (fresh / CONFIG).write_bytes(text)
-            save_file(flat, fresh / WEIGHTS, metadata=digest)
-            if directory.exists():  # by renaming, so that no reader sees half of one
-                shutil.rmtree(old, ignore_errors=True)
-                os.replace(directory, old)
-            os.replace(fresh, directory)
-        except (OSError, SafetensorError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise InputError(
-                f"{directory} can't be written: {reason}; make space or name another directory"
-            ) from error
+            with writing(directory):
+                shutil.rmtree(fresh, ignore_errors=True)
+                fresh.mkdir(parents=True)
+                for name, content in files.items():
+                    (fresh / name).write_bytes(content)
+                if directory.exists():  # by renaming, so that no reader sees half of one
+                    shutil.rmtree(old, ignore_errors=True)
+                    os.replace(directory, old)
+                os.replace(fresh, directory)
         finally:
             if old.exists() and not directory.exists():
                 os.replace(old, directory)
@@ -171,9 +152,9 @@ def check_target(directory: Path) -> Path:
     """
     directory = user_path(directory)
     directory = directory if is_remote(directory) else directory.absolute()
-    if directory.exists() and not directory.is_dir():
-        raise InputError(f"{directory} is a file: name another directory for the bundle")
     if directory.exists():
+        if not directory.is_dir():
+            raise InputError(f"{directory} is a file: name another directory for the bundle")
         if strange := sorted({path.name for path in directory.iterdir()} - {CONFIG, WEIGHTS}):
             raise InputError(
                 f"{directory} has {strange[0]} in it, which is no part of a bundle: move it away, "
@@ -197,19 +178,12 @@ def load(directory: str | os.PathLike) -> Bundle:
         name = CONFIG if not path.is_file() else WEIGHTS
         reason = f"it has no {name}" if missing else f"{name}: {error.strerror}"
         raise InputError(f"{directory} is not a bundle: {reason}") from error
-    try:
+    with _refusing(f"{path}"):
         bundle = _parse(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: {error}") from error
-    try:
+    with _refusing(f"{weights_path} is damaged"):
         flat = load_weights(weights)
-    except Exception as error:  # besides its own errors, those of NumPy
-        raise InputError(f"{weights_path} is damaged: {error}") from error
-    try:
+    with _refusing(f"{weights_path} does not fit {CONFIG}"):
         _check_weights(bundle, flat)
-    except Exception as error:  # of tracing the model, besides ValueError
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"{weights_path} does not fit {CONFIG}: {reason}") from error
     digest = _metadata(weights).get(DIGEST)
     if digest and digest != hashlib.sha256(text).hexdigest():
         raise InputError(
@@ -219,23 +193,32 @@ def load(directory: str | os.PathLike) -> Bundle:
     return dataclasses.replace(bundle, variables=unflatten_dict(flat, sep="/"))
 
 
+@contextlib.contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """Turns any error into an InputError; NumPy, Flax and JAX raise many kinds."""
+    try:
+        yield
+    except Exception as error:
+        raise InputError(f"{what}: {str(error).strip().partition(chr(10))[0]}") from error
+
+
 def _parse(text: bytes) -> Bundle:
     """config.json as a Bundle without variables; ValueError names a wrong field."""
     config = json.loads(text)
-    if isinstance(config, dict) and config.get("format", FORMAT) != FORMAT:
-        raise ValueError(
-            f"format={config['format']!r}, but this version reads only {FORMAT}: install the "
-            "version of ergl_jax that wrote it"
-        )
     if isinstance(config, dict):
         config = _ADDED_LATER | config
+        if config.get("format", FORMAT) != FORMAT:
+            raise ValueError(
+                f"format={config['format']!r}, but this version reads only {FORMAT}: install the "
+                "version of ergl_jax that wrote it"
+            )
     schema.check(config, _FIELDS, others=True)
-    model = config["model"]
-    schema.check(model, _MODEL_FIELDS.get(model["name"], {}), "", "model.", others=True)
-    found = config["front_end"]
-    front_end = FRONT_ENDS.get(found["name"])
-    if not front_end or dataclasses.asdict(front_end) != _FRONT_END_DEFAULTS | found:
-        raise ValueError(f"this version can't reproduce the front end {found}")
+    found = config["front_end"].items()
+    for front_end in FRONT_ENDS.values():
+        if front_end.numbers().items() <= found <= dataclasses.asdict(front_end).items():
+            break
+    else:
+        raise ValueError(f"this version can't reproduce the front end {config['front_end']}")
     for field, (low, high) in RANGES.items():
         if not low <= config[field] <= high:
             raise ValueError(f"{field}={config[field]} is not from {low:g} to {high:g}")
@@ -245,12 +228,13 @@ def _parse(text: bytes) -> Bundle:
         names = config[field]
         if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
             raise ValueError(f"{field} is not a list of different names: {str(names)[:60]}")
-    if not config["scenes"] and model["name"] != "pann":
+    model = ModelConfig.from_saved(config["model"])
+    if not config["scenes"] and model.name != "pann":
         raise ValueError("scenes is empty, which only a PANN's may be")
     return Bundle(
         **{name: config[name] for name in _FIELDS if name != "format"}
         | {
-            "model": ModelConfig.from_saved(model),
+            "model": model,
             "variables": {},
             "scenes": tuple(config["scenes"]),
             "events": tuple(config["events"]),
@@ -269,22 +253,18 @@ def _check_weights(bundle: Bundle, flat: Mapping[str, np.ndarray]) -> None:
     if bundle.model.name == "ergl" and bundle.model.gcn.layers > len(flat):
         # Before that many layers are traced.
         raise ValueError(f"model.gcn.layers={bundle.model.gcn.layers}, but there are fewer weights")
-    frames = bundle.front_end.num_frames(bundle.clip_seconds)
-    clip = jax.ShapeDtypeStruct((1, frames, bundle.front_end.n_mels), np.float32)
+    clip = jax.ShapeDtypeStruct((1, *bundle.clip_shape), np.float32)
     model = bundle.build()
-    wanted = flatten_dict(
-        jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), clip), sep="/"
-    )
-    if missing := sorted(wanted.keys() - flat.keys()):
-        raise ValueError(f"the weights lack {missing[0]}")
-    if unknown := sorted(flat.keys() - wanted.keys()):
-        raise ValueError(f"the weights have {unknown[0]}, which the model does not")
-    for name, leaf in wanted.items():
-        found = flat[name]
-        if found.shape != leaf.shape or found.dtype != leaf.dtype:
-            raise ValueError(
-                f"{name} is {found.dtype} {found.shape}, the model has {leaf.dtype} {leaf.shape}"
-            )
+    wanted = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), clip)
+
+    def forms(leaves: Mapping) -> dict[str, str]:
+        return {name: f"{x.dtype} {x.shape}" for name, x in leaves.items()}
+
+    found, expected = forms(flat), forms(flatten_dict(wanted, sep="/"))
+    for name in sorted(found.keys() | expected.keys()):
+        theirs, ours = found.get(name, "missing"), expected.get(name, "no such weights")
+        if theirs != ours:
+            raise ValueError(f"{name} is {theirs}, the model has {ours}")
 
 
 def _metadata(weights: bytes) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import functools
+import importlib.util
 import os
 import signal
 import sys
@@ -38,6 +39,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         raise InputError(f"{message} (see {self.prog} --help)")
+
+
+def require(package: str, extra: str) -> None:
+    """InputError unless an optional package is installed; `extra` is that of setup.cfg."""
+    if not importlib.util.find_spec(package):
+        raise InputError(
+            f'{package} is not installed: pip install ".[{extra}]" in a checkout of ergl_jax'
+        )
 
 
 def report(error: InputError) -> None:

@@ -5,7 +5,6 @@ A path on Google Cloud Storage, gs://..., is an `epath.Path`, which is used as a
 
 import contextlib
 import fcntl
-import importlib.util
 import json
 import os
 import re
@@ -15,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ergl_jax.errors import InputError
+from ergl_jax.errors import InputError, require
 
 REMOTE = "gs://"
 
@@ -30,8 +29,7 @@ def user_path(text: str | os.PathLike, name: str = "the path") -> Path:
         raise InputError(f"{name} is empty")
     text = os.path.expanduser(text)  # unlike Path.expanduser, leaves an unknown ~name alone
     if is_remote(text):
-        if not importlib.util.find_spec("gcsfs"):
-            raise InputError(f'{text}: Google Cloud Storage needs `pip install "ergl_jax[gcs]"`')
+        require("gcsfs", "gcs")
         from etils import epath  # not above: local paths don't need this slow import
 
         return epath.Path(REMOTE + text[len(REMOTE) :])

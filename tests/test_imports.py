@@ -28,7 +28,7 @@ ROOMS = {
     "training": "audio bundle config datasets errors files inference kernels models registry "
     "schema systems",
     "recipes": "audio bundle config datasets errors files registry schema systems training",
-    "cli": "bundle cache datasets errors files inference kernels training",
+    "cli": "bundle cache config datasets errors files inference kernels training",
     "__main__": "cli",
     "__init__": "inference",
 }

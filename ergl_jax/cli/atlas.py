@@ -9,13 +9,12 @@ on the same data it also says whether their explanations agree.
 """
 
 import argparse
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from ergl_jax.cli.explain import add_method
 from ergl_jax.errors import InputError
-from ergl_jax.files import check_directory, local_path, user_path
+from ergl_jax.files import check_directory, local_path, read_json, reading, user_path
 
 HELP = "show what a run has learnt of each scene"
 
@@ -53,21 +52,22 @@ def open_run(workdir: Path) -> tuple:
     Raises InputError unless `workdir` has a bundle, and a config.json whose dataset fits it.
     """
     import tqdm
-    from ml_collections import ConfigDict
 
+    from ergl_jax.config import Config, upgrade_saved
     from ergl_jax.datasets import sources
     from ergl_jax.inference.classify import load
     from ergl_jax.inference.explain import Explainer
     from ergl_jax.training.evaluate import check_fits
 
     explainer = Explainer(load(workdir / "bundle"))
+    path = workdir / "config.json"
+    with reading(path, "name the directory of a finished run", "a run's settings"):
+        config = Config.from_dict(upgrade_saved(read_json(path)), f"{path}: ")
     try:
-        config = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
-        dataset = sources.open_dataset(ConfigDict(config["data"]))
+        dataset = sources.open_dataset(config.data)
         check_fits(explainer.model.bundle, dataset)
-    except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
-        reason = error if isinstance(error, InputError) else f"not a work directory ({error!r})"
-        raise InputError(f"{workdir}: {reason}") from error
+    except InputError as error:
+        raise InputError(f"{workdir}: {error}") from error
     split = dataset.split("test")
 
     def clips() -> Iterator[tuple]:

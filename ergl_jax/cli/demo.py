@@ -1,14 +1,15 @@
 """Serves a page to record or upload a sound and see its scene, graph and timeline.
 
-    pip install "ergl_jax[demo]"
+    pip install ".[demo]"
     ergl demo --bundle runs/synthetic/bundle
 
 It listens on this machine only. Stop it with Ctrl-C.
 """
 
 import argparse
+import os
 
-from ergl_jax.errors import InputError
+from ergl_jax.errors import InputError, require
 from ergl_jax.files import user_path
 
 HELP = "record or upload a sound in the browser"
@@ -22,10 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    require("gradio", "demo")
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # its telemetry
     from ergl_jax.inference import demo
     from ergl_jax.inference.classify import load
 
-    demo.require_gradio()  # before loading takes long
     page = demo.build(load(args.bundle))
     try:
         demo.launch(page, port=args.port, share=args.share)

@@ -4,7 +4,7 @@
     ergl export --bundle runs/synthetic/bundle --out scenes.onnx --format onnx
 
 StableHLO is for JAX on CPU, CUDA and TPU (`jax.export.deserialize`). ONNX is for everything else
-and needs `pip install "ergl_jax[onnx]"`. The input is log-mel (batch, frames, mel bins); the JSON
+and needs `pip install ".[onnx]"`. The input is log-mel (batch, frames, mel bins); the JSON
 next to the file describes the front end and names scenes and events.
 """
 

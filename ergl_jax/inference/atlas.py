@@ -195,23 +195,20 @@ def agreement(surveys: list[Survey]) -> dict[str, float] | None:
             "the runs were tested on different clips or have fewer than two events in common: give "
             "runs of one dataset"
         )
-    on_events, on_relations = [], []
+    found: dict[str, list[float]] = {"events": [], "relations": []}
     for a, b in itertools.combinations(surveys, 2):
         ours, theirs = ([s.events.index(name) for name in common] for s in (a, b))
         same = np.array(a.scenes)[a.predicted] == np.array(b.scenes)[b.predicted]
         for clip in np.flatnonzero(same):
-            nodes = a.node_contributions[clip, ours], b.node_contributions[clip, theirs]
+            nodes = a.node_contributions[clip][ours], b.node_contributions[clip][theirs]
+            found["events"].append(_rank_correlation(*nodes))
             edges = (
                 a.edge_contributions[clip][np.ix_(ours, ours)],
                 b.edge_contributions[clip][np.ix_(theirs, theirs)],
             )
-            on_events.append(_rank_correlation(*nodes))
-            on_relations.append(_rank_correlation(*edges))
-    return {
-        "events": float(np.mean(on_events)) if on_events else float("nan"),
-        "relations": float(np.mean(on_relations)) if on_relations else float("nan"),
-        "clips": len(on_events),
-    }
+            found["relations"].append(_rank_correlation(*edges))
+    means = {what: float(np.mean(each or [np.nan])) for what, each in found.items()}
+    return means | {"clips": len(found["events"])}
 
 
 def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:

@@ -1,8 +1,9 @@
 """A Gradio page: record or upload a sound and see its scene, graph and timeline."""
 
 import html
-import os
-from types import ModuleType
+from typing import Any
+
+import gradio as gr
 
 from ergl_jax.errors import InputError
 from ergl_jax.inference import narrative, pictures
@@ -11,22 +12,8 @@ from ergl_jax.inference.explain import Explainer
 from ergl_jax.models.ergl import ERGL
 
 
-def require_gradio() -> ModuleType:
-    """Gradio without its telemetry; InputError if it isn't installed."""
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    try:
-        import gradio
-    except ImportError as error:
-        raise InputError(
-            'the page needs Gradio: pip install "ergl_jax[demo]", or "pip install .[demo]" in a '
-            "checkout"
-        ) from error
-    return gradio
-
-
 def build(model: Model):
     """The page as `gradio.Blocks`. Models without a graph are not explained."""
-    gr = require_gradio()
     explainer = Explainer(model) if isinstance(model.module, ERGL) else None
     bundle = model.bundle
 
@@ -35,7 +22,7 @@ def build(model: Model):
             raise gr.Error("record or upload something first", print_exception=False)
         try:
             if explainer is None:
-                [result] = model.classify([path])  # type: ignore[misc]
+                result: Any = model.classify(path)
                 return dict(result.scenes), str(result), None, None
             explanation = explainer(path)
         except InputError as error:
@@ -67,7 +54,6 @@ def build(model: Model):
 
 def launch(page, *, port: int | None, share: bool) -> None:
     """Serves the page until Ctrl-C, on this machine only unless shared."""
-    gr = require_gradio()
     # System fonts: the default theme loads its own from a server.
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
     page.launch(server_port=port, share=share, theme=theme, footer_links=[])

@@ -2,7 +2,6 @@
 
 import getpass
 import importlib.metadata
-import itertools
 import os
 import platform
 import re
@@ -21,14 +20,13 @@ import soundfile
 import ergl_jax
 from ergl_jax import audio
 from ergl_jax.audio import FRONT_ENDS, FrontEnd
-from ergl_jax.audio.features import MIN_POWER
-from ergl_jax.audio.mel import mel_filters, window
 from ergl_jax.inference.classify import Model, load
 
 REQUIRED = ("jax", "jaxlib", "flax", "numpy", "soxr", "librosa", "safetensors", "ml-collections")
 OPTIONAL = ("optax", "orbax-checkpoint", "tensorflow-datasets", "torch", "onnx", "onnxruntime")
 VARIABLES = ("JAX_", "XLA_", "ERGL_", "CUDA_VISIBLE_DEVICES", "GLIBC_TUNABLES", "OMP_NUM_THREADS")
 FORMATS = {"WAV": "PCM_16", "FLAC": "PCM_16", "OGG": "VORBIS", "MP3": "MPEG_LAYER_III"}
+CHECKED = ("paper", "panns_16k", "panns_32k")  # front ends
 # Of the log-mel, in dB: more than float32's rounding of a tone in noise (5e-5), and more than
 # products in bfloat16 or TF32 explain.
 FLOAT32_DB, WRONG_DB = 1e-3, 1.0
@@ -44,23 +42,20 @@ class Line(NamedTuple):
 
 def examine(bundle: Path | None = None) -> Iterator[Line]:
     """Yields findings, each as soon as it is there; also about a bundle's directory, if given."""
-    yield from _lines(_facts(), _checks())
+    yield from _lines(_machine())
     if bundle is not None:
         try:
             model = load(bundle)
         except Exception as error:
             yield _failure("bundle", error)
         else:
-            classify = partial(_classify, model)
-            checks = {"first classify": classify, "second classify": classify}
-            yield from _lines({"bundle": str(bundle)} | _model_facts(model), checks)
+            yield from _lines({"bundle": str(bundle)} | _model(model))
 
 
-def _lines(facts: dict[str, str], checks: Mapping[str, Callable[[], str]]) -> Iterator[Line]:
-    yield from itertools.starmap(Line, facts.items())
-    for topic, check in checks.items():
+def _lines(table: Mapping[str, str | Callable[[], str]]) -> Iterator[Line]:
+    for topic, found in table.items():
         try:
-            yield Line(topic, check())
+            yield Line(topic, found if isinstance(found, str) else found())
         except Exception as error:  # on a broken machine, anything may be raised
             yield _failure(topic, error)
 
@@ -72,7 +67,8 @@ def _failure(topic: str, error: Exception) -> Line:
     return Line(topic, reason, failed=True)
 
 
-def _facts() -> dict[str, str]:
+def _machine() -> dict[str, str | Callable[[], str]]:
+    """Facts, and checks: functions that return text, or raise if something is broken."""
     cores = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
     config: Any = jax.config
     variables = sorted(name for name in os.environ if name.startswith(VARIABLES))
@@ -87,22 +83,14 @@ def _facts() -> dict[str, str]:
         "compilation cache": config.jax_compilation_cache_dir or "none",
         # Network addresses are private.
         **{name: os.environ[name] or '""' for name in variables if "ADDRESS" not in name},
-    }
-
-
-def _checks() -> dict[str, Callable[[], str]]:
-    """Functions that return text, or raise if something is broken."""
-    # Scattering is slow to compile; mltf's segments have the frames of other front ends.
-    front_ends = [each for each in FRONT_ENDS.values() if each.is_spectrogram]
-    return {
         **{name: partial(_version, name) for name in REQUIRED + OPTIONAL},
         "devices": lambda: "; ".join(map(_device, jax.local_devices())),
         **{f"decode {name}": partial(_decode, name) for name in FORMATS},
-        **{f"log-mel {each.name}": partial(_log_mel, each) for each in front_ends},
+        **{f"log-mel {name}": partial(_log_mel, FRONT_ENDS[name]) for name in CHECKED},
     }
 
 
-def _model_facts(model: Model) -> dict[str, str]:
+def _model(model: Model) -> dict[str, str | Callable[[], str]]:
     bundle, front_end = model.bundle, model.bundle.front_end
     encoder, params = bundle.model.encoder, bundle.variables["params"]
     architecture = encoder.architecture if "encoder" in params else "width"
@@ -117,6 +105,8 @@ def _model_facts(model: Model) -> dict[str, str]:
         "temperature": f"{bundle.temperature:g}",
         "data": f"{bundle.dataset}; licence: {bundle.licence}",
         "weights": bundle.source or "trained from scratch",
+        "first classify": partial(_classify, model),
+        "second classify": partial(_classify, model),
     }
 
 
@@ -173,29 +163,23 @@ def _log_mel(front_end: FrontEnd) -> str:
     waveform += 0.1 * np.sin(2 * np.pi * 1000 * seconds)
     waveform = waveform.astype(np.float32)
     found = np.asarray(audio.log_mel(waveform[None], front_end))[0]
-    error = np.abs(found - _exact_log_mel(waveform, front_end)).max() * front_end.decibels
+    power = librosa.feature.melspectrogram(
+        y=waveform.astype(np.float64),
+        sr=front_end.sample_rate,
+        n_fft=front_end.n_fft,
+        hop_length=front_end.hop,
+        window=front_end.window,
+        pad_mode="reflect",
+        n_mels=front_end.n_mels,
+        fmin=front_end.fmin,
+        fmax=front_end.fmax,
+    )
+    error = np.abs(found - librosa.power_to_db(power, amin=1e-10, top_db=None).T).max()
     if not error < WRONG_DB:
         raise ValueError(f"{error:.1e} dB off: this device computes wrong numbers")
     if error > FLOAT32_DB:
         return f"{error:.1e} dB off: the device computes below float32's precision"
     return f"ok ({error:.0e} dB off)"
-
-
-def _exact_log_mel(waveform: np.ndarray, front_end: FrontEnd) -> np.ndarray:
-    """(L,) -> (F, M) as `audio.log_mel`, in float64 by librosa."""
-    spectrum = librosa.stft(
-        waveform.astype(np.float64),
-        n_fft=front_end.n_fft,
-        hop_length=front_end.hop,
-        window=window(front_end),
-        center=front_end.frames != "inside",
-        pad_mode="reflect",
-    )
-    values = np.abs(spectrum.T) ** (1 if front_end.magnitude else 2)
-    mel = values[: -1 if front_end.frames == "centred_whole" else None] @ mel_filters(front_end)
-    if front_end.offset:
-        return np.log(mel + front_end.offset)
-    return 10 * np.log10(np.maximum(mel, MIN_POWER))
 
 
 def _classify(model: Model) -> str:

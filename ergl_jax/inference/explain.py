@@ -5,6 +5,7 @@ Shapes: n events, C channels, T tokens, F frames, M mel bins, L samples.
 """
 
 import dataclasses
+import itertools
 import os
 from typing import Any
 
@@ -15,7 +16,7 @@ from flax import linen as nn
 
 from ergl_jax import audio
 from ergl_jax.errors import InputError
-from ergl_jax.inference import fidelity, narrative
+from ergl_jax.inference import fidelity
 from ergl_jax.inference.classify import Classification, Model, waveform_blocks
 from ergl_jax.inference.contributions import GraphReader, scene_log_odds
 from ergl_jax.models.ergl import ERGL
@@ -114,7 +115,7 @@ class Explanation:
                     "areas": curves.areas,
                     "delete_chance": curves.delete_chance,
                     "insert_chance": curves.insert_chance,
-                    "sentence": narrative.fidelity(curves),
+                    "sentence": curves.sentence,
                 }
                 for curves in (self.event_curves, self.edge_curves)
             },
@@ -135,8 +136,8 @@ class Explainer:
 
     def __init__(self, model: Model):
         bundle, front_end = model.bundle, model.bundle.front_end
-        is_ergl = isinstance(model.module, ERGL)
-        if not is_ergl or len(bundle.scenes) < 2 or not front_end.is_spectrogram:
+        fits = isinstance(model.module, ERGL) and front_end.is_spectrogram
+        if not fits or len(bundle.scenes) < 2:
             raise InputError(
                 "explanations need the bundle of an ERGL with two scenes or more and a mel "
                 f"spectrogram; this one has model {bundle.model.name!r}, front end "
@@ -182,9 +183,7 @@ class Explainer:
         """
         if method not in METHODS:
             raise ValueError(f"method={method!r} is not one of: {', '.join(METHODS)}")
-        [classification] = self.model.classify(  # type: ignore[misc]
-            [recording], sample_rate=sample_rate
-        )
+        classification: Any = self.model.classify(recording, sample_rate=sample_rate)
         timeline = classification.timeline
         index = max(range(len(timeline)), key=lambda k: timeline[k].scenes[classification.scene])
         waveform = self._window(recording, sample_rate, index)
@@ -231,7 +230,7 @@ class Explainer:
         bundle = self.model.bundle
         blocks = waveform_blocks(recording, sample_rate, bundle.front_end)
         length = bundle.front_end.num_samples(bundle.clip_seconds)
-        for number, (_, window) in enumerate(audio.segment(blocks, length, pad=bundle.pad)):
-            if number == index:
-                return window
+        windows = itertools.islice(audio.segment(blocks, length, pad=bundle.pad), index, None)
+        for _, window in windows:
+            return window
         raise InputError(f"{recording} changed while it was read: run again")

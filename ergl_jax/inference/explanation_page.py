@@ -1,26 +1,21 @@
 """Writes an Explanation: a self-contained HTML page, pictures, JSON and GraphML."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import networkx
 import numpy as np
 import soundfile
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from ergl_jax.bundle import Bundle
 from ergl_jax.files import atomic_write_together, make_directory
 from ergl_jax.inference import html_page, narrative, pictures
 from ergl_jax.inference.explain import Explanation
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 PAGE = "explanation.html"
 MAX_RELATIONS = 20  # in the page's table

@@ -28,17 +28,14 @@ import numpy as np
 from jax import export as jax_export
 
 import ergl_jax
-from ergl_jax import audio, schema
+from ergl_jax import audio
 from ergl_jax.bundle import Bundle, is_bundle
-from ergl_jax.errors import InputError
+from ergl_jax.errors import InputError, require
 from ergl_jax.files import (
     atomic_write,
     check_directory,
     local_path,
     make_directory,
-    read_bytes,
-    read_json,
-    reading,
 )
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -87,22 +84,6 @@ def write(bundle: Bundle, out: Path, form: str = "stablehlo") -> Written:
     return Written(path, description, difference)
 
 
-def load(path: Path) -> tuple[Callable[[np.ndarray], Probabilities], dict[str, Any]]:
-    """An exported file as a function of log-mel (B, F, M), and its description.
-
-    Raises InputError if the file or its description is missing, damaged, or of another export.
-    """
-    path = local_path(path)
-    with reading(path, "export again"):  # flatbuffers, MLIR and ONNX Runtime raise many types
-        content, about = read_bytes(path), description_path(path)
-        description = read_json(about)
-        schema.check(description, {"format": str, "sha256": str}, f"{about}: ", others=True)
-        if hashlib.sha256(content).hexdigest() != description["sha256"]:
-            raise ValueError(f"damaged, or not the file that {about.name} describes")
-        _, read = _FORMATS[description["format"]]
-        return read(content), description
-
-
 def description_path(path: Path) -> Path:
     """Of an exported file."""
     return path.with_name(path.name + ".json")
@@ -126,7 +107,7 @@ def describe(bundle: Bundle, form: str) -> dict[str, Any]:
     return {
         "format": form,
         "platforms": list(PLATFORMS) if form == "stablehlo" else [],
-        "input": {"log_mel": ["batch", *_clip_shape(bundle)]},
+        "input": {"log_mel": ["batch", *bundle.clip_shape]},
         "outputs": {name: ["batch", len(each)] for name, each in names.items() if each},
         "scenes": list(bundle.scenes),
         "events": list(bundle.events),
@@ -183,14 +164,9 @@ def _test_signals(bundle: Bundle) -> np.ndarray:
     return np.array([level * signal for level in levels for signal in signals], np.float32)
 
 
-def _clip_shape(bundle: Bundle) -> tuple[int, int]:
-    """(F, M)."""
-    return bundle.front_end.num_frames(bundle.clip_seconds), bundle.front_end.n_mels
-
-
 def _stablehlo(bundle: Bundle) -> bytes:
     (batch,) = jax_export.symbolic_shape("batch")
-    log_mel = jax.ShapeDtypeStruct((batch, *_clip_shape(bundle)), np.float32)
+    log_mel = jax.ShapeDtypeStruct((batch, *bundle.clip_shape), np.float32)
     function = jax.jit(probabilities(bundle))
     return bytes(jax_export.export(function, platforms=PLATFORMS)(log_mel).serialize())
 
@@ -206,14 +182,14 @@ def _onnx(bundle: Bundle) -> bytes:
                 f"model.{field}={getattr(bundle.model, field)!r}: ONNX export supports only "
                 f"{', '.join(known)}; export StableHLO"
             )
-    _require_onnx()
+    for package in ("onnx", "onnxruntime"):
+        require(package, "onnx")
     from ergl_jax.inference import onnx_graph
 
     return onnx_graph.build(bundle).SerializeToString()
 
 
 def _read_onnx(content: bytes) -> Callable[[np.ndarray], Probabilities]:
-    _require_onnx()
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
@@ -221,18 +197,6 @@ def _read_onnx(content: bytes) -> Callable[[np.ndarray], Probabilities]:
     return lambda log_mel: dict(
         zip(names, session.run(names, {"log_mel": np.asarray(log_mel)}), strict=True)
     )
-
-
-def _require_onnx() -> None:
-    """InputError unless the packages are installed."""
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f'{error.name} is not installed: pip install "ergl_jax[onnx]", or in a checkout '
-            '"pip install .[onnx]"'
-        ) from error
 
 
 _FORMATS = {"stablehlo": (_stablehlo, _read_stablehlo), "onnx": (_onnx, _read_onnx)}

@@ -28,8 +28,8 @@ def render(template: str, scripts: Sequence[str], **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}  # `visible` reads it too
-    filters = (narrative.percent, narrative.plain, narrative.number, narrative.fidelity)
-    environment.filters |= {each.__name__: each for each in filters}
+    for function in (narrative.percent, narrative.plain, narrative.number):
+        environment.filters[function.__name__] = function
 
     def source(name: str) -> str:
         return LOADER.get_source(environment, name)[0]

@@ -1,14 +1,11 @@
 """An Explanation in a paragraph of plain English."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import softmax
 
-if TYPE_CHECKING:
-    from ergl_jax.inference.explain import Explanation
-    from ergl_jax.inference.fidelity import Curves
+from ergl_jax.inference.explain import Explanation
 
 DETECTED = 0.5  # probability from which an event counts as detected
 SMALL_CHANGE = 0.1  # nats
@@ -16,23 +13,24 @@ MIN_CONTRIBUTION = 0.005  # nats; less is shown as 0.00
 MAX_LISTED = 3  # events or relations in a sentence
 
 
-def paragraph(e: "Explanation") -> str:
+def paragraph(e: Explanation) -> str:
     """The main numbers of an Explanation in a few sentences."""
     relations = [
         (f"{e.events[j]} → {e.events[i]}", e.edge_contributions[i, j]) for i, j in e.relations()
     ]
-    sentences = [
-        _scene(e),
-        _detected(e),
-        _contributions("events", zip(e.events, e.node_contributions, strict=True)),
-        _contributions("relations", relations),
-        without_relations(e),
-        fidelity(e.event_curves),
-        fidelity(e.edge_curves),
-        counterfactual(e),
-        *(f"Note: {note}." for note in e.classification.notes),
-    ]
-    return " ".join(sentences)
+    return " ".join(
+        [
+            _scene(e),
+            _detected(e),
+            _contributions("events", zip(e.events, e.node_contributions, strict=True)),
+            _contributions("relations", relations),
+            without_relations(e),
+            e.event_curves.sentence,
+            e.edge_curves.sentence,
+            counterfactual(e),
+            *(f"Note: {note}." for note in e.classification.notes),
+        ]
+    )
 
 
 def plain(scene: str) -> str:
@@ -50,7 +48,7 @@ def number(value: float, form: str) -> str:
     return format(value, form).replace("-", "−")
 
 
-def without_relations(e: "Explanation") -> str:
+def without_relations(e: Explanation) -> str:
     """The effect of removing all relations, in a sentence."""
     scene, other = plain(e.scenes[e.scene]), plain(e.scenes[e.scene_without_edges])
     before, after = (number(x, "z.2f") for x in (e.log_odds, e.log_odds_without_edges))
@@ -62,19 +60,7 @@ def without_relations(e: "Explanation") -> str:
     return f"Without relations the scene stays {scene}; its {change}."
 
 
-def fidelity(curves: "Curves") -> str:
-    """Whether the order of deletion is better than chance, in a sentence."""
-    verdict = "better" if curves.is_better_than_chance else "no better"
-    explained, random = (
-        number(curves.areas["delete"][order], ".2f") for order in ("explanation", "random")
-    )
-    return (
-        f"The order of {curves.what} is {verdict} than chance: deleting {curves.what} in this "
-        f"order leaves {explained} nats on average, in a random order {random}."
-    )
-
-
-def counterfactual(e: "Explanation") -> str:
+def counterfactual(e: Explanation) -> str:
     """Which events the scene depends on, in a sentence."""
     removal = e.counterfactual
     if removal is None:
@@ -97,7 +83,7 @@ def _listed(names: Sequence[str], most: int = MAX_LISTED) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def _scene(e: "Explanation") -> str:
+def _scene(e: Explanation) -> str:
     whole, window = e.classification, e.classification.timeline[e.window]
     shares = softmax(e.activations.scene_logits)
     scene, runner_up = plain(e.scenes[e.scene]), plain(e.scenes[e.runner_up])
@@ -115,7 +101,7 @@ def _scene(e: "Explanation") -> str:
     )
 
 
-def _detected(e: "Explanation") -> str:
+def _detected(e: Explanation) -> str:
     p = e.activations.event_probabilities
     names = [f"“{e.events[i]}” ({p[i]:.2f})" for i in np.argsort(-p, kind="stable")]
     count = int((p >= DETECTED).sum())

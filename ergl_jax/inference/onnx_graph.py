@@ -22,9 +22,8 @@ OPSET, IR_VERSION = 18, 8  # of 2022, so that older runtimes can read them
 
 def build(bundle: Bundle) -> onnx.ModelProto:
     """log_mel (B, F, M) float32 -> scene_probabilities and event_probabilities, if it has them."""
-    front_end = bundle.front_end
     params, stats = bundle.variables["params"], bundle.variables["batch_stats"]
-    log_mel = _value("log_mel", front_end.num_frames(bundle.clip_seconds), front_end.n_mels)
+    log_mel = _value("log_mel", *bundle.clip_shape)
     graph = onnx.GraphProto(name="ergl_jax", input=[log_mel])
     h = _encoder(_Tensor(graph, "log_mel"), bundle, params["encoder"], stats["encoder"])
     scenes = events = None

@@ -19,7 +19,6 @@ from ergl_jax.datasets.builder import SceneDataset, SceneSplit
 from ergl_jax.errors import InputError
 from ergl_jax.files import atomic_write, make_directory
 from ergl_jax.inference.narrative import plain
-from ergl_jax.inference.pictures import label
 from ergl_jax.training import hosts, metrics, workdirs
 from ergl_jax.training.device_data import open_dataset
 from ergl_jax.training.step import Tree, make_predict, replicate
@@ -183,6 +182,8 @@ def _plot_confusion(path: Path, counts: np.ndarray, scenes: tuple[str, ...]) -> 
     # Imported here: Matplotlib creates directories in the user's home.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+
+    from ergl_jax.inference.pictures import label
 
     size = len(scenes)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
