@@ -74,6 +74,11 @@ class DataConfig:
     test_clips_per_scene: Positive
     corpus_seed: NotNegative
 
+    @classmethod
+    def from_saved(cls, found: Any) -> Self:
+        """The data of a work directory's config.json; InputError for a wrong field."""
+        return _checked(cls, found, "", "config.data.")
+
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:

@@ -41,11 +41,11 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message} (see {self.prog} --help)")
 
 
-def require(package: str, extra: str) -> None:
-    """InputError unless an optional package is installed; `extra` is that of setup.cfg."""
+def require(package: str, extra: str, where: str = "") -> None:
+    """InputError, beginning with `where`, unless a package of setup.cfg's `extra` is installed."""
     if not importlib.util.find_spec(package):
         raise InputError(
-            f'{package} is not installed: pip install ".[{extra}]" in a checkout of ergl_jax'
+            f'{where}{package} is not installed: pip install ".[{extra}]" in a checkout of ergl_jax'
         )
 
 

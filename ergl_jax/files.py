@@ -29,7 +29,7 @@ def user_path(text: str | os.PathLike, name: str = "the path") -> Path:
         raise InputError(f"{name} is empty")
     text = os.path.expanduser(text)  # unlike Path.expanduser, leaves an unknown ~name alone
     if is_remote(text):
-        require("gcsfs", "gcs")
+        require("gcsfs", "gcs", f"{text}: ")
         from etils import epath  # not above: local paths don't need this slow import
 
         return epath.Path(REMOTE + text[len(REMOTE) :])

@@ -53,7 +53,7 @@ def open_run(workdir: Path) -> tuple:
     """
     import tqdm
 
-    from ergl_jax.config import Config, upgrade_saved
+    from ergl_jax.config import DataConfig
     from ergl_jax.datasets import sources
     from ergl_jax.inference.classify import load
     from ergl_jax.inference.explain import Explainer
@@ -62,9 +62,9 @@ def open_run(workdir: Path) -> tuple:
     explainer = Explainer(load(workdir / "bundle"))
     path = workdir / "config.json"
     with reading(path, "name the directory of a finished run", "a run's settings"):
-        config = Config.from_dict(upgrade_saved(read_json(path)), f"{path}: ")
+        saved = read_json(path)["data"]
     try:
-        dataset = sources.open_dataset(config.data)
+        dataset = sources.open_dataset(DataConfig.from_saved(saved))
         check_fits(explainer.model.bundle, dataset)
     except InputError as error:
         raise InputError(f"{workdir}: {error}") from error

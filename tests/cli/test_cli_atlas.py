@@ -71,7 +71,7 @@ def test_a_directory_without_a_usable_run_is_refused(tiny, other, tmp_path, caps
     for content in ("not json", "[1]", "{}"):
         (other / "config.json").write_text(content)
         assert atlas(out, other) == 2
-        assert f"{other}: not a work directory" in error(capsys)
+        assert f"{other}/config.json" in error(capsys)
     assert not out.exists()
     out.write_text("kept")
     assert atlas(out, tiny.workdir) == 2

@@ -14,8 +14,7 @@ import pytest
 import soundfile
 
 from ergl_jax import bundle as bundles
-from ergl_jax.errors import InputError
-from ergl_jax.inference import demo
+from ergl_jax.cli import main
 
 TAKEN = "document.title='taken'"
 NAMES = (
@@ -34,10 +33,10 @@ LOADED = """[...document.querySelectorAll(
   )].map(each => each.outerHTML.slice(0, 300))"""
 
 
-def test_without_gradio_the_error_says_what_to_install(monkeypatch):
+def test_without_gradio_the_error_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(InputError, match=r"pip install .*ergl_jax\[demo\]"):
-        demo.require_gradio()
+    assert main(["demo", "--bundle=none"]) == 2
+    assert 'gradio is not installed: pip install ".[demo]"' in capsys.readouterr().err
 
 
 @contextlib.contextmanager

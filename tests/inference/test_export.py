@@ -39,6 +39,15 @@ def written(bundle, tmp_path_factory):
     return export.write(bundle, tmp_path_factory.mktemp("export") / "new" / "deep")
 
 
+def read(form, path):
+    """An exported file as a function, by what its users have."""
+    if form == "stablehlo":
+        return jax_export.deserialize(bytearray(path.read_bytes())).call
+    session = pytest.importorskip("onnxruntime").InferenceSession(path)
+    names = [output.name for output in session.get_outputs()]
+    return lambda x: dict(zip(names, session.run(names, {"log_mel": x}), strict=True))
+
+
 def features(bundle, batch):
     """Log-mel of noise, (batch, F, M)."""
     length = bundle.front_end.num_samples(bundle.clip_seconds)
@@ -62,9 +71,9 @@ def assert_computes(call, bundle, batch, atol):
 
 
 def test_the_file_and_its_description_are_enough_for_jax(bundle, written):
-    exported = jax_export.deserialize(bytearray(written.path.read_bytes()))
     about = json.loads(export.description_path(written.path).read_text())
-    assert export.load(written.path)[1] == about == written.description
+    assert about == written.description
+    exported = jax_export.deserialize(bytearray(written.path.read_bytes()))
     assert list(exported.platforms) == about["platforms"] == ["cpu", "cuda", "tpu"]
     for batch in (1, 4):
         assert_computes(exported.call, bundle, batch, 1e-5)
@@ -76,34 +85,17 @@ def test_the_file_and_its_description_are_enough_for_jax(bundle, written):
     assert (about["clip_seconds"], about["pad"], about["temperature"]) == (2.0, "zero", 2.5)
 
 
-def test_damaged_files_are_refused(written, tmp_path):
-    path, content = tmp_path / "model.stablehlo", written.path.read_bytes()
-    about, text = export.description_path(path), json.dumps(written.description)
-    for spoiled, described in (
-        (content[:100] + b"\x55" + content[100:], text),
-        (content[:-1], text),
-        (content, "{"),
-        (content, "{}"),
-        (content, text.replace('"stablehlo"', '"other"')),
-        (content, None),
-    ):
-        path.write_bytes(spoiled)
-        about.unlink() if described is None else about.write_text(described)
-        with pytest.raises(InputError, match="model.stablehlo.* (can't be read|is missing)"):
-            export.load(path)
-
-
 def test_only_a_faithful_export_replaces_an_older_one(bundle, tmp_path, monkeypatch, form):
     path, _, difference = export.write(bundle, tmp_path, form)
     assert difference <= export.TOLERANCES[form]
-    assert_computes(export.load(path)[0], bundle, 5, export.TOLERANCES[form])
+    assert_computes(read(form, path), bundle, 5, export.TOLERANCES[form])
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert before.keys() == {f"model.{form}", f"model.{form}.json"}
-    make, read = export._FORMATS[form]
+    make, check = export._FORMATS[form]
     variables = jax.tree.map(np.copy, dict(bundle.variables))
     variables["params"]["head"]["scene"]["bias"][0] += 0.01
     spoiled = dataclasses.replace(bundle, variables=variables)
-    monkeypatch.setitem(export._FORMATS, form, (lambda bundle: make(spoiled), read))
+    monkeypatch.setitem(export._FORMATS, form, (lambda bundle: make(spoiled), check))
     with pytest.raises(InputError, match="would differ from the bundle by .*: not written"):
         export.write(bundle, tmp_path, form)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -142,7 +134,7 @@ def test_the_command(tiny, tmp_path, monkeypatch, capsys):
     assert lines[-1] == f"  described in {path}.json"
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert main(["export", *arguments, "--format=onnx"]) == 2
-    assert 'onnx is not installed: pip install "ergl_jax[onnx]"' in capsys.readouterr().err
+    assert 'onnx is not installed: pip install ".[onnx]"' in capsys.readouterr().err
 
 
 def untrained(bundle, **fields):
@@ -186,7 +178,7 @@ def test_every_model_is_exported(bundle, tmp_path, fields, form):
     if form == "onnx" and "compute_dtype" in fields:
         pytest.skip("ONNX graphs are float32")
     bundle = untrained(bundle, **fields)
-    call, _ = export.load(export.write(bundle, tmp_path, form).path)
+    call = read(form, export.write(bundle, tmp_path, form).path)
     assert_computes(call, bundle, 3, export.TOLERANCES[form])
     for probabilities in call(features(bundle, 3)).values():
         assert 0.01 < np.min(probabilities) and np.max(probabilities) < 0.95

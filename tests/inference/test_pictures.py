@@ -27,7 +27,7 @@ def boxes(figure, texts):
 def test_labels_are_inside_and_do_not_overlap():
     for n in (1, 2, 25):
         figure = pictures.graph(explanation(n))
-        figure.canvas.draw()
+        figure.draw_without_rendering()
         axes = figure.axes[0]
         labels = boxes(figure, axes.texts)
         assert len(labels) == n
@@ -37,7 +37,7 @@ def test_labels_are_inside_and_do_not_overlap():
         for a, b in itertools.combinations([*labels, *nodes], 2):
             assert Bbox.intersection(a, b) is None
         figure = pictures.matrix(explanation(n))
-        figure.canvas.draw()
+        figure.draw_without_rendering()
         left, right = figure.axes[:2]
         rows = boxes(figure, left.get_yticklabels())
         assert len(rows) == n

@@ -78,7 +78,7 @@ def test_paths_of_buckets(bucket, monkeypatch):
     with pytest.raises(InputError, match="gs://bucket/a: must be on this machine"):
         local_path("gs://bucket/a")
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(InputError, match=r"gs://b/a: Google Cloud Storage needs `pip install"):
+    with pytest.raises(InputError, match=r"gs://b/a: gcsfs is not installed: pip install"):
         user_path("gs://b/a")
 
 

@@ -4,7 +4,6 @@ ruff's rules S (ruff.toml) forbid pickle, eval, shells and unsafe YAML in the co
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import pickle
@@ -25,7 +24,6 @@ from ergl_jax.config import Config
 from ergl_jax.datasets import builder, sources
 from ergl_jax.datasets.scene_files import read_scenes
 from ergl_jax.errors import InputError
-from ergl_jax.inference import export
 from ergl_jax.training import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -145,20 +143,6 @@ def test_a_checkpoint_of_pytorch(load_script, refused, payload, marker, tmp_path
         torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
     main = load_script("data_prep/port_panns.py").main
     assert str(path) in refused(main, [str(path), f"--out={tmp_path}/bundle"])
-
-
-@pytest.mark.parametrize("form", ["stablehlo", "onnx"])
-def test_an_export(refused, payload, tmp_path, form):
-    if form == "onnx":
-        pytest.importorskip("onnxruntime")
-        pytest.importorskip("onnx")
-    path = tmp_path / f"model.{form}"
-    path.write_bytes(payload)
-    about = {"format": form, "sha256": hashlib.sha256(payload).hexdigest()}
-    export.description_path(path).write_text(json.dumps(about))
-    assert str(path) in refused(export.load, path)
-    export.description_path(path).write_bytes(payload)
-    assert f"model.{form}.json" in refused(export.load, path)
 
 
 @pytest.mark.slow
