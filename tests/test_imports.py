@@ -27,6 +27,7 @@ ROOMS = {
     "inference": "audio bundle errors files kernels models schema",
     "training": "audio bundle config datasets errors files inference kernels models registry "
     "schema systems",
+    "compiling": "audio config datasets errors files labels registry systems training",
     "recipes": "audio bundle config datasets errors files registry schema systems training",
     "cli": "bundle cache config datasets errors files inference kernels training",
     "__main__": "cli",

@@ -11,41 +11,23 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ergl_jax.baselines import layers
-from ergl_jax.baselines.layers import Baseline, narrowed, pytorch_uniform
+from ergl_jax.baselines.layers import TwoHeads, pytorch_uniform
 from ergl_jax.baselines.losses import Relations
 from ergl_jax.models.losses import Parts, add, binary_cross_entropy, binary_loss, scene_loss
 from ergl_jax.models.output import Output
 
 
-class Conditional(Baseline, kw_only=True):
-    """MTL whose event head also reads a scene.
-
-    Attributes:
-      num_events: n.
-      dropout: before the last layer of both heads.
-    """
-
-    num_events: int
-    dropout: float = 0.15
+class Conditional(TwoHeads):
+    """MTL whose event head also reads a scene."""
 
     @nn.compact
     def __call__(self, log_mel: jax.Array, *, train: bool) -> Output:
         """log_mel (B, F, M) -> Output: event logits at c = π, and those by scene (B, S, n)."""
-        mapped = (self.axis_name, self.dtype)
-        x = self.normalise(log_mel, frames=1, mels=32)
-        x = layers.Backbone(self.width_divisor, *mapped, name="backbone")(x, train=train)
-        head = layers.SceneHead(
-            self.num_scenes, self.width_divisor, *mapped, self.dropout, name="scene_head"
-        )
-        scene_logits = head(x, train=train)
-        h = layers.BiGRU(narrowed(64, self.width_divisor), name="gru")(x)
-        units = narrowed(32, self.width_divisor)
-        h = nn.Dense(units, kernel_init=pytorch_uniform, name="event_dense")(h)  # (B, F, H)
+        scene_logits, h = self.heads(log_mel, train=train)
         # What each scene adds to the hidden layer: (S, H).
-        kernel = self.param("scene_kernel", pytorch_uniform, (self.num_scenes, units))
+        kernel = self.param("scene_kernel", pytorch_uniform, (self.num_scenes, h.shape[-1]))
         predicted = (nn.softmax(scene_logits) @ kernel)[:, None]
-        given = jnp.broadcast_to(kernel, (x.shape[0], *kernel.shape))
+        given = jnp.broadcast_to(kernel, (h.shape[0], *kernel.shape))
         added = jnp.concatenate([predicted, given], axis=1)  # (B, 1 + S, H)
         hidden = nn.relu(h[:, None] + added[:, :, None])  # (B, 1 + S, F, H)
         hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)

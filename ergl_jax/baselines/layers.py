@@ -165,3 +165,31 @@ class SceneHead(Baseline):
         x = nn.relu(nn.Dense(units, kernel_init=pytorch_uniform, name="dense")(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(self.num_scenes, kernel_init=pytorch_uniform, name="scene")(x)
+
+
+class TwoHeads(Baseline, kw_only=True):
+    """What MTL and Conditional share: backbone, scene head and the start of the event head.
+
+    Attributes:
+      num_events: n.
+      dropout: before the last layer of both heads.
+    """
+
+    num_events: int
+    dropout: float = 0.15
+
+    def heads(self, log_mel: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
+        """(B, F, M) -> scene logits (B, S), and the events' hidden layer before ReLU (B, F, H).
+
+        For use within a module's compact method.
+        """
+        mapped = (self.axis_name, self.dtype)
+        x = self.normalise(log_mel, mels=32)
+        x = Backbone(self.width_divisor, *mapped, name="backbone")(x, train=train)
+        head = SceneHead(
+            self.num_scenes, self.width_divisor, *mapped, self.dropout, name="scene_head"
+        )
+        scene_logits = head(x, train=train)
+        h = BiGRU(narrowed(64, self.width_divisor), name="gru")(x)
+        units = narrowed(32, self.width_divisor)
+        return scene_logits, nn.Dense(units, kernel_init=pytorch_uniform, name="event_dense")(h)

@@ -12,36 +12,18 @@ Shapes: B clips, F frames, M mel bins.
 import flax.linen as nn
 import jax
 
-from ergl_jax.baselines import layers
-from ergl_jax.baselines.layers import Baseline, narrowed, pytorch_uniform
+from ergl_jax.baselines.layers import TwoHeads, pytorch_uniform
 from ergl_jax.models.output import Output
 
 
-class MTL(Baseline, kw_only=True):
-    """A shared backbone, a recurrent head for events and a convolutional one for the scene.
-
-    Attributes:
-      num_events: the event classes.
-      dropout: before the last layer of both heads.
-    """
-
-    num_events: int
-    dropout: float = 0.15
+class MTL(TwoHeads):
+    """A shared backbone, a recurrent head for events and a convolutional one for the scene."""
 
     @nn.compact
     def __call__(self, log_mel: jax.Array, *, train: bool) -> Output:
         """log_mel (B, F, M) -> Output with scene and event logits."""
-        mapped = (self.axis_name, self.dtype)
-        x = self.normalise(log_mel, frames=1, mels=32)
-        x = layers.Backbone(self.width_divisor, *mapped, name="backbone")(x, train=train)
-        head = layers.SceneHead(
-            self.num_scenes, self.width_divisor, *mapped, self.dropout, name="scene_head"
-        )
-        scene_logits = head(x, train=train)
-        h = layers.BiGRU(narrowed(64, self.width_divisor), name="gru")(x)
-        units = narrowed(32, self.width_divisor)
-        h = nn.relu(nn.Dense(units, kernel_init=pytorch_uniform, name="event_dense")(h))
-        h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        scene_logits, h = self.heads(log_mel, train=train)
+        h = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(h))
         # The mean of frame logits: it commutes with the last layer and is cheaper before it.
         event_logits = nn.Dense(self.num_events, kernel_init=pytorch_uniform, name="events")(
             h.mean(axis=1)

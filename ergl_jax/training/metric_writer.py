@@ -13,6 +13,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
+from ergl_jax.errors import InputError
 from ergl_jax.files import atomic_write, is_remote, make_directory, read_bytes, upload
 from ergl_jax.training import hosts, workdirs
 
@@ -89,17 +90,16 @@ def summary(values: dict[str, float]) -> str:
     return ", ".join([*parts, f"{values['clips_per_second']:.0f} clips/s"])
 
 
-def has_logs(workdir: Path) -> bool:
-    """Whether an epoch of this run was once saved.
+def check_no_logs(workdir: Path) -> None:
+    """Raises InputError if an epoch of this run was once saved; for a run without checkpoints.
 
     Each is saved before the next one's line in metrics.jsonl, the last before results.json.
     """
-    return (workdir / "results.json").exists() or last_epoch(workdir) > 1
-
-
-def last_epoch(workdir: Path) -> int:
-    """The last epoch in metrics.jsonl; 0 if there is none."""
-    return max(map(_epoch, _lines(workdir)), default=0)
+    if (workdir / "results.json").exists() or max(map(_epoch, _lines(workdir)), default=0) > 1:
+        raise InputError(
+            f"{workdir} contains training logs but {workdir}/checkpoints no checkpoint to resume "
+            "from: restore it, or start a new run with --fresh"
+        )
 
 
 def _lines(workdir: Path) -> list[str]:

@@ -5,7 +5,6 @@ results.json, bundle/, predictions.csv, confusion.csv and confusion.png. The sam
 same work directory resumes after the last checkpoint.
 """
 
-import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -53,13 +52,12 @@ def train(
       config: checked.
       workdir: new, or of a run with the same configuration, which is then resumed.
       initialise: changes the state before the first step, such as to weights of an earlier run.
-      fit: (variables, predict, dataset) -> variables, in place of the epochs; variables are
-        {"params": ..., "batch_stats": ...}, predict is by `step.make_predict`.
+      fit: (variables, predict, dataset) -> variables, in place of the epochs; predict is by
+        `step.make_predict`.
       extra_seconds: training time of earlier runs that this one builds on, for results.json.
 
     Raises:
-      InputError: data that can't be used, a work directory of another configuration, a loss that
-        is not finite, a full disk.
+      InputError: unusable data, a work directory of another run, a non-finite loss, a full disk.
       Stopped: SIGTERM came; the epoch is finished and saved.
     """
     step.check_batch_size(config.train.batch_size)
@@ -85,19 +83,17 @@ class _Run:
 
     def __init__(self, config: Config, workdir: Path, dataset: SceneDataset, listed: list[str]):
         self.config, self.workdir, self.dataset = config, workdir, dataset
-        self.split, self.validated = dataset.split("train"), "validation" in dataset.sizes
+        self.split = dataset.split("train")
+        self.validation = dataset.split("validation") if "validation" in dataset.sizes else None
         # The best epoch on validation is the result, else the last; without scenes there is none.
-        self.selects = self.validated and config.train.loss != "events"
+        self.selects = self.validation is not None and config.train.loss != "events"
         system = SYSTEMS[config.model.name]
         scene, events = device_data.labels(self.split)
         self.events = np.zeros(0, int)  # (n,), indices of those to learn
         if system.events:
+            data = config.data
             self.events = choose_events(
-                dataset.events,
-                events,
-                count=config.data.num_events,
-                listed=listed,
-                source=config.data.events,
+                dataset.events, events, count=data.num_events, listed=listed, source=data.events
             )
         model, adamw, self.schedule, self.trainer = build(
             config, scene=scene, events=events[:, self.events], num_scenes=len(dataset.scenes)
@@ -111,17 +107,13 @@ class _Run:
         """Resumes after the last checkpoint, or initialises; opens the work directory."""
         config, directory = self.config, self.workdir / "checkpoints"
         # All processes look before any of them creates the directory below.
-        exists = hosts.any_process(directory.is_dir())
-        checkpoints = Checkpoints(directory) if exists else None
+        checkpoints = Checkpoints(directory) if hosts.any_process(directory.is_dir()) else None
         if checkpoints and (restored := checkpoints.restore("latest", self.template)):
             self.state, self.progress = restored
             print(f"Resuming after epoch {self.progress.epoch} of {self.workdir}", flush=True)
-        elif config.train.trainer == "sgd" and metric_writer.has_logs(self.workdir):
-            raise InputError(
-                f"{self.workdir} contains training logs but {directory} no checkpoint to resume "
-                "from: restore it, or start a new run with --fresh"
-            )
         else:
+            if config.train.trainer == "sgd":  # else it is fitted anew
+                metric_writer.check_no_logs(self.workdir)
             self.state, source = transfer.initialise(self.state, config.model, self.dataset)
             self.progress = Progress(source=source)
             self.state = initialise(self.state) if initialise else self.state
@@ -157,10 +149,8 @@ class _Run:
 
     def train_epoch(self, epoch: int, data: dict | None, bar: tqdm) -> dict[str, float]:
         """Means of the metrics of an epoch's steps, and clips per second."""
-        config, start = self.config.train, time.perf_counter()
-        indices = batches.train_indices(
-            len(self.split), config.batch_size, seed=self.config.seed, epoch=epoch
-        )
+        config, seed, start = self.config.train, self.config.seed, time.perf_counter()
+        indices = batches.train_indices(len(self.split), config.batch_size, seed=seed, epoch=epoch)
         if data is not None:
             self.state, found = self.trainer.epoch(self.state, data, indices)
         else:
@@ -200,39 +190,29 @@ class _Run:
 
     def validate(self) -> dict[str, float]:
         """Scores on the validation split, if there is one."""
-        if not self.validated:
+        if self.validation is None:
             return {}
-        found = self.predict_validation(_variables(self.state))
-        threshold = self.config.data.event_threshold
-        scores = evaluate.scores(found, self.events, threshold=threshold)
+        found = evaluate.predict(self.predict, _variables(self.state), self.validation)
+        scores = evaluate.scores(found, self.events, threshold=self.config.data.event_threshold)
         return {f"validation_{name}": x for name, x in scores.items() if x is not None}
-
-    def predict_validation(self, variables: dict) -> evaluate.Predictions:
-        return evaluate.predict(self.predict, variables, self.dataset.split("validation"))
 
     def save(self, epoch: int, values: dict, seconds: float) -> None:
         """Writes an epoch's metrics, and its state as latest and, by validation, as best."""
         if self.writer:  # before the checkpoint: a resumed run drops the lines of unsaved epochs
             self.writer.write(epoch, values)
-        progress = dataclasses.replace(
-            self.progress,
-            epoch=epoch,
-            seconds=self.progress.seconds + seconds,
-            skipped=self.progress.skipped + values.get("skipped", 0),
-        )
+        progress = self.progress
+        progress.epoch = epoch
+        progress.seconds += seconds
+        progress.skipped += int(values.get("skipped", 0))
         accuracy = values.get("validation_class_mean_accuracy", -1.0)  # absent: not validated
         # On a tie the later epoch wins: it has trained longer, at a lower learning rate.
-        better = (
-            self.selects
-            and epoch >= self.config.train.select_from
-            and accuracy >= max(progress.best_accuracy, 0.0)
-        )
+        least = max(progress.best_accuracy, 0.0)
+        better = self.selects and epoch >= self.config.train.select_from and accuracy >= least
         state = step.unreplicate(self.state)
         if hosts.any_process(better):
-            progress = dataclasses.replace(progress, best_epoch=epoch, best_accuracy=accuracy)
+            progress.best_epoch, progress.best_accuracy = epoch, accuracy
             self.checkpoints.save("best", state, progress)
         self.checkpoints.save("latest", state, progress)
-        self.progress = progress
 
     def finish(self, extra_seconds: float) -> dict:
         """Tests the best state, or the last one; writes bundle and results."""
@@ -244,8 +224,8 @@ class _Run:
         state, tested = saved
         variables = _variables(state)
         temperature, calibrated = 1.0, None
-        if self.validated:
-            found = self.predict_validation(step.replicate(variables))
+        if self.validation is not None:
+            found = evaluate.predict(self.predict, step.replicate(variables), self.validation)
             temperature = metrics.fit_temperature(found.scene_logits, found.scene)
             calibrated = metrics.calibration_errors(found.scene_logits, found.scene, temperature)
         bundle = bundles.Bundle(
