@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from ergl_jax.kernels import batch_norm
+from ergl_jax.kernels.pool import average_pool_2x2
 from ergl_jax.models import layers, panns
 
 
@@ -32,14 +33,15 @@ class FlaxConv(nn.Module):
 
 
 class FlaxBatchNormReLU(nn.Module):
-    """Flax's BatchNorm and ReLU, with JAX's gradient."""
+    """Flax's BatchNorm, ReLU and pool, with JAX's gradients."""
 
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
+    pool: bool = False
 
     @nn.compact
     def __call__(self, x, *, train):
-        return nn.relu(
+        x = nn.relu(
             nn.BatchNorm(
                 use_running_average=not train,
                 momentum=layers.BATCH_NORM_MOMENTUM,
@@ -48,13 +50,20 @@ class FlaxBatchNormReLU(nn.Module):
                 dtype=self.dtype,
             )(x)
         )
+        return self.pooled(x) if self.pool else x
+
+    def pooled(self, x):
+        return nn.avg_pool(x, (2, 2), (2, 2))
 
 
-def flax_pool(x):
-    return nn.avg_pool(x, (2, 2), (2, 2))
+class OurPool(FlaxBatchNormReLU):
+    """Flax's BatchNorm and ReLU, then the project's pool."""
+
+    def pooled(self, x):
+        return average_pool_2x2(x)
 
 
-FLAX = {"Conv": FlaxConv, "BatchNormReLU": FlaxBatchNormReLU, "average_pool_2x2": flax_pool}
+FLAX = {"Conv": FlaxConv, "BatchNormReLU": FlaxBatchNormReLU}
 OURS = {name: getattr(layers, name) for name in FLAX}
 
 
@@ -83,8 +92,8 @@ def main() -> None:
     variants = {
         "Flax": FLAX,
         "our convolution": FLAX | {"Conv": OURS["Conv"]},
-        "our BatchNorm with ReLU": FLAX | {"BatchNormReLU": OURS["BatchNormReLU"]},
-        "our pool": FLAX | {"average_pool_2x2": OURS["average_pool_2x2"]},
+        "our BatchNorm with ReLU and pool": FLAX | {"BatchNormReLU": OURS["BatchNormReLU"]},
+        "our pool": FLAX | {"BatchNormReLU": OurPool},
         "all ours": OURS,
     }
     rows = []

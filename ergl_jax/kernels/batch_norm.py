@@ -1,4 +1,4 @@
-"""ReLU(BatchNorm(x)) in one pass over x, with a gradient of its own that keeps nothing but x.
+"""ReLU(BatchNorm(x)), pooled or not, with a gradient of its own that keeps nothing but x.
 
 Used on every device; jax.jvp cannot differentiate it. Against Flax's BatchNorm and ReLU it takes
 
@@ -6,7 +6,10 @@ Used on every device; jax.jvp cannot differentiate it. Against Flax's BatchNorm 
 |---|---|---|
 | CPU, two cores: an eighth of Cnn10, forward and backward | 171 ms | 188 ms |
 | H100, compiled: memory traffic of the paper's step | 22.9 GB | 27.1 GB |
-| TPU v5e, compiled: the same | 65.1 GB | 62.7 GB |
+
+On a TPU few channels are folded (lanes.py), and each 2x2 window of a pool is an axis or two of its
+own: XLA fuses these with the arithmetic around them, but writes the pool's gradient to memory if it
+is given as an array of x's shape.
 """
 
 from functools import partial
@@ -14,69 +17,218 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from ergl_jax.kernels.devices import mean_over_devices
+from ergl_jax.kernels.lanes import bins_to_fold, fold, store_channels_last, unfold
+from ergl_jax.kernels.pool import average_pool_2x2_reference, average_pool_gradient
 
 EPSILON = 1e-5
 
 
 def batch_norm_relu_reference(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, axis_name: str | None
+    x: jax.Array, scale: jax.Array, bias: jax.Array, axis_name: str | None, pool: bool = False
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`batch_norm_relu` with JAX's own gradient."""
-    wide, axes = x.astype(jnp.float32), tuple(range(x.ndim - 1))
-    # Mean and mean of squares, so that one pass over x finds both. As with Flax's own default, the
-    # variance loses digits where the mean is many standard deviations from zero.
-    mean, squares = mean_over_devices((wide.mean(axes), (wide * wide).mean(axes)), axis_name)
-    var = jnp.maximum(squares - mean * mean, 0.0)
-    return normalise_relu(x, mean, var, scale, bias), mean, var
+    mean, var = _statistics(_moments(x), axis_name)
+    factor, offset = _affine(mean, var, scale, bias)
+    return _apply(x, factor, offset, pool), mean, var
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def batch_norm_relu(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, axis_name: str | None
+    x: jax.Array, scale: jax.Array, bias: jax.Array, axis_name: str | None, pool: bool = False
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """ReLU(scale (x - mean) / sqrt(var + 1e-5) + bias), with the mean and variance of the batch.
 
     x (..., C), scale and bias (C,) -> y (..., C) of x's type, and mean and var, (C,) float32, over
-    all axes but the last and over the devices of `axis_name`. Gradients flow through y alone.
+    all axes but the last and over the devices of `axis_name`. Gradients flow through y alone. With
+    `pool`, x is (B, F, M, C) and y its 2x2 average pool, (B, F // 2, M // 2, C).
     """
-    return batch_norm_relu_reference(x, scale, bias, axis_name)
+    return _forward(x, scale, bias, axis_name, pool)[0]
 
 
-def _forward(x, scale, bias, axis_name):
-    y, mean, var = batch_norm_relu_reference(x, scale, bias, axis_name)
+def _forward(x, scale, bias, axis_name, pool):
+    moments = lax.platform_dependent(x, tpu=_moments_on_tpu, default=_moments)
+    mean, var = _statistics(moments, axis_name)
+    y = normalise_relu(x, mean, var, scale, bias, pool)
     return (y, mean, var), (x, mean, var, scale, bias)
 
 
-def _backward(axis_name, kept, cotangents):
+def _backward(axis_name, pool, kept, cotangents):
     x, mean, var, scale, bias = kept
     factor, offset = _affine(mean, var, scale, bias)
-    wide, axes, dy = x.astype(jnp.float32), tuple(range(x.ndim - 1)), cotangents[0]
-    dy = jnp.where(wide * factor + offset > 0, dy.astype(jnp.float32), 0.0)  # ReLU's gradient
+    dy = cotangents[0]
+    d_bias, dy_x = lax.platform_dependent(
+        x,
+        dy,
+        factor,
+        offset,
+        tpu=partial(_sums_on_tpu, pool=pool),
+        default=partial(_sums, pool=pool),
+    )
     count = x.size // x.shape[-1]
-    d_bias = dy.sum(axes)
-    root = jax.lax.rsqrt(var + EPSILON)
-    d_scale = root * ((dy * wide).sum(axes) - mean * d_bias)
+    root = lax.rsqrt(var + EPSILON)
+    d_scale = root * (dy_x - mean * d_bias)
     # dx = factor (dy - mean(dy) - x^ mean(dy x^)) with x^ = (x - mean) root.
     mean_dy, mean_dyx = mean_over_devices((d_bias / count, d_scale / count), axis_name)
     slope = -factor * root * mean_dyx
-    dx = factor * dy + slope * wide - (factor * mean_dy + slope * mean)
-    return dx.astype(x.dtype), d_scale, d_bias
+    constant = factor * mean_dy + slope * mean
+    dx = lax.platform_dependent(
+        x,
+        dy,
+        factor,
+        offset,
+        slope,
+        constant,
+        tpu=partial(_input_gradient_on_tpu, pool=pool),
+        default=partial(_input_gradient, pool=pool),
+    )
+    return dx, d_scale, d_bias
 
 
 batch_norm_relu.defvjp(_forward, _backward)
 
 
 def normalise_relu(
-    x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array
+    x: jax.Array,
+    mean: jax.Array,
+    var: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    pool: bool = False,
 ) -> jax.Array:
-    """`batch_norm_relu` with a given mean and variance: x (..., C), all others (C,)."""
+    """`batch_norm_relu` with a given mean and variance, (C,) as scale and bias."""
     factor, offset = _affine(mean, var, scale, bias)
-    return nn.relu(x.astype(jnp.float32) * factor + offset).astype(x.dtype)
+    return lax.platform_dependent(
+        x,
+        factor,
+        offset,
+        tpu=partial(_apply_on_tpu, pool=pool),
+        default=partial(_apply, pool=pool),
+    )
 
 
 def _affine(mean, var, scale, bias):
     """BatchNorm as a factor and an offset, (C,) each."""
-    factor = scale * jax.lax.rsqrt(var + EPSILON)
+    factor = scale * lax.rsqrt(var + EPSILON)
     return factor, bias - mean * factor
+
+
+def _moments(x):
+    wide, axes = x.astype(jnp.float32), tuple(range(x.ndim - 1))
+    # Mean and mean of squares, so that one pass over x finds both. As with Flax's own default, the
+    # variance loses digits where the mean is many standard deviations from zero.
+    return wide.mean(axes), (wide * wide).mean(axes)
+
+
+def _statistics(moments, axis_name):
+    mean, squares = mean_over_devices(moments, axis_name)
+    return mean, jnp.maximum(squares - mean * mean, 0.0)
+
+
+def _apply(x, factor, offset, pool):
+    y = nn.relu(x.astype(jnp.float32) * factor + offset).astype(x.dtype)
+    return average_pool_2x2_reference(y) if pool else y
+
+
+def _relu_gradient(x, dy, factor, offset):
+    """x, and dy where the ReLU is open: float32."""
+    wide = x.astype(jnp.float32)
+    return wide, jnp.where(wide * factor + offset > 0, dy, jnp.zeros_like(dy)).astype(jnp.float32)
+
+
+def _sums(x, dy, factor, offset, pool):
+    """The sums of the ReLU's gradient, and of its product with x."""
+    dy = average_pool_gradient(dy, *x.shape[1:3]) if pool else dy
+    wide, dy = _relu_gradient(x, dy, factor, offset)
+    axes = tuple(range(x.ndim - 1))
+    return dy.sum(axes), (dy * wide).sum(axes)
+
+
+def _input_gradient(x, dy, factor, offset, slope, constant, pool):
+    dy = average_pool_gradient(dy, *x.shape[1:3]) if pool else dy
+    wide, dy = _relu_gradient(x, dy, factor, offset)
+    return (factor * dy + slope * wide - constant).astype(x.dtype)
+
+
+def _moments_on_tpu(x):
+    k = _bins(x)
+    return jax.tree.map(lambda m: m.reshape(k, -1).mean(0), _moments(_folded(x, k)))
+
+
+def _apply_on_tpu(x, factor, offset, pool):
+    k = _bins(x, pool)
+    factor, offset = jnp.tile(factor, k), jnp.tile(offset, k)
+    if not pool:
+        return _unfolded(_apply(_folded(x, k), factor, offset, pool=False), k)
+    windows = _windows(x, k)
+    y = nn.relu(windows.astype(jnp.float32) * factor + offset)
+    y = y.sum((2, 4) if k == 1 else 2)
+    if k == 2:
+        y = jnp.add(*jnp.split(y, 2, axis=-1))
+    return store_channels_last((0.25 * y).astype(x.dtype))
+
+
+def _sums_on_tpu(x, dy, factor, offset, pool):
+    k = _bins(x, pool)
+    x, dy = (_windows(x, k), _over_windows(dy, k)) if pool else (_folded(x, k), _folded(dy, k))
+    sums = _sums(x, dy, jnp.tile(factor, k), jnp.tile(offset, k), pool=False)
+    return jax.tree.map(lambda s: s.reshape(k, -1).sum(0), sums)
+
+
+def _input_gradient_on_tpu(x, dy, *vectors, pool):
+    k = _bins(x, pool)
+    factor, offset, slope, constant = (jnp.tile(v, k) for v in vectors)
+
+    def gradient(x, dy):
+        return _input_gradient(x, dy, factor, offset, slope, constant, pool=False)
+
+    if not pool:
+        return _unfolded(gradient(_folded(x, k), _folded(dy, k)), k)
+    dx = gradient(_windows(x, k), _over_windows(dy, k))
+    batch, rows, _, columns = dx.shape[:4]
+    dx = dx.reshape(batch, 2 * rows, -1, x.shape[-1] * k)
+    # The odd last row and column, which no window holds: their dy is zero.
+
+    def rest(x):
+        return (slope * x.astype(jnp.float32) - constant).astype(x.dtype)
+
+    x = fold(x, k)
+    dx = jnp.concatenate([dx, rest(x[:, : 2 * rows, dx.shape[2] :])], axis=2)
+    dx = jnp.concatenate([dx, rest(x[:, 2 * rows :])], axis=1)
+    return unfold(store_channels_last(dx), k)
+
+
+def _bins(x, pool=False):
+    """k of lanes.py: how many mel bins of x are folded; with a pool two or one."""
+    k = bins_to_fold(*x.shape[2:]) if x.ndim == 4 else 1
+    return k if k == 2 or not pool else 1
+
+
+def _folded(x, k):
+    return x if k == 1 else fold(x, k)
+
+
+def _unfolded(x, k):
+    return x if k == 1 else unfold(x, k)
+
+
+def _windows(x, k):
+    """x by the pool's windows, (B, F / 2, 2, M / 2, 2, C); if k = 2, the last two axes are one."""
+    batch, frames, mels, channels = x.shape
+    rows, columns = frames // 2, mels // 2
+    x = fold(x, k)[:, : 2 * rows, : 2 * columns // k]
+    inner = (channels * 2,) if k == 2 else (2, channels)
+    # A barrier, or XLA converts x to float32 before this.
+    return lax.optimization_barrier(x.reshape(batch, rows, 2, columns, *inner))
+
+
+def _over_windows(dy, k):
+    """The pool's gradient, (B, F / 2, M / 2, C), in the shape of `_windows`."""
+    dy = store_channels_last(0.25 * dy)
+    batch, rows, columns, channels = dy.shape
+    if k == 1:
+        return lax.broadcast_in_dim(dy, (batch, rows, 2, columns, 2, channels), (0, 1, 3, 5))
+    dy = store_channels_last(jnp.concatenate([dy, dy], axis=-1))
+    return lax.broadcast_in_dim(dy, (batch, rows, 2, columns, 2 * channels), (0, 1, 3, 4))

@@ -1,7 +1,8 @@
 """The encoders' convolution, in the form that is fast on the device it runs on.
 
-GPU and TPU: XLA's own convolution and gradients. CPU, where XLA turns a convolution into a matrix
-product that is slow for few output channels and in many gradients, by the first row that fits:
+GPU: XLA's own convolution and gradients. TPU: the same, on folded channels (lanes.py). CPU, where
+XLA turns a convolution into a matrix product that is slow for few output channels and in many
+gradients, by the first row that fits:
 
 | | where | how | without it |
 |---|---|---|---|
@@ -28,6 +29,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ergl_jax.kernels import winograd
+from ergl_jax.kernels.lanes import bins_to_fold, fold, store_channels_last, unfold
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _WIDE = 32  # channels out from which XLA's product is fast
@@ -43,7 +45,9 @@ def convolve_reference(x: jax.Array, kernel: jax.Array, padding="SAME") -> jax.A
 @jax.custom_vjp
 def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """x (B, F, M, C), kernel (K, K, C, D), K odd -> (B, F, M, D): stride 1, zeros around x."""
-    return lax.platform_dependent(x, kernel, cpu=_on_cpu, default=convolve_reference)
+    return lax.platform_dependent(
+        x, kernel, cpu=_on_cpu, tpu=_convolve_folded, default=convolve_reference
+    )
 
 
 def _forward(x, kernel):
@@ -51,13 +55,36 @@ def _forward(x, kernel):
 
 
 def _backward(kept, dy):
-    def reference(x, kernel, dy):
-        return jax.vjp(convolve_reference, x, kernel)[1](dy)
+    def gradients(function):
+        return lambda x, kernel, dy: jax.vjp(function, x, kernel)[1](dy)
 
-    return lax.platform_dependent(*kept, dy, cpu=_gradients_on_cpu, default=reference)
+    return lax.platform_dependent(
+        *kept,
+        dy,
+        cpu=_gradients_on_cpu,
+        tpu=gradients(_convolve_folded),
+        default=gradients(convolve_reference),
+    )
 
 
 convolve.defvjp(_forward, _backward)
+
+
+def _convolve_folded(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The convolution of folded channels (lanes.py), by a kernel laid out once for each bin."""
+    side, _, channels, outputs = kernel.shape
+    k = bins_to_fold(x.shape[2], max(channels, outputs))
+    if k > 1:
+        reach = side // 2
+        around = -(-reach // k) * k  # bins of the neighbouring folds, on each side
+        copies = [
+            jnp.pad(kernel, ((0, 0), (before, 2 * around + k - side - before), (0, 0), (0, 0)))
+            for before in range(around - reach, around - reach + k)
+        ]
+        kernel = jnp.stack(copies, axis=3)  # (K, 2 around + k, C, k, D)
+        kernel = kernel.reshape(side, 2 * around // k + 1, k * channels, k * outputs)
+    y = convolve_reference(store_channels_last(fold(x, k)), kernel)
+    return unfold(store_channels_last(y), k)
 
 
 def _on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:

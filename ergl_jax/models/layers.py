@@ -11,7 +11,6 @@ import jax.numpy as jnp
 
 from ergl_jax.kernels.batch_norm import batch_norm_relu, normalise_relu
 from ergl_jax.kernels.convolution import convolve
-from ergl_jax.kernels.pool import average_pool_2x2
 
 # Uniform in ±sqrt(6 / fan_in), for convolutions and dense layers.
 he_uniform = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
@@ -49,12 +48,15 @@ class Conv(nn.Module):
 class BatchNormReLU(nn.Module):
     """ReLU(BatchNorm(x)) over the last axis, its statistics shared by all devices of `axis_name`.
 
+    With `pool`, a 2x2 average pool follows.
+
     Parameters and statistics are float32, whatever `dtype` is computed in. The running variance is
     the biased one, as in Flax; PyTorch's is larger by N / (N - 1), with N values a channel.
     """
 
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
+    pool: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -66,8 +68,8 @@ class BatchNormReLU(nn.Module):
         var = self.variable("batch_stats", "var", jnp.ones, channels)
         x = x.astype(self.dtype)
         if not train:
-            return normalise_relu(x, mean.value, var.value, scale, bias)
-        y, batch_mean, batch_var = batch_norm_relu(x, scale, bias, self.axis_name)
+            return normalise_relu(x, mean.value, var.value, scale, bias, self.pool)
+        y, batch_mean, batch_var = batch_norm_relu(x, scale, bias, self.axis_name, self.pool)
         if not self.is_initializing():
             keep = BATCH_NORM_MOMENTUM
             mean.value = keep * mean.value + (1 - keep) * batch_mean
@@ -88,10 +90,11 @@ class ConvBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """(B, F, M, C) -> (B, F/2, M/2, channels), or (B, F, M, channels) without the pool."""
-        for _ in range(self.convolutions):
+        for convolution in range(1, self.convolutions + 1):
             x = Conv(self.channels, self.kernel, self.dtype)(x)
-            x = BatchNormReLU(self.axis_name, self.dtype)(x, train=train)
-        return average_pool_2x2(x) if self.pool else x
+            pool = self.pool and convolution == self.convolutions
+            x = BatchNormReLU(self.axis_name, self.dtype, pool)(x, train=train)
+        return x
 
 
 def clip_embedding(h: jax.Array, *, dropout: float, train: bool, name: str) -> jax.Array:

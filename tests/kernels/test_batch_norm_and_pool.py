@@ -39,6 +39,28 @@ def test_batch_norm_relu(devices):
         np.testing.assert_allclose(got, np.tile(whole, (devices, 1)), **close)
 
 
+@pytest.mark.parametrize("pool", [False, True])
+@pytest.mark.parametrize("device", ["cpu", "tpu"])
+@pytest.mark.parametrize("shape", [(2, 9, 8, 64), (2, 8, 7, 64), (2, 6, 8, 8), (1, 5, 4, 128)])
+def test_forms(shape, device, pool, request):
+    """Of each device, with and without a pool, for even and odd sides, folded and not."""
+    if device == "tpu":
+        request.getfixturevalue("tpu_forms")
+    x, channels = draw(0, *shape), shape[-1:]
+    scale, bias = draw(2, *channels), draw(3, *channels)
+
+    def grads(function):
+        def loss(x, scale, bias):
+            y, mean, var = function(x, scale, bias, None, pool)
+            return (y * draw(1, *y.shape)).sum(), (y, mean, var)
+
+        return jax.jit(jax.grad(loss, (0, 1, 2), has_aux=True))(x, scale, bias)
+
+    got, want = grads(batch_norm_relu), grads(batch_norm_relu_reference)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
+
+
 @pytest.mark.parametrize("reference", [average_pool_2x2_reference, "flax"])
 @pytest.mark.parametrize("shape", [(2, 4, 6, 3), (2, 5, 7, 3), (1, 2, 3, 1)])
 def test_average_pool(shape, reference):

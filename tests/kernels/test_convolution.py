@@ -71,6 +71,14 @@ def test_equals_its_reference(name):
     check_equal(convolve, *inputs(name))
 
 
+@pytest.mark.parametrize(
+    "name",
+    ("first layer, wide", "four bins at once, 5 x 5", "two bins at once", "an odd number of bins"),
+)
+def test_on_tpu_equals_its_reference(name, tpu_forms):
+    check_equal(convolve, *inputs(name))
+
+
 def test_the_shapes_above_take_every_form(monkeypatch):
     taken = set()
     for module, names in FORMS.items():
