@@ -47,7 +47,8 @@ def run(
     found: dict[str, Any] = {"topology": topology, "devices": len(devices)}
     found |= plan(programs, chip)
     if largest_batch:
-        found["largest_batch"] = find_largest_batch(programs, chip, found["step"].get("peak_bytes"))
+        free = chip.usable_bytes - found["resident_bytes"]
+        found["largest_batch"] = find_largest_batch(programs, free, found["step"].get("peak_bytes"))
     make_directory(workdir, "workdir")
     workdirs.write_json(workdir / "compile.json", found)
     return table(found)
@@ -71,8 +72,9 @@ def plan(programs: Programs, chip: Chip) -> dict[str, Any]:
     parameters, optimizer_state = (
         _bytes(tree) for tree in (programs.state.params, programs.state.opt_state)
     )
-    resident = _bytes(programs.data(clips))
-    found = {
+    resident = config.data.resident != "never"
+    step, program = _memory(lambda: programs.step(batch), chip)
+    return {
         "chip": chip.name,
         "usable_bytes": chip.usable_bytes,
         "batch_size": batch,
@@ -80,61 +82,66 @@ def plan(programs: Programs, chip: Chip) -> dict[str, Any]:
         "clips": clips,
         "parameter_bytes": parameters,
         "optimizer_bytes": optimizer_state,
-        "resident_bytes": resident,
-        "step": _describe(lambda: programs.step(batch), chip, number, batch),
-        "epoch": None,
+        "resident_bytes": _bytes(programs.data(clips)) if resident else 0,
+        "step": step | (_costs(program, chip, number, batch) if program else {}),
+        "epoch": _memory(lambda: programs.epoch(batch, clips), chip)[0] if resident else None,
     }
-    if config.data.resident != "never":
-        found["epoch"] = _describe(lambda: programs.epoch(batch, clips), chip, number, batch)
-    return found
 
 
 def _bytes(tree: Any) -> int:
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def _describe(
-    compile_program: Callable[[], Program], chip: Chip, devices: int, batch_size: int
-) -> dict[str, Any]:
-    """The entry of a program."""
+def _memory(
+    compile_program: Callable[[], Program], chip: Chip
+) -> tuple[dict[str, Any], Program | None]:
+    """Whether a program fits, and the program if it compiles."""
     try:
         program = compile_program()
     except OutOfMemory as error:
-        return {"fits": False, "reason": str(error)}
-    memory, (flops, traffic) = program.memory(), program.costs()
-    sent = program_text.collectives(program.text)
-    # An all-reduce over d devices sends and receives 2 (d - 1) / d of its bytes on each.
-    link_bytes = sum(size for _, size in sent.values()) * 2 * (devices - 1) / devices
-    bounds = {
-        "arithmetic": flops / (chip.tflops * 1e12),
-        "memory": traffic / (chip.bandwidth * 1e9),
-        "collectives": link_bytes / (chip.links * 1e9),
-    }
-    binding = max(bounds, key=bounds.__getitem__)
-    copies, copied = program_text.layout_copies(program.text)
+        return {"fits": False, "reason": str(error)}, None
+    memory = program.memory()
     return {
         "fits": memory["peak"] <= chip.usable_bytes,
         "compile_seconds": round(program.seconds, 1),
         "temporary_bytes": memory["temp"],
         "peak_bytes": memory["peak"],
+        "aliased_buffers": program_text.aliased(program.text),
+    }, program
+
+
+def _costs(program: Program, chip: Chip, devices: int, batch_size: int) -> dict[str, Any]:
+    """A step's FLOPs, traffic and collectives, and the least time each needs by published peaks."""
+    flops, traffic = program.costs()
+    sent = program_text.collectives(program.text)
+    # An all-reduce over d devices sends 2 (d - 1) / d of its bytes from each.
+    share = 2 * (devices - 1) / devices
+    bounds = {
+        "arithmetic": flops / (chip.tflops * 1e12),
+        "memory": traffic / (chip.bandwidth * 1e9),
+        "collectives": share * sum(size for _, size in sent.values()) / (chip.links * 1e9),
+    }
+    binding = max(bounds, key=bounds.__getitem__)
+    copies, copied = program_text.layout_copies(program.text)
+    return {
         "flops": flops,
         "bytes_accessed": traffic,
         "layout_copies": {"number": copies, "bytes": copied},
         "collectives": {
             kind: {"number": number, "bytes": size} for kind, (number, size) in sent.items()
         },
-        "aliased_buffers": program_text.aliased(program.text),
         "seconds_at_least": bounds,
         "bound_by": binding,
         "clips_per_second_at_most": batch_size / bounds[binding],
     }
 
 
-def find_largest_batch(programs: Programs, chip: Chip, peak: int | None) -> int | None:
-    """The largest global batch whose step fits, to GRANULE clips a device; None if none does.
+def find_largest_batch(programs: Programs, free: int, peak: int | None) -> int | None:
+    """The largest global batch whose step fits `free` bytes of each device; None if none does.
 
-    Memory grows almost linearly with the batch, so two programs predict the third. `peak` is that
-    of the configuration's own batch, None if it did not compile.
+    It is found to GRANULE clips a device. Memory grows almost linearly with the batch, so two
+    programs predict the third. `peak` is that of the configuration's own batch, None if it did not
+    compile.
     """
     number = len(programs.devices)
     share = programs.config.train.batch_size // number
@@ -147,7 +154,7 @@ def find_largest_batch(programs: Programs, chip: Chip, peak: int | None) -> int 
             except OutOfMemory:
                 peaks[share] = None
         found = peaks[share]
-        if found is not None and found <= chip.usable_bytes:
+        if found is not None and found <= free:
             fitting = share
         else:
             failing = share
@@ -157,7 +164,7 @@ def find_largest_batch(programs: Programs, chip: Chip, peak: int | None) -> int 
         (low, low_peak), (high, high_peak) = min(known, default=(0, 0)), max(known, default=(0, 0))
         if high_peak > low_peak:
             slope = (high_peak - low_peak) / (high - low)
-            share = int(high + (chip.usable_bytes - high_peak) / slope)
+            share = int(high + (free - high_peak) / slope)
         else:
             share = (fitting + failing) // 2 if failing else 2 * fitting
         share = max(share // GRANULE, fitting // GRANULE + 1) * GRANULE
@@ -168,9 +175,8 @@ def table(found: dict[str, Any]) -> str:
     """A plan as lines of text."""
 
     def gb(size: float) -> str:
-        return f"{size / 1e9:.2f} GB"
+        return f"{size / 1e9:.2f} GB" if size >= 1e7 else f"{size / 1e6:.2f} MB"
 
-    usable = found["usable_bytes"]
     lines = [
         f"{found['topology']}: {found['devices']} device(s), batch {found['batch_size']}, "
         f"{found['compute_dtype']}; figures of one device, by the compiler: bounds, no timings",
@@ -181,26 +187,29 @@ def table(found: dict[str, Any]) -> str:
         each = found[name]
         if each is None:
             continue
-        if "flops" not in each:
-            lines.append(f"{name}: does NOT fit {gb(usable)}: {each['reason']}")
+        if "reason" in each:
+            lines.append(f"{name}: does NOT fit: {each['reason']}")
             continue
-        word = "fits" if each["fits"] else "does NOT fit"
-        bounds = each["seconds_at_least"]
-        sent = "; ".join(
-            f"{x['number']} {kind} of {gb(x['bytes'])}" for kind, x in each["collectives"].items()
+        lines.append(
+            f"{name}: {'fits' if each['fits'] else 'does NOT fit'}: peak {gb(each['peak_bytes'])} "
+            f"of {gb(found['usable_bytes'])} usable, temporaries {gb(each['temporary_bytes'])}, "
+            f"{each['aliased_buffers']} buffers donated; compiled in {each['compile_seconds']} s"
         )
+    step = found["step"]
+    if "flops" in step:
+        sent = [
+            f"{x['number']} {kind} of {gb(x['bytes'])}" for kind, x in step["collectives"].items()
+        ]
+        copies, bounds = step["layout_copies"], step["seconds_at_least"]
         lines += [
-            f"{name}: {word}: peak {gb(each['peak_bytes'])} of {gb(usable)} usable, temporaries "
-            f"{gb(each['temporary_bytes'])}; compiled in {each['compile_seconds']} s",
-            f"  {each['flops'] / 1e12:.3f} TFLOP, {gb(each['bytes_accessed'])} read and written, "
-            f"{each['layout_copies']['number']} layout copies of "
-            f"{gb(each['layout_copies']['bytes'])}, {each['aliased_buffers']} buffers donated",
-            f"  collectives: {sent or 'none'}",
-            "  at least "
+            f"a step: {step['flops'] / 1e12:.3f} TFLOP; {gb(step['bytes_accessed'])} read and "
+            f"written; {copies['number']} layout copies of {gb(copies['bytes'])}; collectives: "
+            + ("; ".join(sent) or "none"),
+            "at least "
             + ", ".join(f"{1e3 * seconds:.2f} ms of {kind}" for kind, seconds in bounds.items())
-            + f": at most {each['clips_per_second_at_most']:.0f} clips/s, bound by "
-            + each["bound_by"],
+            + f": at most {step['clips_per_second_at_most']:.0f} clips/s, bound by "
+            + step["bound_by"],
         ]
     if "largest_batch" in found:
-        lines.append(f"largest batch whose step fits: {found['largest_batch'] or 'none'}")
+        lines.append(f"largest batch that fits: {found['largest_batch'] or 'none'}")
     return "\n".join(lines)

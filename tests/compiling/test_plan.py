@@ -36,7 +36,7 @@ def test_the_largest_batch(config, devices, per_clip, refuses):
     programs = Memory(config, devices, 1e9, per_clip, refuses)
     peak = programs.need(config.train.batch_size // devices)
     found = plan.find_largest_batch(
-        programs, CHIP, None if refuses and peak > CHIP.usable_bytes else peak
+        programs, CHIP.usable_bytes, None if refuses and peak > CHIP.usable_bytes else peak
     )
     share = found // devices
     assert programs.need(share) <= CHIP.usable_bytes < programs.need(share + plan.GRANULE)
@@ -44,7 +44,8 @@ def test_the_largest_batch(config, devices, per_clip, refuses):
 
 
 def test_no_batch_fits(config):
-    assert plan.find_largest_batch(Memory(config, 1, 20e9, 1e6, True), CHIP, None) is None
+    programs = Memory(config, 1, 20e9, 1e6, True)
+    assert plan.find_largest_batch(programs, CHIP.usable_bytes, None) is None
 
 
 def test_sizes_of_tut2018_without_its_recordings(config, tmp_path):
