@@ -168,7 +168,9 @@ def _stablehlo(bundle: Bundle) -> bytes:
     (batch,) = jax_export.symbolic_shape("batch")
     log_mel = jax.ShapeDtypeStruct((batch, *bundle.clip_shape), np.float32)
     function = jax.jit(probabilities(bundle))
-    return bytes(jax_export.export(function, platforms=PLATFORMS)(log_mel).serialize())
+    with free_layouts():
+        exported = jax_export.export(function, platforms=PLATFORMS)(log_mel)
+    return bytes(exported.serialize())
 
 
 def _read_stablehlo(content: bytes) -> Callable[[np.ndarray], Probabilities]:

@@ -13,10 +13,25 @@ Compiled for v5e, Cnn14's first blocks with their gradients (64 clips of 1001 fr
 Shapes: B clips, F frames, M mel bins, C channels, k bins side by side.
 """
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+
 import jax
 from jax.experimental.layout import Layout, with_layout_constraint
 
 LANES = 128
+_layouts_are_free = ContextVar("_layouts_are_free", default=False)
+
+
+@contextlib.contextmanager
+def free_layouts() -> Iterator[None]:
+    """Leaves all layouts to XLA in what is traced meanwhile: an exported program can't have any."""
+    token = _layouts_are_free.set(True)
+    try:
+        yield
+    finally:
+        _layouts_are_free.reset(token)
 
 
 def bins_to_fold(mels: int, channels: int) -> int:
@@ -42,8 +57,8 @@ def unfold(x: jax.Array, k: int) -> jax.Array:
 def store_channels_last(x: jax.Array) -> jax.Array:
     """x (B, F, M, C), stored by frame, mel bin, clip and channel as XLA's convolutions prefer.
 
-    With fewer than 64 channels the order is left to XLA.
+    With fewer than 64 channels, and within `free_layouts`, the order is left to XLA.
     """
-    if x.shape[-1] < LANES // 2:
+    if x.shape[-1] < LANES // 2 or _layouts_are_free.get():
         return x
     return with_layout_constraint(x, Layout(major_to_minor=(1, 2, 0, 3)))
