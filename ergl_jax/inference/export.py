@@ -37,6 +37,7 @@ from ergl_jax.files import (
     local_path,
     make_directory,
 )
+from ergl_jax.kernels.lanes import free_layouts
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 TOLERANCES = {"stablehlo": 1e-5, "onnx": 1e-4}  # of probabilities, against the bundle's on CPU
