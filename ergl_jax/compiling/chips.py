@@ -7,6 +7,7 @@ from typing import Literal
 
 import jax
 from jax.experimental import topologies
+from jax.experimental.compilation_cache import compilation_cache
 
 from ergl_jax.errors import InputError
 
@@ -86,7 +87,8 @@ _LIBTPU = {
 def open_topology(topology: str) -> tuple[Chip, list[jax.Device]]:
     """The chip and the devices of "v5e:2x2", "h100" or "h100:8", to compile for.
 
-    Raises InputError for another name, and where the compiler is not installed.
+    Disables JAX's cache of compiled programs. Raises InputError for another name, and where the
+    compiler is not installed.
     """
     name, _, shape = topology.partition(":")
     if name not in CHIPS:
@@ -95,6 +97,9 @@ def open_topology(topology: str) -> tuple[Chip, list[jax.Device]]:
             "v5e:2x2, v5p:2x2x1 or h100:8"
         )
     chip = CHIPS[name]
+    # Programs for chips that are not here can be written to JAX's cache, but not read from it.
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
     try:
         sides = [int(side) for side in (shape or ("1" if chip.gpu else "1x1")).split("x")]
         devices = _gpus(chip, *sides) if chip.gpu else _tpus(name, sides)
