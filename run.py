@@ -48,13 +48,18 @@ PROCESS_ID = flags.DEFINE_integer(
     "process_id", None, "Index of this process, from 0.", lower_bound=0
 )
 MODE = flags.DEFINE_enum(
-    "mode", "train", ["train", "evaluate", "compile"], "What to do in the workdir."
+    "mode",
+    "train",
+    ["train", "evaluate", "compile"],
+    "Train in the workdir, evaluate its bundle, or compile for --topology.",
 )
 TOPOLOGY = flags.DEFINE_string(
-    "topology", None, "compile: chips that need not be here: v5e:2x2, v5p:2x2x1, h100, h100:8, ..."
+    "topology",
+    None,
+    "compile: chips, not needed on this machine: v5e:2x2, v5p:2x2x1, h100, h100:8, ...",
 )
 CLIPS = flags.DEFINE_integer(
-    "clips", None, "compile: clips of the training split, if the data are not here.", lower_bound=1
+    "clips", None, "compile: clips of the training split; default: the corpus's.", lower_bound=1
 )
 LARGEST_BATCH = flags.DEFINE_bool(
     "largest_batch", False, "compile: also find the largest batch that fits."
@@ -113,6 +118,8 @@ def main(argv: list[str]) -> None:
     use_compilation_cache()
     workdir = user_path(name if WORKDIR.value is None else WORKDIR.value, "--workdir")
     topology = TOPOLOGY.value or ""
+    if MODE.value != "compile" and (topology or CLIPS.value or LARGEST_BATCH.value):
+        raise InputError("--topology, --clips and --largest_batch need --mode=compile")
     if MODE.value == "compile" and not topology:
         raise InputError("--mode=compile needs --topology, such as v5e:2x2 or h100")
     if MODE.value != "train" and (FRESH.value or table):

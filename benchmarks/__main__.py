@@ -102,6 +102,9 @@ def main() -> None:
     what.add_argument("--what", choices=WHAT)
     what.add_argument("--render", action="store_true", help="print all of results/")
     parser.add_argument("--json", type=Path, help="default: results/<what>.json beside this file")
+    if sys.argv[1:] in ([], ["-h"], ["--help"]):
+        parser.print_help()
+        return
     options, rest = parser.parse_known_args()
     if options.render:
         print(render())

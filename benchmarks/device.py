@@ -21,17 +21,28 @@ from ergl_jax.compiling.programs import Programs, Sizes
 from ergl_jax.training import step
 
 WHAT = ("step", "epoch", "log_mel", "step_400_events")
-CHIPS = {  # by the start of JAX's name of a device
+CHIPS = {  # by JAX's name of a device, or its beginning
     "TPU v4": "v4",
     "TPU v5 lite": "v5e",
+    "TPU v5p": "v5p",
     "TPU v5": "v5p",
-    "TPU v6": "v6e",
+    "TPU v6 lite": "v6e",
     "NVIDIA H100": "h100",
     "NVIDIA H200": "h200",
+    "NVIDIA A100-SXM4-40GB": "a100-40gb",
     "NVIDIA A100": "a100",
     "NVIDIA L4": "l4",
     "Tesla T4": "t4",
 }
+
+
+def chip_here() -> chips.Chip | None:
+    """The published figures of the first device, if there are any."""
+    kind = jax.devices()[0].device_kind
+    for name, chip in CHIPS.items():
+        if kind.startswith(name) and not kind[len(name) :][:1].isalnum():  # not an L40
+            return chips.CHIPS[chip]
+    return None
 
 
 def programs(options, events: int, clips: int) -> Programs:
@@ -65,7 +76,7 @@ def seconds(call, rounds: int) -> list[float]:
 
 
 def steps(options, events: int, number: int) -> list:
-    """Ten steps, or with `number` an epoch, over resident clips; per step."""
+    """`number` steps over resident clips; times of one step."""
     batch = options.clips_per_device * jax.local_device_count()
     found = programs(options, events, number * batch)
     data = step.replicate(draw(found, number * batch))
@@ -79,8 +90,7 @@ def steps(options, events: int, number: int) -> list:
 
     times = [x / number for x in seconds(call, options.rounds)]
     flops, traffic = found.step(batch).costs()
-    kind = jax.devices()[0].device_kind
-    chip = next((chips.CHIPS[chip] for name, chip in CHIPS.items() if kind.startswith(name)), None)
+    chip = chip_here()
     bound = max(flops / chip.tflops / 1e12, traffic / chip.bandwidth / 1e9) if chip else None
     memory = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
     median = statistics.median(times)
@@ -113,11 +123,10 @@ def main() -> None:
     parser.add_argument("--clips-per-device", type=harness.positive, default=64)
     parser.add_argument("--tiny", action="store_true", help="a small model, for a try on CPU")
     options = parser.parse_args()
+    batch = options.clips_per_device * jax.local_device_count()  # of TUT 2018's 6122 clips
     rows = {
         "step": lambda: steps(options, 25, 2 if options.tiny else 10),
-        "epoch": lambda: steps(
-            options, 25, 3 if options.tiny else 95
-        ),  # TUT 2018's 6122 clips on one device
+        "epoch": lambda: steps(options, 25, 3 if options.tiny else max(1, 6122 // batch)),
         "step_400_events": lambda: steps(options, 40 if options.tiny else 400, 2),
         "log_mel": lambda: log_mels(options),
     }

@@ -49,7 +49,12 @@ SPLITS = {"train": "1,2", "validation": "3", "test": "4"}  # their default folds
 def _parser() -> Parser:
     parser = Parser(description="Mixes isolated recordings into polyphonic clips.")
     add = parser.add_argument
-    add("--recordings", type=local_path, required=True, help="a copy of ESC-50 or ESC-10, or alike")
+    add(
+        "--recordings",
+        type=local_path,
+        required=True,
+        help="ESC-50, ESC-10 or similar",
+    )
     add("--scenes", type=local_path, default=SHIPPED, help=f"scene file; default {SHIPPED.name}")
     add("--out", type=local_path, required=True, help="the folder to write")
     for flag, kind, low, high, default, text in (

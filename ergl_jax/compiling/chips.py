@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import jax
@@ -20,7 +20,7 @@ class Gpu:
     cores: int  # streaming multiprocessors
     lanes: int  # float32 units in each
     threads: int  # at most, in each
-    shared_memory: int  # bytes in each; a block may have 1024 less
+    shared_memory: int  # bytes in each; from capability 8 on a block may have 1024 less
     cache: int  # bytes of L2
     clock: float  # GHz
     description: str
@@ -28,12 +28,12 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Chip:
-    """Published figures of a chip, of which bounds are made.
+    """Published figures of a chip, for the bounds.
 
     Attributes:
       tflops: 10^12 operations a second in bfloat16 (T4: float16).
       bandwidth: of its memory, in GB/s.
-      memory: in GiB.
+      memory: in GiB; of a TPU what libtpu leaves to programs.
       links: to other chips of a slice or machine, all together in one direction, in GB/s.
       gpu: None for a TPU.
     """
@@ -48,9 +48,10 @@ class Chip:
     @property
     def usable_bytes(self) -> int:
         """Memory that a program may have: on a GPU the share that JAX reserves."""
-        if self.gpu is None:
-            return int((self.memory - 0.25) * 2**30)  # the rest is the runtime's
-        share = float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", 0.75))
+        share = 1.0
+        if self.gpu:
+            names = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
+            share = float(next((os.environ[name] for name in names if os.environ.get(name)), 0.75))
         return int(share * self.memory * 2**30)
 
 
@@ -58,18 +59,20 @@ _HOPPER = {"cores": 132, "lanes": 128, "threads": 2048, "shared_memory": 233472,
 _H100 = Gpu((9, 0), **_HOPPER, clock=1.98, description="NVIDIA H100 80GB HBM3")
 _H200 = Gpu((9, 0), **_HOPPER, clock=1.98, description="NVIDIA H200")
 _A100 = Gpu((8, 0), 108, 64, 2048, 167936, 41943040, 1.41, "NVIDIA A100-SXM4-80GB")
+_A100_40 = replace(_A100, description="NVIDIA A100-SXM4-40GB")
 _L4 = Gpu((8, 9), 58, 128, 1536, 102400, 50331648, 2.04, "NVIDIA L4")
 _T4 = Gpu((7, 5), 40, 64, 1024, 65536, 4194304, 1.59, "Tesla T4")
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip("v4", 275, 1228, 32, 300),
-        Chip("v5e", 197, 819, 16, 200),
-        Chip("v5p", 459, 2765, 95, 600),
-        Chip("v6e", 918, 1640, 32, 448),
+        Chip("v4", 275, 1228, 30.75, 300),
+        Chip("v5e", 197, 819, 15.75, 200),
+        Chip("v5p", 459, 2765, 95.73, 600),
+        Chip("v6e", 918, 1640, 31.24, 448),
         Chip("h100", 989, 3352, 79.1, 450, _H100),
         Chip("h200", 989, 4800, 140.4, 450, _H200),
         Chip("a100", 312, 2039, 79.2, 300, _A100),
+        Chip("a100-40gb", 312, 1555, 39.4, 300, _A100_40),
         Chip("l4", 121, 300, 22.5, 32, _L4),
         Chip("t4", 65, 320, 14.6, 16, _T4),
     )
@@ -100,12 +103,15 @@ def open_topology(topology: str) -> tuple[Chip, list[jax.Device]]:
     # Programs for chips that are not here can be written to JAX's cache, but not read from it.
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()
+    sides = shape.split("x") if shape else ["1"] * (1 if chip.gpu else 2)
+    if not all(side.isdecimal() and int(side) for side in sides) or (chip.gpu and len(sides) > 1):
+        form = f"{name}:8" if chip.gpu else f"{name}:2x2"
+        raise InputError(f"--topology={topology!r}: write it as {form}")
     try:
-        sides = [int(side) for side in (shape or ("1" if chip.gpu else "1x1")).split("x")]
-        devices = _gpus(chip, *sides) if chip.gpu else _tpus(name, sides)
+        devices = _gpus(chip, int(sides[0])) if chip.gpu else _tpus(name, [int(x) for x in sides])
     except InputError:
         raise
-    except (RuntimeError, ValueError, TypeError) as error:
+    except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"--topology={topology!r} can't be compiled for: {reason}") from error
     return chip, devices
@@ -167,7 +173,8 @@ def _target(chip: Chip) -> str:
         "l2_cache_size": gpu.cache,
         "clock_rate_ghz": gpu.clock,
         "device_memory_size": int(chip.memory * 2**30),
-        "shared_memory_per_block_optin": gpu.shared_memory - 1024,
+        "shared_memory_per_block_optin": gpu.shared_memory
+        - (1024 if gpu.capability >= (8, 0) else 0),
         "registers_per_core_limit": 65536,
         "registers_per_block_limit": 65536,
     }

@@ -1,4 +1,4 @@
-"""`run.py --mode=compile`: whether a run fits chips that are not there, and how fast it may be.
+"""`run.py --mode=compile`: whether a run fits a chip that is not installed, and how fast it can be.
 
 All figures are the compiler's, or bounds by published peaks; nothing is timed but the compiler.
 """
@@ -20,6 +20,7 @@ from ergl_jax.labels import TUT2018_SCENES
 from ergl_jax.training import workdirs
 
 GRANULE = 8  # clips on a device: the batches that the search for the largest one looks at
+MOST = 2**20  # clips on a device, where that search ends
 
 
 def run(
@@ -72,7 +73,9 @@ def plan(programs: Programs, chip: Chip) -> dict[str, Any]:
     parameters, optimizer_state = (
         _bytes(tree) for tree in (programs.state.params, programs.state.opt_state)
     )
-    resident = config.data.resident != "never"
+    log_mel = _bytes(programs.data(clips)["log_mel"])
+    auto = config.data.resident == "auto" and log_mel <= chip.usable_bytes // 2  # as in training
+    resident = auto or config.data.resident == "always"
     step, program = _memory(lambda: programs.step(batch), chip)
     return {
         "chip": chip.name,
@@ -146,7 +149,11 @@ def find_largest_batch(programs: Programs, free: int, peak: int | None) -> int |
     number = len(programs.devices)
     share = programs.config.train.batch_size // number
     peaks = {share: peak}
-    fitting, failing = 0, 0  # the largest share known to fit, the smallest known not to, 0: none
+    fitting, failing, tries = (
+        0,
+        0,
+        0,
+    )  # the largest share known to fit, the smallest not to; 0: none
     while True:
         if share not in peaks:
             try:
@@ -158,11 +165,12 @@ def find_largest_batch(programs: Programs, free: int, peak: int | None) -> int |
             fitting = share
         else:
             failing = share
-        if failing and failing - fitting <= GRANULE:
+        tries += 1
+        if (failing and failing - fitting <= GRANULE) or fitting > MOST:
             return fitting * number or None
         known = [(s, p) for s, p in peaks.items() if p is not None]
         (low, low_peak), (high, high_peak) = min(known, default=(0, 0)), max(known, default=(0, 0))
-        if high_peak > low_peak:
+        if high_peak > low_peak and (tries <= 3 or not failing):  # then bisects
             slope = (high_peak - low_peak) / (high - low)
             share = int(high + (free - high_peak) / slope)
         else:

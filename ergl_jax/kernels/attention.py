@@ -10,9 +10,9 @@
 Compiled for v5e, MEL with its gradient (400 events, 64 clips) takes 7.4 GB of memory and 57 GB of
 memory traffic; in blocks of 2^29 logits 14.8 and 137 GB.
 
-The backward pass computes the blocks again rather than keep them: 400 events at a batch of 64 take
-34 GB instead of 234. On two CPU cores, a device each, MEL and its gradient take 55 instead of 64 ms
-(25 events, eight clips) and 209 instead of 353 ms (100 events, two clips); docs/performance.md.
+The backward pass computes the blocks again rather than keep them: on CPU 400 events at a batch of
+64 take 34 GB instead of 234. On two CPU cores, a device each, MEL and its gradient take 55 instead
+of 64 ms (25 events, eight clips) and 209 instead of 353 ms (100 events, two clips).
 
 Shapes: B clips, N tokens of a clip, n events, T tokens of an event, C channels.
 """

@@ -2,7 +2,7 @@
 
 GPU: XLA's own convolution and gradients. TPU: the same, on folded channels (lanes.py). CPU, where
 XLA turns a convolution into a matrix product that is slow for few output channels and in many
-gradients, by the first row that fits:
+gradients, by the first row that matches:
 
 | | where | how | without it |
 |---|---|---|---|

@@ -11,7 +11,7 @@ tokens (GAP) is the edge:
     R_ij = softmax(Q_j K_iᵀ) V_i,  Q_j = S_j Wq' / √C,  K_i = S_i Wk',  V_i = S_i Wv'    (3)
     e_ij = GAP(R_ij) = 1/T Σ_t R_ij[t]                                (4)
 
-e_ij is what event i receives from event j. Each projection is one matrix for all events.
+e_ij is the edge on which node i receives from node j. Each projection is one matrix for all events.
 
 Shapes: B clips, n events, T tokens an event, C channels; e_ij is at [b, i, j].
 """

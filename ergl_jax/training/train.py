@@ -49,7 +49,7 @@ def train(
     """Trains in `workdir`; returns the content of results.json.
 
     Args:
-      config: checked.
+      config: validated.
       workdir: new, or of a run with the same configuration, which is then resumed.
       initialise: changes the state before the first step, such as to weights of an earlier run.
       fit: (variables, predict, dataset) -> variables, in place of the epochs; predict is by
@@ -79,7 +79,7 @@ def train(
 
 
 class _Run:
-    """The model, everything that trains it, and how far it is."""
+    """The model, everything that trains it, and its progress."""
 
     def __init__(self, config: Config, workdir: Path, dataset: SceneDataset, listed: list[str]):
         self.config, self.workdir, self.dataset = config, workdir, dataset
@@ -88,13 +88,21 @@ class _Run:
         # The best epoch on validation is the result, else the last; without scenes there is none.
         self.selects = self.validation is not None and config.train.loss != "events"
         system = SYSTEMS[config.model.name]
-        scene, events = device_data.labels(self.split)
+        if system.events:
+            scene, events = device_data.labels(self.split)
+        else:  # whose losses need no statistics of the labels
+            scene, events = np.zeros(len(self.split), int), np.zeros((len(self.split), 0))
         self.events = np.zeros(0, int)  # (n,), indices of those to learn
         if system.events:
             data = config.data
             self.events = choose_events(
                 dataset.events, events, count=data.num_events, listed=listed, source=data.events
             )
+        self.data = {
+            "scenes": list(dataset.scenes),
+            "events": [dataset.events[index] for index in self.events],
+            "clips": dict(dataset.sizes),
+        }
         model, adamw, self.schedule, self.trainer = build(
             config, scene=scene, events=events[:, self.events], num_scenes=len(dataset.scenes)
         )
@@ -110,12 +118,13 @@ class _Run:
         checkpoints = Checkpoints(directory) if hosts.any_process(directory.is_dir()) else None
         if checkpoints and (restored := checkpoints.restore("latest", self.template)):
             self.state, self.progress = restored
+            workdirs.check_data(self.workdir, self.progress.data, self.data)
             print(f"Resuming after epoch {self.progress.epoch} of {self.workdir}", flush=True)
         else:
             if config.train.trainer == "sgd":  # else it is fitted anew
                 metric_writer.check_no_logs(self.workdir)
             self.state, source = transfer.initialise(self.state, config.model, self.dataset)
-            self.progress = Progress(source=source)
+            self.progress = Progress(source=source, data=self.data)
             self.state = initialise(self.state) if initialise else self.state
         # Not earlier: wrong data or settings must not leave a directory behind.
         self.writer = None

@@ -41,6 +41,16 @@ def check(workdir: Path, config: Mapping[str, Any]) -> None:
         )
 
 
+def check_data(workdir: Path, saved: dict[str, Any], found: dict[str, Any]) -> None:
+    """InputError if a run was trained on other scenes, events or numbers of clips than `found`."""
+    for name in saved:
+        if saved[name] != found[name]:
+            raise InputError(
+                f"{workdir} was trained on other data: {name} were {saved[name]}, are "
+                f"{found[name]}. Restore the data, or train in a new directory with --fresh"
+            )
+
+
 def _flatten(config: dict) -> dict[str, Any]:
     """A nested configuration as {"train.epochs": 300, "stages.0.name": ...}."""
 

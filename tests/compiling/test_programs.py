@@ -12,7 +12,7 @@ from ergl_jax.compiling import chips, program_text
 
 pytestmark = pytest.mark.slow
 tpu = pytest.mark.skipif(not chips.has_compiler("tpu"), reason="needs libtpu")
-cuda = pytest.mark.skipif(not chips.has_compiler("cuda"), reason="needs jax-cuda12-plugin")
+cuda = pytest.mark.skipif(not chips.has_compiler("cuda"), reason="needs JAX's CUDA plugin")
 TOPOLOGIES = [
     pytest.param("v5e:2x2", marks=tpu),
     pytest.param("v5p:2x2x1", marks=tpu),

@@ -1,5 +1,6 @@
 """Runs from their configuration to their bundle."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -157,6 +158,17 @@ def test_another_configuration_is_refused_and_named(tiny):
     assert "data.num_events was 4, is 3" in str(error.value)
     assert "optimizer.weight_decay was 0.01, is 0.5" in str(error.value)
     assert str(error.value).count(" was ") == 2 and "--workdir" in str(error.value)
+
+
+def test_a_run_is_not_continued_on_other_data(tiny, tmp_path, monkeypatch):
+    """A scene renamed in the manifest would exchange the outputs of two scenes."""
+    workdir = shutil.copytree(tiny.workdir, tmp_path / "run")
+    found = device_data.open_dataset(tiny.config().data)
+    renamed = dataclasses.replace(found, scenes=("zebra", *found.scenes[1:]))
+    monkeypatch.setattr(device_data, "open_dataset", lambda *_: renamed)
+    with pytest.raises(InputError, match="was trained on other data: scenes were .* are .*zebra"):
+        train.train(tiny.config(), workdir)
+    assert weights(workdir) == weights(tiny.workdir)
 
 
 @pytest.mark.parametrize(
