@@ -59,7 +59,7 @@ def fetch(url: str, path: str | os.PathLike, *, md5: str, size: int | None = Non
                 part.unlink()
                 raise ValueError(f"{difference}; the same command downloads it again")
             os.replace(part, path)
-    except ValueError as error:
+    except (ValueError, http.client.InvalidURL) as error:
         raise InputError(f"{url} can't be downloaded: {error}") from error
     return path
 
@@ -136,6 +136,8 @@ def _download(url: str, file: io.FileIO, name: str, size: int | None) -> None:
             before = file.seek(0, os.SEEK_END)
             try:
                 return _request(url, file, size, bar)
+            except http.client.InvalidURL:
+                raise
             except (OSError, http.client.HTTPException) as error:
                 after = file.seek(0, os.SEEK_END)
                 failures = failures + 1 if after <= before else 1
@@ -181,6 +183,8 @@ def _request(url: str, file: io.FileIO, size: int | None, bar: tqdm) -> None:
         with writing(file.name):
             file.truncate(offset)
         while chunk := response.read(CHUNK):
+            if total is not None and bar.n + len(chunk) > total:
+                raise ValueError(f"it has more than {total} bytes: not that file")
             with writing(file.name):
                 file.write(chunk)
             bar.update(len(chunk))
@@ -189,10 +193,11 @@ def _request(url: str, file: io.FileIO, size: int | None, bar: tqdm) -> None:
 
 
 class _Redirections(urllib.request.HTTPRedirectHandler):
-    """Follows a redirection to an allowed address."""
+    """Follows a redirection to an allowed address, and from https to https only."""
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
-        if not re.fullmatch(ADDRESS, newurl):
+        secure = req.type != "https" or newurl.lower().startswith("https:")
+        if not secure or not re.fullmatch(ADDRESS, newurl):
             fp.close()
             raise ValueError(f"it redirects to {newurl}, which is not an https address")
         return super().redirect_request(req, fp, code, msg, headers, newurl)

@@ -9,12 +9,10 @@ import contextlib
 import dataclasses
 import os
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from tqdm import tqdm
-
+from ergl_jax.datasets.archives import unpack
 from ergl_jax.datasets.manifest import Corpus, read_manifest
 from ergl_jax.datasets.tables import write_table
 from ergl_jax.downloads import fetch, remaining, require_space, verify
@@ -186,29 +184,13 @@ def _get(archive: Archive, root: Path, given: Path | None, keep: bool) -> None:
         verify(path, md5=archive.md5, size=archive.size)
     else:
         fetch(archive.url, path, md5=archive.md5, size=archive.size)
-    unpack(path, root)
+    unpack(path, root, strip=FOLDER)
     with atomic_write(root / MARKS / archive.name) as tmp:
         tmp.write_text(archive.md5, encoding="utf-8")
     if not given and not keep:
         path.unlink()
         with contextlib.suppress(OSError):  # not empty
             path.parent.rmdir()
-
-
-def unpack(archive: Path, root: Path) -> None:
-    """Unpacks a zip archive, without its top folder FOLDER, over files of the same names.
-
-    Members that name a path outside `root` are unpacked inside it, and links as plain files.
-    """
-    try:
-        with zipfile.ZipFile(archive) as file:
-            for info in tqdm(file.infolist(), desc=f"unpack {archive.name}"):
-                info.filename = info.filename.removeprefix(f"{FOLDER}/")
-                if info.filename:
-                    file.extract(info, root)
-    except Exception as error:  # zipfile raises many kinds
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{archive} can't be unpacked to {root}: {reason}") from error
 
 
 def _read_fold(root: Path) -> dict[str, dict[str, tuple[str, str]]]:
@@ -222,7 +204,7 @@ def _read_fold(root: Path) -> dict[str, dict[str, tuple[str, str]]]:
     unlabelled = _read_list(lists / "fold1_test.txt", labelled=False)
     folds = {"train": train, "test": test}
     if different := sorted(unlabelled.keys() ^ test.keys()):
-        reason = f"{different[0]} is in one of fold1_test.txt and fold1_evaluate.txt alone"
+        reason = f"{different[0]} is only in one of fold1_test.txt and fold1_evaluate.txt"
         raise InputError(f"{lists}: {reason}")
     for split, clips in folds.items():
         if len(clips) != (wanted := DEVELOPMENT.clips[split]):
