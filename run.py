@@ -56,7 +56,7 @@ MODE = flags.DEFINE_enum(
 TOPOLOGY = flags.DEFINE_string(
     "topology",
     None,
-    "compile: chips, not needed on this machine: v5e:2x2, v5p:2x2x1, h100, h100:8, ...",
+    "compile: target chips (need not be installed): v5e:2x2, v5p:2x2x1, h100, h100:8, ...",
 )
 CLIPS = flags.DEFINE_integer(
     "clips", None, "compile: clips of the training split; default: the corpus's.", lower_bound=1
@@ -108,7 +108,7 @@ def main(argv: list[str]) -> None:
         configs = [Config.from_dict(CONFIG.value.to_dict())]
         name = f"runs/{configs[0].data.source}-{configs[0].model.name}"
     if MODE.value == "compile":
-        jax.config.update("jax_platforms", "cpu")  # the chips are compiled for, not used
+        jax.config.update("jax_platforms", "cpu")  # compile without using any chip
     use_barriers()
     address = COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value
     if DISTRIBUTED.value or any(value is not None for value in address):
@@ -123,11 +123,11 @@ def main(argv: list[str]) -> None:
     if MODE.value == "compile" and not topology:
         raise InputError("--mode=compile needs --topology, such as v5e:2x2 or h100")
     if MODE.value != "train" and (FRESH.value or table):
-        raise InputError(f"--mode={MODE.value} is for one run: no --fresh, no table")
+        raise InputError(f"--mode={MODE.value} takes neither --fresh nor a table")
     if FRESH.value:
         requested, workdir = workdir, workdirs.first_unused(workdir)
         if workdir != requested:
-            print(f"{requested} stays as it is; to resume the new run, use --workdir={workdir}")
+            print(f"{requested} is unchanged; to resume the new run, use --workdir={workdir}")
     settings = f"{MODE.value} in {workdir}: {CONFIG.value.to_json()}"
     hosts.check_same(settings, "their flags", "give all the same")
     print(f"{MODE.value} in {workdir} on {jax.device_count()} {jax.default_backend()} device(s)")

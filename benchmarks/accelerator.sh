@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Benchmarks a GPU or TPU in eight minutes, the most important first:
+# Benchmarks a GPU or TPU in at most eight minutes, most important parts first:
 #
 #     pip install -e ".[test]" && benchmarks/accelerator.sh [DIRECTORY]
 #
@@ -26,7 +26,7 @@ device() { part "$1" "$2" python -m benchmarks --what=device --json="$out/$1.jso
 
 timeout 60 python -c "import jax; print(jax.devices(), jax.__version__)" | tee "$out/devices.txt"
 device step 120
-# Empty: the tests would otherwise choose the CPU, for themselves.
+# Empty, or tests/conftest.py selects the CPU.
 part equivalence 120 env JAX_PLATFORMS= JAX_DISABLE_MOST_OPTIMIZATIONS=0 python -m pytest -q -p no:cacheprovider \
   --junitxml="$out/equivalence.xml" tests/equivalence/test_equivalence_stored.py
 if python -c "import torch; raise SystemExit(not torch.cuda.is_available())" 2>/dev/null; then

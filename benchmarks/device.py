@@ -1,11 +1,11 @@
-"""The paper's training step, an epoch and the log-mel on the devices that are here.
+"""The paper's training step, an epoch and the log-mel on this machine's devices.
 
     python benchmarks/device.py --part step
     python benchmarks/device.py --part epoch --tiny
 
-In bfloat16, 64 clips a device; no PyTorch needed (train_step.py compares with it). Beside the time
-of a step is the least that its memory traffic or its arithmetic needs by the chip's published
-peaks, as `run.py --mode=compile` says. --tiny is for a try on CPU.
+In bfloat16, 64 clips a device; no PyTorch needed (train_step.py compares with it). The table
+also gives a step's lower bound from memory traffic and arithmetic, as `run.py --mode=compile`.
+--tiny is for a try on CPU.
 """
 
 import statistics
@@ -56,7 +56,7 @@ def programs(options, events: int, clips: int) -> Programs:
 
 
 def draw(found: Programs, clips: int) -> dict[str, np.ndarray]:
-    """Log-mel as noise in dB, scenes and events of so many clips."""
+    """Log-mel as noise in dB, scenes and events of `clips` clips."""
     rng = np.random.default_rng(0)
     return {
         "log_mel": np.float32(-40 + 15 * rng.standard_normal((clips, *found.clip))),
@@ -66,7 +66,7 @@ def draw(found: Programs, clips: int) -> dict[str, np.ndarray]:
 
 
 def seconds(call, rounds: int) -> list[float]:
-    """Of each of so many calls, after two that compile; a call waits for its result."""
+    """Of each of `rounds` calls, after two warm-ups; `call` waits for its result."""
     times = []
     for _ in range(rounds + 2):
         begin = time.perf_counter()

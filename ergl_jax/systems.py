@@ -1,4 +1,4 @@
-"""The systems of the paper's tables by name, and what a configuration may ask of each.
+"""The systems of the paper's tables by name, and the settings that each allows.
 
 registry.py builds them; the file of each names its source.
 """
@@ -8,7 +8,7 @@ from typing import NamedTuple
 DTYPES = ("float32", "bfloat16")
 _OF_SCENES = ("ergl", "bce", "scene")
 _OF_EVENTS = (*_OF_SCENES, "events", "joint", "rgasc_log", "rgasc_prob")
-# Trainers without gradient descent, and the model's name and variant that each is for.
+# Trainers without gradient descent, and the (model.name, model.variant) that each trains.
 CLOSED_FORM = {"svm": ("mltf", "svm"), "ensemble": ("nnf", "ensemble")}
 
 
@@ -17,8 +17,8 @@ class System(NamedTuple):
 
     Attributes:
       losses: what `train.loss` may be.
-      events: whether it learns events beside the scene.
-      pretrained: its submodules that `model.init_from` may give weights to.
+      events: whether it learns events.
+      pretrained: its submodules that `model.init_from` may initialise.
       variants: what `model.variant` may be; none: the system has one form.
     """
 

@@ -1,4 +1,4 @@
-"""TPUs and GPUs by name: published figures, and devices to compile for without having them."""
+"""TPUs and GPUs by name: published figures, and devices for compiling without the chip."""
 
 import importlib.util
 import os
@@ -14,12 +14,12 @@ from ergl_jax.errors import InputError
 
 @dataclass(frozen=True)
 class Gpu:
-    """What XLA must know of a GPU to compile for it; all published by NVIDIA."""
+    """NVIDIA's published figures that XLA needs to compile for a GPU."""
 
     capability: tuple[int, int]
     cores: int  # streaming multiprocessors
     lanes: int  # float32 units in each
-    threads: int  # at most, in each
+    threads: int  # maximum in each
     shared_memory: int  # bytes in each; from capability 8 on a block may have 1024 less
     cache: int  # bytes of L2
     clock: float  # GHz
@@ -33,7 +33,7 @@ class Chip:
     Attributes:
       tflops: 10^12 operations a second in bfloat16 (T4: float16).
       bandwidth: of its memory, in GB/s.
-      memory: in GiB; of a TPU what libtpu leaves to programs.
+      memory: in GiB; of a TPU, what programs can use.
       links: to other chips of a slice or machine, all together in one direction, in GB/s.
       gpu: None for a TPU.
     """
@@ -90,8 +90,8 @@ _LIBTPU = {
 def open_topology(topology: str) -> tuple[Chip, list[jax.Device]]:
     """The chip and the devices of "v5e:2x2", "h100" or "h100:8", to compile for.
 
-    Disables JAX's cache of compiled programs. Raises InputError for another name, and where the
-    compiler is not installed.
+    Disables JAX's cache of compiled programs. Raises InputError for an unknown name or a missing
+    compiler.
     """
     name, _, shape = topology.partition(":")
     if name not in CHIPS:
@@ -100,12 +100,13 @@ def open_topology(topology: str) -> tuple[Chip, list[jax.Device]]:
             "v5e:2x2, v5p:2x2x1 or h100:8"
         )
     chip = CHIPS[name]
-    # Programs for chips that are not here can be written to JAX's cache, but not read from it.
+    # JAX's cache can store programs for absent chips, but not load them.
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()
-    sides = shape.split("x") if shape else ["1"] * (1 if chip.gpu else 2)
+    axes = 1 if chip.gpu else 3 if name in ("v4", "v5p") else 2
+    sides = shape.split("x") if shape else ["1"] * axes
     if not all(side.isdecimal() and int(side) for side in sides) or (chip.gpu and len(sides) > 1):
-        form = f"{name}:8" if chip.gpu else f"{name}:2x2"
+        form = f"{name}:" + {1: "8", 2: "2x2", 3: "2x2x1"}[axes]
         raise InputError(f"--topology={topology!r}: write it as {form}")
     try:
         devices = _gpus(chip, int(sides[0])) if chip.gpu else _tpus(name, [int(x) for x in sides])
@@ -113,7 +114,7 @@ def open_topology(topology: str) -> tuple[Chip, list[jax.Device]]:
         raise
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"--topology={topology!r} can't be compiled for: {reason}") from error
+        raise InputError(f"can't compile for --topology={topology!r}: {reason}") from error
     return chip, devices
 
 
@@ -130,7 +131,7 @@ def has_compiler(platform: Literal["tpu", "cuda"]) -> bool:
 def _tpus(name: str, sides: list[int]) -> list[jax.Device]:
     if not has_compiler("tpu"):
         raise InputError(f'{name} needs a compiler for TPUs: pip install ".[tpu-compile]"')
-    # Without them libtpu looks for a TPU machine's services, and aborts beside another process.
+    # Else libtpu queries TPU metadata, and aborts if another process has loaded it.
     for variable, value in _LIBTPU.items():
         os.environ.setdefault(variable, value)
     options: dict = {}
@@ -147,7 +148,7 @@ def _tpus(name: str, sides: list[int]) -> list[jax.Device]:
 def _gpus(chip: Chip, number: int) -> list[jax.Device]:
     if not has_compiler("cuda"):
         raise InputError(f'{chip.name} needs a compiler for GPUs: pip install ".[cuda-compile]"')
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # one that is here is left alone
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # compile without using a local GPU
     found = topologies.get_topology_desc(
         platform="cuda", topology=f"1x1x{number}", target_config=_target(chip)
     )

@@ -1,6 +1,6 @@
 """`run.py --mode=compile`: whether a run fits a chip that is not installed, and how fast it can be.
 
-All figures are the compiler's, or bounds by published peaks; nothing is timed but the compiler.
+All figures are the compiler's, or bounds by published peaks; only compilation is timed.
 """
 
 from collections.abc import Callable
@@ -14,13 +14,14 @@ from ergl_jax.compiling.chips import Chip
 from ergl_jax.compiling.programs import OutOfMemory, Program, Programs, Sizes
 from ergl_jax.config import Config
 from ergl_jax.datasets import sources, tut2018
-from ergl_jax.errors import InputError, MultilineInputError
+from ergl_jax.errors import MultilineInputError
 from ergl_jax.files import make_directory
 from ergl_jax.labels import TUT2018_SCENES
 from ergl_jax.training import workdirs
+from ergl_jax.training.step import check_batch_size
 
-GRANULE = 8  # clips on a device: the batches that the search for the largest one looks at
-MOST = 2**20  # clips on a device, where that search ends
+GRANULE = 8  # clips per device: resolution of the search for the largest batch
+MAX_CLIPS = 2**20  # per device, where that search ends
 
 
 def run(
@@ -29,21 +30,17 @@ def run(
     """Plans the run of `config` on a topology, writes compile.json, returns the table.
 
     Args:
-      config: checked.
+      config: validated.
       topology: as `chips.open_topology` takes it.
-      workdir: of the run; it is made if need be.
+      workdir: of the run; created if missing.
       clips: of the training split; None: as many as the corpus has.
-      largest_batch: whether to look for the largest batch that fits; some more compilations.
+      largest_batch: whether to look for the largest batch that fits; compiles a few more times.
 
     Raises:
       InputError: a topology or a batch that can't be compiled for.
     """
     chip, devices = chips.open_topology(topology)
-    if config.train.batch_size % len(devices):
-        raise InputError(
-            f"train.batch_size={config.train.batch_size} is not a multiple of the {len(devices)} "
-            f"devices of {topology}"
-        )
+    check_batch_size(config.train.batch_size, len(devices), f" of {topology}")
     programs = Programs(config, sizes(config, clips), devices)
     found: dict[str, Any] = {"topology": topology, "devices": len(devices)}
     found |= plan(programs, chip)
@@ -56,10 +53,10 @@ def run(
 
 
 def sizes(config: Config, clips: int | None) -> Sizes:
-    """Scenes, events and training clips of `config.data`; TUT 2018's are known without it."""
+    """Scenes, events and training clips of `config.data`; TUT 2018's without its recordings too."""
     try:
         corpus = sources.corpus(config.data)
-    except MultilineInputError:  # TUT 2018 is not there
+    except MultilineInputError:  # TUT 2018 is not downloaded
         train = tut2018.DEVELOPMENT.clips["train"]
         return Sizes(len(TUT2018_SCENES), config.data.num_events, clips or train)
     train = sum(clip.split == "train" for clip in corpus.clips)
@@ -67,7 +64,7 @@ def sizes(config: Config, clips: int | None) -> Sizes:
 
 
 def plan(programs: Programs, chip: Chip) -> dict[str, Any]:
-    """What compile.json has of the step and of the epoch; figures are of one device."""
+    """The step and epoch of compile.json: per device, but batch size and clips/s are global."""
     config, number = programs.config, len(programs.devices)
     batch, clips = config.train.batch_size, programs.sizes.clips
     parameters, optimizer_state = (
@@ -142,18 +139,14 @@ def _costs(program: Program, chip: Chip, devices: int, batch_size: int) -> dict[
 def find_largest_batch(programs: Programs, free: int, peak: int | None) -> int | None:
     """The largest global batch whose step fits `free` bytes of each device; None if none does.
 
-    It is found to GRANULE clips a device. Memory grows almost linearly with the batch, so two
-    programs predict the third. `peak` is that of the configuration's own batch, None if it did not
+    To GRANULE clips per device. Memory grows almost linearly with the batch, so two compilations
+    predict the next. `peak` is the peak of the configuration's own batch, None if it did not
     compile.
     """
     number = len(programs.devices)
     share = programs.config.train.batch_size // number
     peaks = {share: peak}
-    fitting, failing, tries = (
-        0,
-        0,
-        0,
-    )  # the largest share known to fit, the smallest not to; 0: none
+    fitting = failing = tries = 0  # the largest share known to fit, the smallest not to; 0: none
     while True:
         if share not in peaks:
             try:
@@ -166,7 +159,7 @@ def find_largest_batch(programs: Programs, free: int, peak: int | None) -> int |
         else:
             failing = share
         tries += 1
-        if (failing and failing - fitting <= GRANULE) or fitting > MOST:
+        if (failing and failing - fitting <= GRANULE) or fitting > MAX_CLIPS:
             return fitting * number or None
         known = [(s, p) for s, p in peaks.items() if p is not None]
         (low, low_peak), (high, high_peak) = min(known, default=(0, 0)), max(known, default=(0, 0))
@@ -187,7 +180,7 @@ def table(found: dict[str, Any]) -> str:
 
     lines = [
         f"{found['topology']}: {found['devices']} device(s), batch {found['batch_size']}, "
-        f"{found['compute_dtype']}; figures of one device, by the compiler: bounds, no timings",
+        f"{found['compute_dtype']}; per device (batch, clips/s: global), bounds, not timings",
         f"parameters {gb(found['parameter_bytes'])}, optimiser {gb(found['optimizer_bytes'])}, "
         f"resident data of {found['clips']} clips {gb(found['resident_bytes'])}",
     ]

@@ -67,6 +67,6 @@ def layout_copies(text: str) -> tuple[int, int]:
 
 
 def aliased(text: str) -> int:
-    """How many arguments give their memory to a result."""
+    """How many arguments are donated to a result."""
     header = text.partition("\n")[0]
     return len(re.findall(r"\{[\d,]*\}: \(\d+, \{[\d,]*\}, (?:may|must)-alias\)", header))

@@ -1,4 +1,4 @@
-"""Training's own programs, compiled for chips that are not there.
+"""Training's programs, compiled for chips that this machine need not have.
 
 Shapes: d devices, B clips of a batch, S steps, N clips of the training split, F frames, M mel bins.
 """
@@ -20,12 +20,12 @@ from ergl_jax.systems import SYSTEMS
 from ergl_jax.training import step
 from ergl_jax.training.build import build
 
-# For a GPU: choosing kernels by timing, and products by Triton, need one.
+# Autotuning and Triton GEMMs can't be compiled without a GPU.
 _GPU_OPTIONS = {"xla_gpu_autotune_level": "0", "xla_gpu_enable_triton_gemm": "False"}
 
 
 class Sizes(NamedTuple):
-    """What a dataset decides of a program; `clips` are those of the training split."""
+    """Sizes that a dataset sets; `clips` are those of the training split."""
 
     scenes: int
     events: int
@@ -33,7 +33,7 @@ class Sizes(NamedTuple):
 
 
 class Programs:
-    """The programs of a run of `config` on `devices`, and the shapes of what they take."""
+    """The programs of a run of `config` on `devices`, and their input shapes."""
 
     def __init__(self, config: Config, sizes: Sizes, devices: Sequence[jax.Device]):
         self.config, self.sizes, self.devices = config, sizes, devices
@@ -57,7 +57,7 @@ class Programs:
         )
 
     def data(self, clips: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes of a split of so many clips, or of a batch."""
+        """Shapes of a split of `clips` clips, or of a batch."""
         return {
             "log_mel": jax.ShapeDtypeStruct((clips, *self.clip), jnp.float32),
             "scene": jax.ShapeDtypeStruct((clips,), jnp.int32),
@@ -70,7 +70,7 @@ class Programs:
         return self._compile(self.trainer.step_program, self.state, self.data(share))
 
     def epoch(self, batch_size: int, clips: int) -> "Program":
-        """A scanned epoch over a split of so many clips in each device's memory."""
+        """A scanned epoch over a split of `clips` clips in each device's memory."""
         share = batch_size // len(self.devices)
         indices = jax.ShapeDtypeStruct((max(1, clips // batch_size), share), jnp.int32)
         return self._compile(self.trainer.scan_program, self.state, self.data(clips), indices)
@@ -98,7 +98,7 @@ class OutOfMemory(Exception):
 
 
 def _reason(message: str) -> str:
-    """ "Used 17.50G of 15.75G hbm" of an error of many lines."""
+    """XLA's memory figures in an error, such as "Used 17.50G of 15.75G hbm"."""
     match = re.search(r"Used \S+ of \S+ \w+", message)
     return match[0] if match else message.splitlines()[0]
 
@@ -116,7 +116,7 @@ class Program:
         return self.compiled.as_text()
 
     def memory(self) -> dict[str, int]:
-        """Bytes of arguments, results, temporaries, what results take over of arguments, peak."""
+        """Bytes of arguments, results, aliased buffers, temporaries, generated code, peak."""
         found = self.compiled.memory_analysis()
         names = ("argument", "output", "alias", "temp", "generated_code")
         sizes = {name: int(getattr(found, f"{name}_size_in_bytes")) for name in names}
@@ -128,7 +128,7 @@ class Program:
         found = self.compiled.cost_analysis()
         if found:
             return found["flops"], found["bytes accessed"]
-        # A GPU's program has none: the plain program's operations, the optimised one's bytes.
+        # None for a GPU: count FLOPs before optimisation, bytes after it.
         from jax._src.lib import _jax
 
         cpu = jax.local_devices(backend="cpu")[0].client

@@ -1,8 +1,8 @@
 """The encoders' convolution, in the form that is fast on the device it runs on.
 
-GPU: XLA's own convolution and gradients. TPU: the same, on folded channels (lanes.py). CPU, where
-XLA turns a convolution into a matrix product that is slow for few output channels and in many
-gradients, by the first row that matches:
+GPU: XLA's convolution, the kernel's gradient in the parameter's layout. TPU: XLA's, on folded
+channels (lanes.py). CPU, where XLA turns a convolution into a matrix product that is slow for few
+output channels and in many gradients: by the first row that matches.
 
 | | where | how | without it |
 |---|---|---|---|
@@ -17,7 +17,7 @@ gradients, by the first row that matches:
 
 The last column is the CPU time of a step without that row over the time with it, (*) without both
 such rows: medians on two AMD cores, the quickstart at 16 clips, the paper's model at two.
-docs/performance.md has single layers. jax.jvp cannot differentiate it.
+docs/performance.md has single layers. jax.jvp cannot differentiate `convolve`.
 
 Shapes: B clips, F frames, M mel bins, C channels in, D channels out, K the side of the kernel.
 """
@@ -66,7 +66,7 @@ convolve.defvjp(_forward, _backward)
 
 def _gradients(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple:
     dx, d_kernel = jax.vjp(convolve_reference, x, kernel)[1](dy)
-    # In the kernel's own order. In cuDNN's, XLA would copy the optimiser's whole state into it and
+    # In the parameter's layout: in cuDNN's, XLA would copy the whole optimiser state there and
     # back: 24.7 instead of 20.7 GB of memory traffic in the paper's step on an H100, compiled.
     return dx, with_layout_constraint(d_kernel, Layout(major_to_minor=(0, 1, 2, 3)))
 
@@ -76,7 +76,7 @@ def _gradients_folded(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple:
 
 
 def _convolve_folded(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The convolution of folded channels (lanes.py), by a kernel laid out once for each bin."""
+    """The convolution of folded channels (lanes.py), with the kernel shifted for each bin."""
     side, _, channels, outputs = kernel.shape
     k = bins_to_fold(x.shape[2], max(channels, outputs))
     if k > 1:

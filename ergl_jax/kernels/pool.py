@@ -1,7 +1,7 @@
 """The 2x2 average pool, with a gradient of its own.
 
-Used on every device; jax.jvp cannot differentiate it. In training the pool is computed together
-with the BatchNorm before it (batch_norm.py). Against Flax's avg_pool it takes
+For tests and benchmarks; models pool within BatchNorm (batch_norm.py), with the gradient here.
+jax.jvp cannot differentiate it. Against Flax's avg_pool it takes
 
 | where | this | Flax's |
 |---|---|---|

@@ -17,7 +17,7 @@ from ergl_jax.training.augmentation import make_augment
 
 
 class Built(NamedTuple):
-    """What `build` makes."""
+    """The result of `build`."""
 
     model: nn.Module
     adamw: optax.GradientTransformation
@@ -33,12 +33,12 @@ def build(
     num_scenes: int,
     devices: Sequence[jax.Device] | None = None,
 ) -> Built:
-    """Everything that steps are made of; nothing runs on a device yet.
+    """Builds all that training steps need; runs nothing on a device.
 
     Args:
       config: checked.
       scene: (N,) of the training clips.
-      events: (N, n) of the training clips, only those to learn; n is 0 for a system without.
+      events: (N, n) of the training clips, only those to learn; n is 0 for a system without events.
       num_scenes: of the dataset.
       devices: as `step.Trainer` takes them.
 

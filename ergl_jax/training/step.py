@@ -86,11 +86,12 @@ def describe_nonfinite(metrics: dict[str, np.ndarray], step: int) -> tuple[str, 
     return what, values
 
 
-def check_batch_size(batch_size: int) -> None:
-    """InputError unless the devices of all processes divide the batch."""
-    if batch_size < 1 or batch_size % jax.device_count():
+def check_batch_size(batch_size: int, devices: int | None = None, of: str = "") -> None:
+    """InputError unless `devices`, by default those of all processes, divide the batch."""
+    devices = devices or jax.device_count()
+    if batch_size < 1 or batch_size % devices:
         raise InputError(
-            f"train.batch_size={batch_size} is not a multiple of the {jax.device_count()} devices"
+            f"train.batch_size={batch_size} is not a multiple of the {devices} devices{of}"
         )
 
 
@@ -127,7 +128,7 @@ class Trainer:
     donated: use the returned one. A step's metric `finite` is 0 if its loss, its gradient or its
     new state was not finite; with `skip_nonfinite` such a step changes nothing but its number.
     `loss` is one of `make_loss`; its parts are metrics too. The programs are mapped over `devices`,
-    by default the local ones; others can only compile them (ergl_jax/compiling).
+    by default the local ones; devices of a topology can only compile.
     """
 
     def __init__(

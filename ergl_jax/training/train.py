@@ -90,7 +90,7 @@ class _Run:
         system = SYSTEMS[config.model.name]
         if system.events:
             scene, events = device_data.labels(self.split)
-        else:  # whose losses need no statistics of the labels
+        else:  # its losses use no label statistics
             scene, events = np.zeros(len(self.split), int), np.zeros((len(self.split), 0))
         self.events = np.zeros(0, int)  # (n,), indices of those to learn
         if system.events:

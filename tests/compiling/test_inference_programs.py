@@ -1,4 +1,4 @@
-"""What reads a trained model compiles for a TPU: prediction, log-mel, tagging, exports."""
+"""Inference compiles for a TPU: prediction, log-mel, tagging, exports."""
 
 import jax
 import jax.numpy as jnp

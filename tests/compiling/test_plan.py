@@ -13,7 +13,7 @@ CHIP = chips.CHIPS["v5e"]
 
 
 class Memory:
-    """Programs of a known need of memory, which counts how often it is compiled."""
+    """Programs of known memory; counts compilations."""
 
     def __init__(self, config, devices, fixed, per_clip, refuses):
         self.config, self.devices, self.count = config, range(devices), 0

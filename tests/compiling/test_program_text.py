@@ -1,4 +1,4 @@
-"""What is read off a program's text, against small programs of known content."""
+"""Parsing of a program's text, on small programs of known content."""
 
 import jax
 import jax.numpy as jnp

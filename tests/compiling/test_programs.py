@@ -1,4 +1,4 @@
-"""Training compiles for TPUs and GPUs, with what it must have inside and nothing else.
+"""Training compiles for TPUs and GPUs, with the expected collectives, donation and dtypes.
 
 Needs their compilers: `pip install ".[tpu-compile]"`, `".[cuda-compile]"`.
 """
