@@ -16,7 +16,6 @@ from ml_collections import ConfigDict, config_flags
 
 from configs import tables
 from ergl_jax.cache import use_compilation_cache
-from ergl_jax.compiling import plan
 from ergl_jax.config import Config
 from ergl_jax.errors import InputError, command, report
 from ergl_jax.files import user_path
@@ -140,6 +139,8 @@ def main(argv: list[str]) -> None:
         scores = stages.train(configs[0], workdir)["test"]
         lines = [f"Wrote {workdir}/results.json and {workdir}/bundle", *describe(scores)]
     elif MODE.value == "compile":
+        from ergl_jax.compiling import plan  # not above: training does without
+
         text = plan.run(
             configs[0],
             topology,

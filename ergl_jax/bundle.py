@@ -85,7 +85,7 @@ class Bundle:
     @property
     def clip_shape(self) -> tuple[int, int]:
         """(F, M), of a clip's features."""
-        return self.front_end.num_frames(self.clip_seconds), self.front_end.n_mels
+        return self.front_end.shape(self.clip_seconds)
 
     def build(self) -> nn.Module:
         """The Flax module that `variables` belong to."""

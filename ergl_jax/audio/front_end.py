@@ -87,6 +87,10 @@ class FrontEnd:
             return self.num_segments(length) * self._frames(self.segment)
         return self._frames(length)
 
+    def shape(self, seconds: float) -> tuple[int, int]:
+        """(F, M) of a clip's features."""
+        return self.num_frames(seconds), self.n_mels
+
     def num_segments(self, length: int) -> int:
         """Segments of a waveform of `length` samples, for a front end that cuts it."""
         return 1 + (length + self.span - self.hop - self.segment) // self.segment_hop

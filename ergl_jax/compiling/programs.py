@@ -37,8 +37,8 @@ class Programs:
 
     def __init__(self, config: Config, sizes: Sizes, devices: Sequence[jax.Device]):
         self.config, self.sizes, self.devices = config, sizes, devices
-        front_end, seconds = get_front_end(config.data.front_end), config.data.clip_seconds
-        self.clip = (front_end.num_frames(seconds), front_end.n_mels)  # (F, M)
+        front_end = get_front_end(config.data.front_end)
+        self.clip = front_end.shape(config.data.clip_seconds)  # (F, M)
         n = sizes.events if SYSTEMS[config.model.name].events else 0
         self.model, self.adamw, _, self.trainer = build(
             config,

@@ -208,7 +208,7 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
         super().__init__(data_dir=data_dir, config=config, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        shape = (self._front_end.num_frames(self._clip_seconds), self._front_end.n_mels)
+        shape = self._front_end.shape(self._clip_seconds)
         tensor = tfds.features.Tensor
         return tfds.core.DatasetInfo(
             builder=self,
