@@ -1,6 +1,7 @@
 """TPUs and GPUs by name: published figures, and devices for compiling without the chip."""
 
 import importlib.util
+import math
 import os
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -48,11 +49,21 @@ class Chip:
     @property
     def usable_bytes(self) -> int:
         """Memory that a program may have: on a GPU the share that JAX reserves."""
-        share = 1.0
-        if self.gpu:
-            names = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
-            share = float(next((os.environ[name] for name in names if os.environ.get(name)), 0.75))
-        return int(share * self.memory * 2**30)
+        return int((_reserved_share() if self.gpu else 1.0) * self.memory * 2**30)
+
+
+def _reserved_share() -> float:
+    """The share of a GPU's memory that JAX reserves; InputError for a wrong variable."""
+    for name in ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"):
+        if text := os.environ.get(name):
+            try:
+                share = float(text)
+            except ValueError:
+                share = math.nan
+            if not 0 < share <= 1:
+                raise InputError(f"{name}={text}: set a share of the memory, such as 0.75")
+            return share
+    return 0.75
 
 
 _HOPPER = {"cores": 132, "lanes": 128, "threads": 2048, "shared_memory": 233472, "cache": 52428800}
@@ -93,18 +104,20 @@ def open_topology(topology: str) -> tuple[Chip, list[jax.Device]]:
     Disables JAX's cache of compiled programs. Raises InputError for an unknown name or a missing
     compiler.
     """
-    name, _, shape = topology.partition(":")
+    name, colon, shape = topology.partition(":")
     if name not in CHIPS:
         raise InputError(
             f"--topology={topology!r}: no chip {name!r}; choose one of {', '.join(CHIPS)}, such as "
             "v5e:2x2, v5p:2x2x1 or h100:8"
         )
     chip = CHIPS[name]
+    if chip.gpu:
+        _reserved_share()  # a wrong variable is reported before JAX reads it
     # JAX's cache can store programs for absent chips, but not load them.
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()
     axes = 1 if chip.gpu else 3 if name in ("v4", "v5p") else 2
-    sides = shape.split("x") if shape else ["1"] * axes
+    sides = shape.split("x") if colon else ["1"] * axes
     if not all(side.isdecimal() and int(side) for side in sides) or (chip.gpu and len(sides) > 1):
         form = f"{name}:" + {1: "8", 2: "2x2", 3: "2x2x1"}[axes]
         raise InputError(f"--topology={topology!r}: write it as {form}")

@@ -15,7 +15,7 @@ from ergl_jax.compiling.programs import OutOfMemory, Program, Programs, Sizes
 from ergl_jax.config import Config
 from ergl_jax.datasets import sources, tut2018
 from ergl_jax.errors import MultilineInputError
-from ergl_jax.files import make_directory
+from ergl_jax.files import check_directory, make_directory
 from ergl_jax.labels import TUT2018_SCENES
 from ergl_jax.training import workdirs
 from ergl_jax.training.step import check_batch_size
@@ -39,6 +39,7 @@ def run(
     Raises:
       InputError: a topology or a batch that can't be compiled for.
     """
+    check_directory(workdir, "--workdir")  # now, not after minutes of compilation
     chip, devices = chips.open_topology(topology)
     check_batch_size(config.train.batch_size, len(devices), f" of {topology}")
     programs = Programs(config, sizes(config, clips), devices)

@@ -35,7 +35,7 @@ class Progress:
     seconds: float = 0.0  # of training, over all restarts
     skipped: int = 0  # updates that were skipped because they were not finite
     source: str = ""  # where the initial weights came from; "" if random
-    # Scenes, events and numbers of clips that the state was trained on; {}: by an older version
+    # What the state was trained on, as `workdirs.check_data` takes it; {}: by an older version
     data: dict = dataclasses.field(default_factory=dict)
 
 

@@ -102,6 +102,7 @@ class _Run:
             "scenes": list(dataset.scenes),
             "events": [dataset.events[index] for index in self.events],
             "clips": dict(dataset.sizes),
+            "fingerprint": dataset.fingerprint,
         }
         model, adamw, self.schedule, self.trainer = build(
             config, scene=scene, events=events[:, self.events], num_scenes=len(dataset.scenes)

@@ -7,6 +7,7 @@ import json
 import platform
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,19 @@ def check(workdir: Path, config: Mapping[str, Any]) -> None:
 
 
 def check_data(workdir: Path, saved: dict[str, Any], found: dict[str, Any]) -> None:
-    """InputError if a run was trained on other scenes, events or numbers of clips than `found`."""
+    """InputError if a run was trained on other scenes, events or numbers of clips than `found`.
+
+    Says so if the clips may have changed otherwise: their fingerprint has modification times too.
+    """
     for name in saved:
-        if saved[name] != found[name]:
+        if name == "fingerprint" and saved[name] != found[name]:
+            print(
+                f"The manifest or the recordings have changed since {workdir} was begun: it goes "
+                "on with them as they are now. If clips moved between splits, start with --fresh",
+                file=sys.stderr,
+                flush=True,
+            )
+        elif saved[name] != found[name]:
             raise InputError(
                 f"{workdir} was trained on other data: {name} were {saved[name]}, are "
                 f"{found[name]}. Restore the data, or train in a new directory with --fresh"

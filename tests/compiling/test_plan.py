@@ -60,6 +60,7 @@ def test_sizes_of_tut2018_without_its_recordings(config, tmp_path):
         ("v9:2x2", "no chip 'v9'; choose one of v4, v5e"),
         ("v5e:2by2", "write it as v5e:2x2"),
         ("v5e:0x0", "write it as v5e:2x2"),
+        ("v5e:", "write it as v5e:2x2"),
         ("h100:2x4", "write it as h100:8"),
         ("h100:none", "write it as h100:8"),
     ],
@@ -67,6 +68,13 @@ def test_sizes_of_tut2018_without_its_recordings(config, tmp_path):
 def test_a_wrong_topology(topology, words):
     with pytest.raises(InputError, match=words):
         chips.open_topology(topology)
+
+
+@pytest.mark.parametrize("share", ["abc", "nan", "3", "0"])
+def test_a_wrong_share_of_memory(share, monkeypatch):
+    monkeypatch.setenv("XLA_CLIENT_MEM_FRACTION", share)
+    with pytest.raises(InputError, match=f"XLA_CLIENT_MEM_FRACTION={share}: "):
+        chips.open_topology("h100")
 
 
 def test_a_batch_too_small_for_the_chips(config, tmp_path, monkeypatch):

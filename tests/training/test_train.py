@@ -171,6 +171,15 @@ def test_a_run_is_not_continued_on_other_data(tiny, tmp_path, monkeypatch):
     assert weights(workdir) == weights(tiny.workdir)
 
 
+def test_changed_recordings_are_reported(tiny, tmp_path, monkeypatch, capsys):
+    """Such as a clip that moved from the test split to the training split."""
+    workdir = shutil.copytree(tiny.workdir, tmp_path / "run")
+    found = dataclasses.replace(device_data.open_dataset(tiny.config().data), fingerprint="0" * 16)
+    monkeypatch.setattr(device_data, "open_dataset", lambda *_: found)
+    train.train(tiny.config(), workdir)
+    assert "have changed since" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
