@@ -29,7 +29,7 @@ ROOMS = {
     "schema systems",
     "compiling": "audio config datasets errors files labels registry systems training",
     "recipes": "audio bundle config datasets errors files registry schema systems training",
-    "cli": "bundle cache config datasets errors files inference kernels training",
+    "cli": "audio bundle cache config datasets errors files inference kernels training",
     "__main__": "cli",
     "__init__": "inference",
 }

@@ -11,18 +11,14 @@ Exit status: 0, or 2 if a recording could not be classified; the others still ar
 
 import argparse
 import csv
-import glob
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from ergl_jax.errors import InputError, report
-from ergl_jax.files import local_path, user_path
+from ergl_jax.files import user_path
 
 HELP = "classify the scene of recordings"
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".opus")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +46,7 @@ def probability(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ergl_jax.audio.recordings import expand
     from ergl_jax.inference.classify import load
 
     model = load(args.bundle)
@@ -76,35 +73,6 @@ def run(args: argparse.Namespace) -> int:
             write(result, result.probability < args.abstain_below)
             sys.stdout.flush()
     return 2 if failures else 0
-
-
-def expand(pattern: str) -> list[str]:
-    """The recordings that a file, a folder or a pattern stands for, in order.
-
-    A pattern without matches is returned as it is: reading it reports that it is missing. Raises
-    InputError for a folder without audio files, OSError for one that can't be read.
-    """
-    path = local_path(pattern, "a recording's name")
-    if os.path.isdir(path):  # unlike Path.is_dir, False where access is denied
-        found = sorted(_audio_files(path))
-        if not found:
-            raise InputError(f"{path} contains no audio file ({', '.join(SUFFIXES)})")
-        return found
-    matches = [] if os.path.exists(path) else sorted(glob.glob(str(path), recursive=True))
-    return [match for match in matches if not os.path.isdir(match)] or [str(path)]
-
-
-def _audio_files(folder: Path) -> Iterator[str]:
-    """The audio files in a folder, at any depth; links to folders aren't followed."""
-
-    def fail(error: OSError):
-        raise error
-
-    for parent, folders, files in os.walk(folder, onerror=fail):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                yield os.path.join(parent, name)
 
 
 def _write_text(result, abstains: bool) -> None:
