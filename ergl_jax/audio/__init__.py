@@ -3,12 +3,14 @@
 from ergl_jax.audio.decode import check_samples, mono, read_audio, resample, stream_audio
 from ergl_jax.audio.features import log_mel
 from ergl_jax.audio.front_end import FRONT_ENDS, FrontEnd, get_front_end
+from ergl_jax.audio.recordings import expand
 from ergl_jax.audio.segments import segment
 
 __all__ = [
     "FRONT_ENDS",
     "FrontEnd",
     "check_samples",
+    "expand",
     "get_front_end",
     "log_mel",
     "mono",

@@ -11,7 +11,7 @@ from ergl_jax.files import local_path
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".opus")
 
 
-def expand(pattern: str) -> list[str]:
+def expand(pattern: str | os.PathLike) -> list[str]:
     """The recordings that a file, a folder or a pattern stands for, in order.
 
     A pattern without matches is returned as it is: reading it reports that it is missing. Raises

@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from ergl_jax.inference.classify import load
 
     model = load(args.bundle)
+    model.check_scenes()
     write = _write_json if args.json else _csv_writer(model.bundle) if args.csv else _write_text
     failures = []
 

@@ -36,10 +36,9 @@ def run(args: argparse.Namespace) -> int:
 
     from ergl_jax.inference import explanation_page, narrative
     from ergl_jax.inference.classify import load
-    from ergl_jax.inference.explain import Explainer
 
     model = load(args.bundle)
-    explanation = Explainer(model)(args.recording, method=args.method)
+    explanation = model.explain(args.recording, method=args.method)
     page = explanation_page.write(explanation, model.bundle, args.out)
     print(narrative.paragraph(explanation))
     print(f"page: {page}")

@@ -1,16 +1,18 @@
-"""Classifies recordings with a trained model.
+"""A trained model and its recordings: their scenes and events, explanations, embeddings.
 
-Shapes: L samples, W windows of a recording, B windows of a batch, n events.
+Shapes: L samples, W windows of a recording, B windows of a batch, n events, N recordings, D of an
+embedding.
 """
 
 import collections
 import dataclasses
+import functools
 import itertools
 import math
 import numbers
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
@@ -21,75 +23,21 @@ from ergl_jax import audio
 from ergl_jax import bundle as bundles
 from ergl_jax.bundle import Bundle
 from ergl_jax.errors import InputError
+from ergl_jax.files import reading
+from ergl_jax.inference.embedding import embedding
+from ergl_jax.inference.results import Classification, Window
+
+if TYPE_CHECKING:
+    from ergl_jax.inference.explain import Explainer, Explanation
 
 BATCH_SIZE = 8
 SILENCE = 1e-5  # a peak below -100 dB of full scale
 MAX_SAMPLE_RATE = 10_000_000  # Hz; above, the resampler takes forever
 
 
-@dataclasses.dataclass(frozen=True)
-class Window:
-    """The prediction for one stretch of a recording.
-
-    Attributes:
-      start, stop: in seconds; `stop` is the recording's end where that comes first.
-      scenes: probability of each scene, the most probable first; calibrated if the bundle's
-        temperature was fitted.
-      events: probability of each event, the most probable first.
-    """
-
-    start: float
-    stop: float
-    scenes: Mapping[str, float]
-    events: Mapping[str, float]
-
-    @property
-    def scene(self) -> str:
-        """The most probable scene."""
-        return next(iter(self.scenes))
-
-    @property
-    def probability(self) -> float:
-        """Of the most probable scene."""
-        return self.scenes[self.scene]
-
-
-@dataclasses.dataclass(frozen=True)
-class Classification(Window):
-    """The prediction for a whole recording: the mean over its windows.
-
-    Attributes:
-      name: its path, or "" for samples.
-      timeline: its windows, in order.
-      notes: warnings about the recording, a sentence each.
-    """
-
-    name: str
-    timeline: tuple[Window, ...]
-    notes: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {"scene": self.scene, "probability": self.probability} | dataclasses.asdict(self)
-
-    def __str__(self) -> str:
-        lines = [f"{self.name or 'recording'}, {self.stop:.1f} s"]
-        lines += [f"  {100 * p:5.1f} %  {scene}" for scene, p in list(self.scenes.items())[:3]]
-        if self.events:
-            events = [f"{event} {p:.2f}" for event, p in list(self.events.items())[:5]]
-            lines += [f"  events: {', '.join(events)}"]
-        if len(self.timeline) > 1:
-            lines += [
-                f"  {window.start:7.1f} to {window.stop:.1f} s  {window.scene} "
-                f"({100 * window.probability:.0f} %)"
-                for window in self.timeline
-            ]
-        return "\n".join(lines + [f"  note: {note}" for note in self.notes])
-
-
 def load(directory: str | os.PathLike) -> "Model":
     """The model in a bundle's directory; InputError if it can't be used (`bundle.load`)."""
-    return Model(bundles.load(directory))  # type: ignore[arg-type]
+    return Model(bundles.load(directory))
 
 
 class Model:
@@ -99,15 +47,12 @@ class Model:
       bundle: the Bundle.
       module: its Flax module.
       variables: the module's variables, on the device.
+      scenes, events: their names, in the order of the module's outputs; a PANN has no scenes.
     """
 
     def __init__(self, bundle: Bundle):
-        if not bundle.scenes:
-            raise InputError(
-                "the bundle has no scenes, only events (a PANN): it can tag recordings but not "
-                "classify them; use the bundle of a trained run, <workdir>/bundle"
-            )
         self.bundle = bundle
+        self.scenes, self.events = bundle.scenes, bundle.events
         self.module = module = bundle.build()
         self.variables = jax.device_put(dict(bundle.variables))
 
@@ -120,52 +65,144 @@ class Model:
                 events = np.zeros((len(waveforms), 0), np.float32)
             return output.scene_logits / bundle.temperature, nn.sigmoid(events)
 
-        self._run = run
+        @jax.jit
+        def embed(variables, waveforms):
+            return (embedding(module, variables, audio.log_mel(waveforms, bundle.front_end)),)
+
+        self._run, self._embed = run, embed
+
+    def __repr__(self) -> str:
+        bundle, front_end = self.bundle, self.bundle.front_end
+        return (
+            f"<Model {bundle.model.name}: {len(self.scenes)} scenes, {len(self.events)} events, "
+            f"clips of {bundle.clip_seconds:g} s, front end {front_end.name} "
+            f"({front_end.sample_rate} Hz), trained on {bundle.dataset}, licence {bundle.licence}>"
+        )
 
     def classify(
         self, recordings: str | os.PathLike | np.ndarray | list, *, sample_rate: float | None = None
     ) -> Classification | list[Classification]:
-        """Classifies a recording, or each recording of a list.
+        """Classifies a recording, or each recording of a list or a folder.
 
         A recording of any length is cut into windows of the bundle's clip length; its
         probabilities are the mean over them.
 
         Args:
           recordings: a file; or samples (L,) or (L, channels), floating point, full scale 1; or a
-            list of these.
+            list of these; or a folder, all of whose audio files are taken (`audio.expand`).
           sample_rate: of samples, in Hz.
 
         Raises:
-          InputError: a file can't be read or isn't audio, or samples are not finite.
+          InputError: a file can't be read or isn't audio, or samples are not finite; the model has
+            no scenes.
           ValueError: samples of another type or shape, or without a sample rate.
         """
-        each: Any = recordings if isinstance(recordings, list | tuple) else [recordings]
+        each, several = _listed(recordings)
         results = []
         for _, result in self.classify_each(each, sample_rate=sample_rate):
             if isinstance(result, InputError):
                 raise result
             results.append(result)
-        return results if each is recordings else results[0]
+        return results if several else results[0]
 
     def classify_each(
-        self, recordings: Iterable, *, sample_rate: float | None = None
+        self, recordings: str | os.PathLike | Iterable, *, sample_rate: float | None = None
     ) -> Iterator[tuple[Any, Classification | InputError]]:
         """Yields each of `recordings` with its Classification, or with the error raised for it.
 
-        In order, each as soon as it is ready. Windows of several recordings share a batch.
+        In order, each as soon as it is ready. Windows of several recordings share a batch. A
+        folder stands for its recordings, as in `classify`.
         """
+        self.check_scenes()
+        if isinstance(recordings, str | os.PathLike):
+            recordings, _ = _listed(recordings)
+
+        def probabilities(waveforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            logits, events = self.outputs(waveforms)
+            return softmax(logits, axis=1), events
+
+        for pending in self._each(recordings, sample_rate, probabilities):
+            yield pending.recording, pending.error or _classification(pending, self.bundle)
+
+    def check_scenes(self) -> None:
+        """InputError for a model without scenes."""
+        if not self.scenes:
+            raise InputError(
+                "the bundle has no scenes, only events (a PANN): it can embed recordings but not "
+                "classify them; use the bundle of a trained run, <workdir>/bundle"
+            )
+
+    def explain(
+        self,
+        recording: str | os.PathLike | np.ndarray,
+        *,
+        sample_rate: float | None = None,
+        method: str = "gradient",
+    ) -> "Explanation":
+        """Explains the scene by the graph: which events and relations contribute to it.
+
+        Of a recording longer than the bundle's clips, the window in which its scene is most
+        probable.
+
+        Args:
+          recording, sample_rate: as in `classify`, but a single recording.
+          method: "gradient" (times input) or "integrated" gradients.
+
+        Raises:
+          InputError: as in `classify`, or the model has no graph: only an ERGL has one.
+        """
+        return self._explainer(recording, sample_rate=sample_rate, method=method)
+
+    @functools.cached_property
+    def _explainer(self) -> "Explainer":
+        from ergl_jax.inference.explain import Explainer  # not above: it imports this file
+
+        return Explainer(self)
+
+    def embed(
+        self, recordings: str | os.PathLike | np.ndarray | list, *, sample_rate: float | None = None
+    ) -> np.ndarray:
+        """Embeds recordings, for search and clustering.
+
+        An embedding is what the model's scene layer reads, or a PANN's own (2048 numbers), as the
+        mean over windows.
+
+        Args:
+          recordings, sample_rate: as in `classify`, with the same errors.
+
+        Returns:
+          (D,) float32 of a recording, (N, D) of a list or folder, in the order of `classify`.
+        """
+        each, several = _listed(recordings)
+        vectors = []
+        for pending in self._each(
+            each, sample_rate, lambda waveforms: self._in_batches(self._embed, waveforms)
+        ):
+            if pending.error:
+                raise pending.error
+            vectors.append(np.mean([vector for _, vector in pending.outputs], axis=0))
+        return np.array(vectors) if several else vectors[0]
+
+    def _each(
+        self,
+        recordings: Iterable,
+        sample_rate: float | None,
+        run: Callable[[np.ndarray], tuple[np.ndarray, ...]],
+    ) -> Iterator["_Pending"]:
+        """Yields each recording with its error, or with what `run` returns for its windows."""
         queue: collections.deque[_Pending] = collections.deque()
         windows = self._windows(recordings, sample_rate, queue)
         while True:
             if batch := list(itertools.islice(windows, BATCH_SIZE)):
-                logits, events = self.outputs(np.stack([window for _, _, window in batch]))
-                for (pending, start, _), *outputs in zip(
-                    batch, softmax(logits, axis=1), events, strict=True
-                ):
+                found = run(np.stack([window for _, _, window in batch]))
+                for (pending, start, _), *outputs in zip(batch, *found, strict=True):
                     pending.outputs.append((start, *outputs))
+                    if not all(np.isfinite(x).all() for x in outputs):
+                        pending.error = InputError(
+                            "the bundle's outputs are not finite: its weights are damaged"
+                        )
             while queue and queue[0].is_ready:
-                pending = queue.popleft()
-                yield pending.recording, pending.error or _classification(pending, self.bundle)
+                yield queue.popleft()
             if not batch:
                 return
 
@@ -197,15 +234,29 @@ class Model:
           Scene logits (B, scenes) divided by the bundle's temperature, so that their softmax is
           calibrated, and event probabilities (B, n), n = 0 for a model without events.
         """
+        logits, events = self._in_batches(self._run, waveforms)
+        return logits, events
+
+    def _in_batches(self, program: Callable, waveforms: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The outputs of a program on windows (B, L), B >= 1, in batches of one of two sizes."""
         batches = [waveforms[i : i + BATCH_SIZE] for i in range(0, len(waveforms), BATCH_SIZE)]
         missing = BATCH_SIZE - len(batches[-1])
         if missing < BATCH_SIZE // 2:
             batches[-1] = np.pad(batches[-1], ((0, missing), (0, 0)))
         else:  # one at a time: most recordings are a single window
             batches[-1:] = [waveform[None] for waveform in batches[-1]]
-        outputs = [jax.device_get(self._run(self.variables, batch)) for batch in batches]
-        logits, events = zip(*outputs, strict=True)
-        return np.concatenate(logits)[: len(waveforms)], np.concatenate(events)[: len(waveforms)]
+        outputs = [jax.device_get(program(self.variables, batch)) for batch in batches]
+        return tuple(np.concatenate(x)[: len(waveforms)] for x in zip(*outputs, strict=True))
+
+
+def _listed(recordings: Any) -> tuple[list, bool]:
+    """Recordings as a list, and whether they are several: a list or a folder's."""
+    if isinstance(recordings, str | os.PathLike) and os.path.isdir(recordings):
+        with reading(recordings):
+            return audio.expand(recordings), True
+    if isinstance(recordings, list | tuple):
+        return list(recordings), True
+    return [recordings], False
 
 
 def waveform_blocks(
@@ -260,10 +311,8 @@ class _Pending:
             yield block
 
 
-def _classification(pending: _Pending, bundle: Bundle) -> Classification | InputError:
-    starts, scenes, events = zip(*pending.outputs, strict=True)
-    if not (np.isfinite(scenes).all() and np.isfinite(events).all()):
-        return InputError("the bundle's outputs are not finite: its weights are damaged")
+def _classification(pending: _Pending, bundle: Bundle) -> Classification:
+    _, scenes, events = zip(*pending.outputs, strict=True)
     recording, seconds, notes = pending.recording, pending.seconds, []
     if pending.peak < SILENCE:
         notes.append("silence: no sample is above -100 dB of full scale")

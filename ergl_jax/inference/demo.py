@@ -13,7 +13,11 @@ from ergl_jax.models.ergl import ERGL
 
 
 def build(model: Model):
-    """The page as `gradio.Blocks`. Models without a graph are not explained."""
+    """The page as `gradio.Blocks`. Models without a graph are not explained.
+
+    Raises InputError for a model without scenes.
+    """
+    model.check_scenes()
     explainer = Explainer(model) if isinstance(model.module, ERGL) else None
     bundle = model.bundle
 

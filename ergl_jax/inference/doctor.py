@@ -94,19 +94,20 @@ def _model(model: Model) -> dict[str, str | Callable[[], str]]:
     bundle, front_end = model.bundle, model.bundle.front_end
     encoder, params = bundle.model.encoder, bundle.variables["params"]
     architecture = encoder.architecture if "encoder" in params else "width"
+    verb = "classify" if model.scenes else "embed"
     parameters = sum(x.size for x in jax.tree.leaves(params))
     return {
         "model": f"{bundle.model.name}, {architecture} / {encoder.width_divisor}, "
         f"{parameters} parameters, {bundle.model.compute_dtype}",
-        "scenes": ", ".join(bundle.scenes),
+        "scenes": ", ".join(bundle.scenes) or "none",
         "events": ", ".join(bundle.events) or "none",
         "front end": f"{front_end.name}, {front_end.sample_rate} Hz",
         "clips": f"{bundle.clip_seconds:g} s, filled with {bundle.pad}",
         "temperature": f"{bundle.temperature:g}",
         "data": f"{bundle.dataset}; licence: {bundle.licence}",
         "weights": bundle.source or "trained from scratch",
-        "first classify": partial(_classify, model),
-        "second classify": partial(_classify, model),
+        f"first {verb}": partial(_run, model, verb),
+        f"second {verb}": partial(_run, model, verb),
     }
 
 
@@ -182,9 +183,9 @@ def _log_mel(front_end: FrontEnd) -> str:
     return f"ok ({error:.0e} dB off)"
 
 
-def _classify(model: Model) -> str:
+def _run(model: Model, verb: str) -> str:
     rate = model.bundle.front_end.sample_rate
     noise = np.random.default_rng(0).normal(0, 0.1, 10 * rate).astype(np.float32)
     start = time.perf_counter()
-    model.classify(noise, sample_rate=rate)
+    getattr(model, verb)(noise, sample_rate=rate)
     return f"{time.perf_counter() - start:.3f} s for 10 s of noise"

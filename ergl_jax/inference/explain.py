@@ -172,18 +172,14 @@ class Explainer:
         self,
         recording: str | os.PathLike | np.ndarray,
         *,
-        sample_rate: int | None = None,
+        sample_rate: float | None = None,
         method: str = "gradient",
     ) -> Explanation:
-        """Explains the window in which the recording's scene is most probable.
-
-        Args:
-          recording, sample_rate: as in `Model.classify`.
-          method: "gradient" (times input) or "integrated" gradients.
-        """
+        """Explains the window in which the recording's scene is most probable: `Model.explain`."""
         if method not in METHODS:
             raise ValueError(f"method={method!r} is not one of: {', '.join(METHODS)}")
-        classification: Any = self.model.classify(recording, sample_rate=sample_rate)
+        classified: Any = self.model.classify([recording], sample_rate=sample_rate)
+        classification = classified[0]
         timeline = classification.timeline
         index = max(range(len(timeline)), key=lambda k: timeline[k].scenes[classification.scene])
         waveform = self._window(recording, sample_rate, index)
@@ -225,7 +221,7 @@ class Explainer:
         computed = jax.device_get(self._compute(self.model.variables, log_mel[None]))
         return Activations(np.asarray(log_mel), **{name: x[0] for name, x in computed.items()})
 
-    def _window(self, recording, sample_rate: int | None, index: int) -> np.ndarray:
+    def _window(self, recording, sample_rate: float | None, index: int) -> np.ndarray:
         """(L,): reads the recording again, since classifying a long one doesn't keep its audio."""
         bundle = self.model.bundle
         blocks = waveform_blocks(recording, sample_rate, bundle.front_end)

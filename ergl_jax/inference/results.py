@@ -1,0 +1,65 @@
+"""What a model predicts for a recording."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """The prediction for one stretch of a recording.
+
+    Attributes:
+      start, stop: in seconds; `stop` is the recording's end where that comes first.
+      scenes: probability of each scene, the most probable first; calibrated if the bundle's
+        temperature was fitted.
+      events: probability of each event, the most probable first.
+    """
+
+    start: float
+    stop: float
+    scenes: Mapping[str, float]
+    events: Mapping[str, float]
+
+    @property
+    def scene(self) -> str:
+        """The most probable scene."""
+        return next(iter(self.scenes))
+
+    @property
+    def probability(self) -> float:
+        """Of the most probable scene."""
+        return self.scenes[self.scene]
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification(Window):
+    """The prediction for a whole recording: the mean over its windows.
+
+    Attributes:
+      name: its path, or "" for samples.
+      timeline: its windows, in order.
+      notes: warnings about the recording, a sentence each.
+    """
+
+    name: str
+    timeline: tuple[Window, ...]
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"scene": self.scene, "probability": self.probability} | dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        lines = [f"{self.name or 'recording'}, {self.stop:.1f} s"]
+        lines += [f"  {100 * p:5.1f} %  {scene}" for scene, p in list(self.scenes.items())[:3]]
+        if self.events:
+            events = [f"{event} {p:.2f}" for event, p in list(self.events.items())[:5]]
+            lines += [f"  events: {', '.join(events)}"]
+        if len(self.timeline) > 1:
+            lines += [
+                f"  {window.start:7.1f} to {window.stop:.1f} s  {window.scene} "
+                f"({100 * window.probability:.0f} %)"
+                for window in self.timeline
+            ]
+        return "\n".join(lines + [f"  note: {note}" for note in self.notes])
