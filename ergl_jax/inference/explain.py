@@ -61,8 +61,14 @@ class Explanation:
 
     @property
     def probability(self) -> float:
-        """Calibrated probability of the window's scene."""
+        """Of the window's scene."""
         return float(1 / (1 + np.exp(-self.log_odds)))
+
+    @property
+    def sound(self) -> np.ndarray:
+        """(l,): the window's samples without what fills a shorter recording."""
+        window = self.classification.timeline[self.window]
+        return self.waveform[: round((window.stop - window.start) * self.sample_rate)]
 
     @property
     def edge_means(self) -> np.ndarray:
@@ -115,7 +121,7 @@ class Explanation:
                     "areas": curves.areas,
                     "delete_chance": curves.delete_chance,
                     "insert_chance": curves.insert_chance,
-                    "sentence": curves.sentence,
+                    "better_than_chance": curves.is_better_than_chance,
                 }
                 for curves in (self.event_curves, self.edge_curves)
             },

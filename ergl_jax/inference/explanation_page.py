@@ -1,15 +1,10 @@
 """Writes an Explanation: a self-contained HTML page, pictures, JSON and GraphML."""
 
-import base64
-import io
 import json
-import re
 from pathlib import Path
 
 import networkx
 import numpy as np
-import soundfile
-from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from ergl_jax.bundle import Bundle
@@ -79,46 +74,44 @@ def to_networkx(explanation: Explanation) -> networkx.DiGraph:
 def render(explanation: Explanation, figures: dict[str, Figure], bundle: Bundle) -> str:
     """The page, with pictures, audio and script inside."""
     e, numbers = explanation, explanation.to_dict()
-    inline = {name: _inline_svg(figures[name], name) for name in ("timeline", "graph", "curves")}
+    shown = ("timeline", "graph", "curves")
+    inline = {name: pictures.inline_svg(figures[name], name) for name in shown}
     timeline = figures["timeline"].axes[0].get_position()  # final, since it is drawn by now
     data = {name: numbers[name] for name in ("events", "edge_contributions", "edge_means")}
+    scene, heard, trust, counterfactual = narrative.sentences(e)
     return html_page.render(
         PAGE,
         ("matrix.js", "explanation.js"),
         e=e,
         bundle=bundle,
         file=html_page.printable(Path(e.classification.name).name) or "samples",
-        paragraph=narrative.paragraph(e),
-        counterfactual=narrative.counterfactual(e),
+        scene=scene,
+        heard=heard,
+        trust=trust,
+        events_ranked=e.event_curves.is_better_than_chance,
+        relations_ranked=e.edge_curves.is_better_than_chance,
+        calibration=calibration(bundle),
+        counterfactual=counterfactual,
         without_relations=narrative.without_relations(e),
         window=e.classification.timeline[e.window],
         numbers=numbers,
         max_relations=MAX_RELATIONS,
         pictures=inline,
-        inches={name: figures[name].get_figwidth() for name in inline},
-        audio=_wav(e.waveform, e.sample_rate),
+        audio=html_page.audio(e.sound, e.sample_rate),
         data=data
         | {
-            "seconds": len(e.waveform) / e.sample_rate,
+            "seconds": len(e.sound) / e.sample_rate,
             "left": timeline.x0,
             "right": timeline.x1,
         },
     )
 
 
-def _inline_svg(figure: Figure, name: str) -> Markup:
-    """A picture inside the page: in its text colour, with ids of its own, without comments."""
-    text = pictures.svg(figure)
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'\b(id="|href="#|url\(#)', rf"\1{name}-", text)
-    # The element around it has an alternative text.
-    text = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 aria-hidden="true">', text)
-    return Markup(text.replace(pictures.INK, "currentColor"))
-
-
-def _wav(waveform: np.ndarray, sample_rate: int) -> str:
-    """A waveform (L,) as a data URI: WAV, 16 bits."""
-    buffer = io.BytesIO()
-    soundfile.write(buffer, np.clip(waveform, -1, 1), sample_rate, "PCM_16", format="WAV")
-    return "data:audio/wav;base64," + base64.b64encode(buffer.getvalue()).decode()
+def calibration(bundle: Bundle) -> str:
+    """Whether the probabilities of a bundle are calibrated, in a sentence."""
+    if bundle.temperature == 1.0:
+        return "Probabilities are not calibrated: no temperature was fitted on validation clips."
+    return (
+        f"Probabilities are calibrated: logits are divided by a temperature of "
+        f"{bundle.temperature:.3g}, fitted on validation clips."
+    )

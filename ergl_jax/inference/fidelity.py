@@ -50,17 +50,6 @@ class Curves:
         """Whether the order of deletion is significantly better than random ones."""
         return self.delete_chance <= SIGNIFICANCE
 
-    @property
-    def sentence(self) -> str:
-        """Whether the order of deletion is better than chance, in plain English."""
-        verdict = "better" if self.is_better_than_chance else "no better"
-        areas = self.areas["delete"]
-        return (
-            f"The order of {self.what} is {verdict} than chance: deleting {self.what} in this "
-            f"order leaves {areas['explanation']:.2f} nats on average, in a random order "
-            f"{areas['random']:.2f}."
-        ).replace("-", "−")
-
 
 def curves(
     reader: GraphReader,

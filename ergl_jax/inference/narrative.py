@@ -7,30 +7,20 @@ from scipy.special import softmax
 
 from ergl_jax.inference.explain import Explanation
 
-DETECTED = 0.5  # probability from which an event counts as detected
+DETECTED = 0.5  # probability from which an event counts as heard
 SMALL_CHANGE = 0.1  # nats
-MIN_CONTRIBUTION = 0.005  # nats; less is shown as 0.00
-MAX_LISTED = 3  # events or relations in a sentence
+MAX_LISTED = 5  # events in a sentence
 
 
 def paragraph(e: Explanation) -> str:
-    """The main numbers of an Explanation in a few sentences."""
-    relations = [
-        (f"{e.events[j]} → {e.events[i]}", e.edge_contributions[i, j]) for i, j in e.relations()
-    ]
-    return " ".join(
-        [
-            _scene(e),
-            _detected(e),
-            _contributions("events", zip(e.events, e.node_contributions, strict=True)),
-            _contributions("relations", relations),
-            without_relations(e),
-            e.event_curves.sentence,
-            e.edge_curves.sentence,
-            counterfactual(e),
-            *(f"Note: {note}." for note in e.classification.notes),
-        ]
-    )
+    """An Explanation in four sentences, and a note for each warning about the recording."""
+    return " ".join([*sentences(e), *(f"Note: {note}." for note in e.classification.notes)])
+
+
+def sentences(e: Explanation) -> tuple[str, str, str, str]:
+    """The scene and its runner-up, the events heard, how far to trust their order, what the scene
+    depends on."""
+    return _scene(e), _heard(e), _trust(e), counterfactual(e)
 
 
 def plain(scene: str) -> str:
@@ -68,18 +58,18 @@ def counterfactual(e: Explanation) -> str:
             "No removal of events changed the scene: even an empty graph is classified as "
             f"{plain(e.scenes[e.scene])}."
         )
-    removed = _listed([f"“{e.events[i]}”" for i in removal.events], most=6)
+    removed = _listed([f"“{e.events[i]}”" for i in removal.events])
     sentence = f"Without {removed} the scene becomes {plain(e.scenes[removal.scene])}"
     if not removal.smallest:
         return f"{sentence}; a smaller set of events may do the same."
     return f"{sentence}." if len(removal.events) == 1 else f"{sentence}; no smaller set does that."
 
 
-def _listed(names: Sequence[str], most: int = MAX_LISTED) -> str:
-    """ "a", "a and b", "a, b and c"; or "a, b, c and 4 more"."""
+def _listed(names: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c"; or "a, b, c, d, e and 4 more"."""
     names = list(names)
-    if len(names) > most:
-        names = [*names[:most], f"{len(names) - most} more"]
+    if len(names) > MAX_LISTED:
+        names = [*names[:MAX_LISTED], f"{len(names) - MAX_LISTED} more"]
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
@@ -90,34 +80,32 @@ def _scene(e: Explanation) -> str:
     prediction = (
         f"{scene} ({percent(e.probability)}), ahead of {runner_up} ({percent(shares[e.runner_up])})"
     )
-    unsure = "The model is unsure. " if e.probability < 0.5 else ""
     # A file that is a few milliseconds longer than a clip has two windows, one of them nearly all.
     if window.stop - window.start >= 0.99 * (whole.stop - whole.start):
-        return f"{unsure}This recording is classified as {prediction}."
-    return (
-        f"{unsure}The part from {window.start:.1f} to {window.stop:.1f} s is classified as "
-        f"{prediction}. The whole recording is classified as {plain(whole.scene)} "
-        f"({percent(whole.probability)})."
-    )
+        sentence = f"this recording is classified as {prediction}."
+    else:
+        sentence = (
+            f"the part from {window.start:.1f} to {window.stop:.1f} s is classified as "
+            f"{prediction}, and the whole recording as {plain(whole.scene)} "
+            f"({percent(whole.probability)})."
+        )
+    unsure = e.probability < 0.5
+    return f"The model is unsure: {sentence}" if unsure else f"T{sentence[1:]}"
 
 
-def _detected(e: Explanation) -> str:
+def _heard(e: Explanation) -> str:
     p = e.activations.event_probabilities
     names = [f"“{e.events[i]}” ({p[i]:.2f})" for i in np.argsort(-p, kind="stable")]
-    count = int((p >= DETECTED).sum())
-    if not count:
-        return f"No event reaches a probability of {DETECTED}; the most probable is {names[0]}."
-    return f"Detected events: {_listed(names[:count])}."
+    if count := int((p >= DETECTED).sum()):
+        return f"Events heard: {_listed(names[:count])}."
+    most = "the most probable are" if len(names) > 1 else "the most probable is"
+    return f"No event reaches a probability of {DETECTED}; {most} {_listed(names[:3])}."
 
 
-def _contributions(what: str, contributions) -> str:
-    """The strongest of (name, nats) pairs."""
-    strongest = sorted(contributions, key=lambda pair: -abs(pair[1]))[:MAX_LISTED]
-    listed = [
-        f"“{name}” ({number(value, '+.2f')})"
-        for name, value in strongest
-        if abs(value) >= MIN_CONTRIBUTION
-    ]
-    if not listed:
-        return f"No {what} contribute 0.01 nats or more."
-    return f"The {what} that contribute most are {_listed(listed)} nats."
+def _trust(e: Explanation) -> str:
+    events, relations = (c.is_better_than_chance for c in (e.event_curves, e.edge_curves))
+    first = f"By contribution, the order of events is {'better' if events else 'no better'}"
+    if events == relations:
+        same = ", and so is" if events else ", nor is"
+        return f"{first} than chance{same} that of relations."
+    return f"{first} than chance; that of relations is {'better' if relations else 'no better'}."

@@ -5,29 +5,38 @@ creates directories in the user's home.
 """
 
 import io
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
 
 import librosa
 import numpy as np
-from matplotlib import rc_context
+from markupsafe import Markup
+from matplotlib import colormaps, rc_context
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import ListedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
 
 from ergl_jax.audio import FrontEnd
+from ergl_jax.inference.classify import SILENCE
 from ergl_jax.inference.explain import Explanation
-from ergl_jax.inference.narrative import plain
+from ergl_jax.inference.narrative import DETECTED, plain
 
 INK = "#1b1f24"  # text and lines; the page replaces it by its own text colour
 POSITIVE, NEGATIVE = "#c8374a", "#3b78c4"  # readable on white and on black
-DIVERGING = "RdBu_r"
+GREY = "#8a8f98"
+# From NEGATIVE to POSITIVE, transparent at zero: it suits a white page and a dark one.
+DIVERGING = ListedColormap(
+    [(*to_rgb(POSITIVE if x > 0 else NEGATIVE), abs(x)) for x in np.linspace(-1, 1, 255)]
+)
 MAX_RELATIONS = 12  # drawn as arrows
-MAX_EVENTS = 12  # drawn along time
+WIDTH = 4.6  # inches, of the pictures on the page: a phone shows their text at 9 pixels or more
+LINE = 0.16  # inches, a line of text
 CHARACTER = 0.0085  # inches, the width of a character of one point
+FAINT = 0.35  # opacity of what is not heard
 MEL_TICKS = (200, 500, 1000, 2000, 5000, 10000)  # Hz
 STYLE: Any = {
     "text.color": INK,
@@ -39,7 +48,6 @@ STYLE: Any = {
     "legend.frameon": False,
     "font.size": 9,
     "axes.titlesize": 10,
-    "figure.constrained_layout.use": True,
     "svg.hashsalt": "ergl",  # reproducible files
 }
 
@@ -59,10 +67,23 @@ def svg(figure: Figure) -> str:
     return buffer.getvalue()
 
 
-def label(name: str, width: int = 60) -> str:
-    """A name to draw: at most 60 characters, wrapped at `width`, never parsed as mathematics."""
+def inline_svg(figure: Figure, name: str) -> Markup:
+    """A picture inside a page: in its text colour, with ids that start with `name`.
+
+    The element around it needs an alternative text.
+    """
+    text = svg(figure)
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\b(id="|href="#|url\(#)', rf"\1{name}-", text)
+    text = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 aria-hidden="true">', text)
+    return Markup(text.replace(INK, "currentColor"))
+
+
+def label(name: str, width: int = 60, *, longest: int = 60) -> str:
+    """A name to draw: cut to `longest` characters, wrapped at `width`, no mathematics in it."""
     name = " ".join(name.split())
-    name = name if len(name) <= 60 else name[:59] + "…"
+    name = name if len(name) <= longest else name[: longest - 1] + "…"
     font = get_font(findfont(FontProperties()))
     # Matplotlib warns of characters that its font lacks.
     name = "".join(c if font.get_char_index(ord(c)) else "\ufffd" for c in name)
@@ -79,7 +100,7 @@ def matrix(explanation: Explanation) -> Figure:
     margin = CHARACTER * font * max(map(len, names))
     contributions = explanation.edge_contributions
     limit = np.abs(contributions).max() or 1.0
-    figure = Figure(figsize=(2 * panel + margin + 3.2, panel + margin + 0.8))
+    figure = Figure(figsize=(2 * panel + margin + 3.2, panel + margin + 0.8), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     left.set_title("mean over an edge's channels")
     image = left.imshow(explanation.edge_means, cmap="viridis")
@@ -98,63 +119,95 @@ def matrix(explanation: Explanation) -> Figure:
 
 def _colour_bar(image, axes, text: str) -> None:
     """As high as the image, with a line at zero if the scale has one."""
-    bar = axes.figure.colorbar(image, cax=axes.inset_axes((1.03, 0, 0.05, 1)), label=text)
+    bar: Any = axes.figure.colorbar(image, cax=axes.inset_axes((1.03, 0, 0.05, 1)), label=text)
+    bar.solids.set_rasterized(True)  # else seams show between its transparent colours
     if image.norm.vmin <= 0 <= image.norm.vmax:
         bar.ax.axhline(0, color=INK, lw=1.2)
 
 
 @rc_context(STYLE)
 def graph(explanation: Explanation) -> Figure:
-    """Events on a circle and the strongest relations between them, as arrows.
+    """Events around an ellipse and the strongest relations between them, as arrows.
 
-    A node's area is its event's probability, its colour the event's contribution; an arrow's width
-    is the size of its relation's contribution.
+    A node's area is its event's probability, its colour the event's contribution; nodes of events
+    that are not heard are faint. An arrow's width is the size of its relation's contribution.
     """
-    names = [label(name, 30) for name in explanation.events]
-    n = len(names)
-    radius = max(1.7, n / 16)  # inches: two labels of two lines each don't overlap
+    p = np.clip(explanation.activations.event_probabilities, 0, 1)
+    names = [label(name, 14) for name in explanation.events]
+    lines = np.array([1 + name.count("\n") for name in names])
     margin = CHARACTER * 9 * max(len(line) for name in names for line in name.splitlines())
+    radius = WIDTH / 2 - margin - 0.3  # inches, as all lengths here; of the ellipse, sideways
     order = _strongest_neighbours(explanation.edge_contributions)
     # Clockwise from above: the first half of the events is on the right.
-    angles = np.pi / 2 - 2 * np.pi * (np.arange(n) + 0.5) / n
-    places = np.empty((n, 2))
-    places[order] = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    largest = min(350.0, (0.6 * 72 * 2 * np.pi * radius / n) ** 2)  # points²
-    areas = largest * (0.1 + 0.9 * np.clip(explanation.activations.event_probabilities, 0, 1))
+    right = (len(names) + 1) // 2
+    sides = {1: order[:right], -1: order[right:][::-1]}
+    height = max(3.0, *(LINE * (lines[events] + 0.9).sum() for events in sides.values()))
+    places = np.empty((len(names), 2))
+    for side, events in sides.items():
+        share = (lines[events] + 0.9).cumsum() - (lines[events] + 0.9) / 2
+        share /= (lines[events] + 0.9).sum()
+        # Nodes at the heights of their labels.
+        places[events] = np.stack([2 * side * radius * np.sqrt(share - share**2), 0.5 - share], 1)
+    places[:, 1] *= height
+    areas = 350 * (0.1 + 0.9 * p)  # points²
     radii = np.sqrt(areas) / 2  # points
+    opacity = FAINT + (1 - FAINT) * np.minimum(1, p / DETECTED)
     limit = np.abs(explanation.node_contributions).max() or 1.0
     colours = ScalarMappable(Normalize(-limit, limit), DIVERGING)
-    figure = Figure(figsize=(2.9 * radius + 2 * margin + 1.2, 2.5 * radius + 0.5))
-    axes = figure.subplots()
-    axes.axis("off")
-    axes.set(aspect="equal", xlim=(-1.45, 1.45), ylim=(-1.25, 1.25))
     face = colours.to_rgba(explanation.node_contributions)
+    face[:, 3] *= opacity
+
+    below = 1.45  # for the legend and the scale
+    figure = Figure(figsize=(WIDTH, height + below))
+    axes = figure.add_axes((0, below / (height + below), 1, height / (height + below)))
+    axes.axis("off")
+    axes.set(xlim=(-WIDTH / 2, WIDTH / 2), ylim=(-height / 2, height / 2))
+    edge = [(*to_rgb(INK), x) for x in opacity]
     axes.scatter(
-        places[:, 0], places[:, 1], s=areas, c=face, edgecolors=INK, linewidths=0.8, zorder=3
+        places[:, 0], places[:, 1], s=areas, c=face, edgecolors=edge, linewidths=0.8, zorder=3
     )
-    right = (n + 1) // 2
-    for side, events in ((1, order[:right]), (-1, order[right:][::-1])):
-        heights = 1.2 - 2.4 * (np.arange(len(events)) + 0.5) / len(events)
-        for event, height in zip(events, heights, strict=True):
-            axes.annotate(
-                names[event],
-                places[event],
-                (1.4 * side, height),
-                ha="left" if side > 0 else "right",
-                va="center",
-                linespacing=1,
-                arrowprops={"arrowstyle": "-", "color": INK, "alpha": 0.4, "lw": 0.6},
-            )
+    for event, (x, y) in enumerate(places):
+        side = 1 if event in sides[1] else -1
+        axes.annotate(
+            names[event],
+            (x, y),
+            (side * (radius + 0.25), y),
+            ha="left" if side > 0 else "right",
+            va="center",
+            alpha=0.4 + 0.6 * opacity[event],
+            linespacing=1,
+            arrowprops={
+                "arrowstyle": "-",
+                "shrinkA": 2,
+                "shrinkB": radii[event],
+                "color": INK,
+                "alpha": 0.4,
+                "lw": 0.6,
+            },
+        )
     _draw_arrows(axes, explanation, places, radii)
-    lines = [Line2D([], [], color=colour, lw=2.5) for colour in (POSITIVE, NEGATIVE)]
-    circle: Any = {"ls": "", "marker": "o", "mfc": "none", "mec": INK}
-    sizes = [np.sqrt(largest * (0.1 + 0.9 * p)) for p in (0.1, 0.9)]
-    circles = [Line2D([], [], ms=size, **circle) for size in sizes]
-    texts = ["raises the log-odds", "lowers them", "event probability 0.1", "0.9"]
-    figure.legend(lines + circles, texts, loc="outside lower center", ncols=4)
-    bar = figure.colorbar(colours, ax=axes, shrink=0.5, label="contribution of event (nats)")
-    bar.ax.axhline(0, color=INK, lw=1)
+    _draw_legend(figure, colours, (height + below) / 0.15)
     return figure
+
+
+def _draw_legend(figure: Figure, colours: ScalarMappable, rows: float) -> None:
+    """Below the graph; `rows` is the figure's height in 0.15 inches."""
+    circle: Any = {"ls": "", "marker": "o", "mfc": "none", "mec": INK}
+    sizes = [np.sqrt(350 * (0.1 + 0.9 * p)) for p in (0.1, 0.9)]
+    handles = {
+        "raises the log-odds": Line2D([], [], color=POSITIVE, lw=2.5),
+        "lowers them": Line2D([], [], color=NEGATIVE, lw=2.5),
+        "probability 0.1, not heard": Line2D([], [], ms=sizes[0], **circle, alpha=FAINT),
+        "probability 0.9": Line2D([], [], ms=sizes[1], **circle),
+    }
+    place: Any = {"loc": "lower center", "bbox_to_anchor": (0.5, 4 / rows), "ncols": 2}
+    figure.legend(list(handles.values()), list(handles), labelspacing=0.9, **place)
+    scale = figure.add_axes((0.2, 2.9 / rows, 0.6, 0.8 / rows))
+    bar: Any = figure.colorbar(
+        colours, cax=scale, orientation="horizontal", label="contribution of event (nats)"
+    )
+    bar.solids.set_rasterized(True)
+    bar.ax.axvline(0, color=INK, lw=1)
 
 
 def _strongest_neighbours(contributions: np.ndarray) -> np.ndarray:
@@ -189,16 +242,20 @@ def _draw_arrows(axes, explanation: Explanation, places: np.ndarray, radii: np.n
 
 @rc_context(STYLE)
 def timeline(explanation: Explanation, front_end: FrontEnd) -> Figure:
-    """The window's log-mel spectrogram and, below it, its most probable events along time."""
+    """The window's log-mel spectrogram and, below it, its events along time; silence is grey.
+
+    What fills a shorter recording is not drawn.
+    """
     times = explanation.activations.event_times
     log_mel = explanation.activations.log_mel * front_end.decibels
     frame = front_end.hop / front_end.sample_rate  # seconds
     middle = front_end.span / 2 / front_end.sample_rate if front_end.frames == "inside" else 0.0
-    shown = np.argsort(-times.max(axis=1), kind="stable")[:MAX_EVENTS]
-    figure = Figure(figsize=(7.4, 2.9 + 0.2 * len(shown)))
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 0.2 * len(shown) + 0.1))
+    order = np.argsort(-times.max(axis=1), kind="stable")
+    strip = LINE * 1.2 * len(order)
+    figure = Figure(figsize=(WIDTH, 2.6 + strip), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1.5, strip + 0.1))
     first, last = middle - frame / 2, middle + (len(log_mel) - 0.5) * frame
-    image = above.imshow(
+    above.imshow(
         log_mel.T,
         origin="lower",
         aspect="auto",
@@ -211,22 +268,29 @@ def timeline(explanation: Explanation, front_end: FrontEnd) -> Figure:
     ticks = [x for x in MEL_TICKS if centres[0] <= x <= centres[-1]]
     above.set_yticks(np.interp(ticks, centres, np.arange(len(centres))), ticks)
     above.set_ylabel("mel band (Hz)")
-    figure.colorbar(image, ax=above, label="dB", pad=0.01)
     tokens = times.shape[1]
-    stop = tokens * frames_per_token(len(log_mel), tokens) * frame
+    seconds = frames_per_token(len(log_mel), tokens) * frame
+    length = seconds * explanation.sample_rate
+    silent = [
+        np.abs(explanation.sound[round(k * length) : round((k + 1) * length)]).max(initial=0)
+        < SILENCE
+        for k in range(tokens)
+    ]
     image = below.imshow(
-        times[shown],
+        np.ma.masked_array(times[order], np.broadcast_to(silent, times.shape)),
         aspect="auto",
-        cmap="viridis",
+        cmap=colormaps["viridis"].with_extremes(bad=(*to_rgb(GREY), FAINT)),
         vmin=0,
         vmax=1,
         interpolation="nearest",
-        extent=(0, stop, len(shown) - 0.5, -0.5),
+        extent=(0, tokens * seconds, len(order) - 0.5, -0.5),
     )
-    below.set_yticks(range(len(shown)), [label(explanation.events[i]) for i in shown])
+    names = [label(explanation.events[i], longest=22) for i in order]
+    below.set_yticks(range(len(order)), names)
     below.set_xlabel("seconds of the window")
-    below.set_xlim(0, len(explanation.waveform) / explanation.sample_rate)
-    figure.colorbar(image, ax=below, label="probability", pad=0.01)
+    below.set_xlim(0, len(explanation.sound) / explanation.sample_rate)
+    bar: Any = {"orientation": "horizontal", "aspect": 30, "label": "probability; grey: silence"}
+    figure.colorbar(image, ax=below, **bar)
     return figure
 
 
@@ -242,10 +306,10 @@ def curves(explanation: Explanation) -> Figure:
     """Log-odds of the scene while events and edges are deleted and inserted."""
     orders = {
         "explanation": ("in the order of the explanation", POSITIVE, "-"),
-        "random": ("in random orders (mean)", "#8a8f98", "--"),
+        "random": ("in random orders (mean)", GREY, "--"),
         "reverse": ("in reverse order", NEGATIVE, ":"),
     }
-    figure = Figure(figsize=(7.4, 5.4))
+    figure = Figure(figsize=(WIDTH, 5), layout="constrained")
     rows = figure.subplots(2, 2, sharey="row")
     for row, each in zip(rows, (explanation.event_curves, explanation.edge_curves), strict=True):
         panels = zip(row, (each.delete, each.insert), ("deleted", "inserted"), strict=True)
@@ -254,5 +318,5 @@ def curves(explanation: Explanation) -> Figure:
                 axes.plot(100 * each.shares, lines[order], style, color=colour, label=text)
             axes.set(title=f"{each.what} {verb}", xlabel=f"% of {each.what}")
         row[0].set_ylabel("log-odds (nats)")
-    figure.legend(handles=rows[0, 0].lines[:3], loc="outside upper center", ncols=3)
+    figure.legend(handles=rows[0, 0].lines[:3], loc="outside upper center")
     return figure

@@ -16,6 +16,11 @@ pytestmark = [
 CELL = "document.getElementById('cell').textContent"
 COLOURS = "[...document.querySelectorAll('#matrix td[role]')].map(c => c.style.background)"
 SCALE = "[...document.querySelectorAll('#scale span')].map(s => s.textContent)"
+# What reaches beyond the window, unless it scrolls within a container of its own.
+OUTSIDE = """[...document.body.querySelectorAll('*')]
+  .filter(each => !each.parentElement.closest('.scroll, svg'))
+  .filter(each => each.getBoundingClientRect().right > innerWidth + 0.5)
+  .map(each => each.outerHTML.slice(0, 200))"""
 EXPLANATION = explanation(25)
 # All parks are taken for the moon, which has no clips of its own.
 SURVEY = predicting(hand_made(), {**{k: 3 for k in range(0, 30, 3)}, 1: 2})
@@ -69,11 +74,18 @@ def choose(page, index):
     )
 
 
+@pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("name", ["explanation", "atlas"])
-def test_no_page_scrolls_sideways(visit, name):
+def test_everything_is_within_the_screen(visit, name, dark):
     for width in (320, 375, 1280):
-        page = visit(name, width)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page = visit(name, width, dark=dark)
+        page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+        assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+        assert page.evaluate(OUTSIDE) == []
+        pictures = page.evaluate(
+            "[...document.querySelectorAll('.picture')].map(each => each.clientWidth)"
+        )
+        assert all(each > 250 for each in pictures)
 
 
 def test_clicks_and_keys_describe_a_cell(visit):

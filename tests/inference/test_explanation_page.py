@@ -11,7 +11,7 @@ import networkx
 import numpy as np
 import pytest
 import soundfile
-from made_explanations import FILES, bundle, explanation
+from made_explanations import FILES, bundle, curves, explanation
 
 from ergl_jax.inference import explanation_page, narrative, pictures
 from ergl_jax.inference.fidelity import Counterfactual
@@ -71,14 +71,14 @@ def test_the_page_shows_everything(one, path):
     text = " ".join(Reader(path.read_text()).text.split())
     for part in (
         "clip.wav",
-        narrative.paragraph(one),
-        narrative.counterfactual(one),
+        *narrative.sentences(one),
         narrative.without_relations(one),
         "Window 1 of 1, 0.0 to 2.0 s",
         "front end “panns_16k”, 2.0 s at 16000 Hz",
         "Trained on esc10. Licence of the data: CC BY 4.0",
         "Gradient times input",
-        "<i>note</i>",
+        "Note: <i>note</i>.",
+        "Probabilities are not calibrated",
         *one.events,
     ):
         assert part in text
@@ -103,11 +103,38 @@ def test_the_page_requests_nothing_and_its_ids_resolve(path):
     assert pictures.INK not in text.split("</style>")[1] and "currentColor" in text
 
 
-def test_the_audio_is_the_window(one, path):
-    uri = next(a["src"] for tag, a in Reader(path.read_text()).elements if tag == "audio")
-    samples, rate = soundfile.read(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
-    assert uri.startswith("data:audio/wav;") and rate == one.sample_rate
-    assert np.abs(samples - np.clip(one.waveform, -1, 1)).max() <= 2**-15
+def test_the_audio_is_the_window_without_its_padding(one, path, tmp_path):
+    window = dataclasses.replace(one.classification.timeline[0], stop=1.25)
+    short = dataclasses.replace(one.classification, timeline=(window,), stop=1.25)
+    shorter = dataclasses.replace(one, classification=short)
+    short_path = explanation_page.write(shorter, bundle(), tmp_path)
+    for page, seconds in ((path, 2.0), (short_path, 1.25)):
+        uri = next(a["src"] for tag, a in Reader(page.read_text()).elements if tag == "audio")
+        samples, rate = soundfile.read(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+        assert uri.startswith("data:audio/wav;") and rate == one.sample_rate
+        assert len(samples) == seconds * rate
+        assert np.abs(samples - np.clip(one.waveform[: len(samples)], -1, 1)).max() <= 2**-15
+
+
+@pytest.mark.parametrize("p_events", [0.025, 0.5])
+@pytest.mark.parametrize("p_relations", [0.025, 0.5])
+def test_rankings_no_better_than_chance_are_folded(tmp_path, p_events, p_relations):
+    both = {"event_curves": curves("events", p_events), "edge_curves": curves("edges", p_relations)}
+    text = explanation_page.write(explanation(3, **both), bundle(), tmp_path).read_text()
+    details = [each for tag, each in Reader(text).elements if tag == "details"]
+    events, relations = p_events < 0.05, p_relations < 0.05
+    assert {each["aria-labelledby"]: "open" in each for each in details} == {
+        "h-graph": events and relations,
+        "h-events": events,
+        "h-relations": relations,
+        "h-matrix": relations,
+        "h-method": False,
+    }
+    assert text.index('class="badge') < min(map(text.index, ("<table", "<details")))
+
+
+def test_a_fitted_temperature_is_named():
+    assert "a temperature of 1.3, fitted" in explanation_page.calibration(bundle(temperature=1.3))
 
 
 def test_graphml_leads_from_sender_to_receiver(one, path):

@@ -1,5 +1,6 @@
 """Pictures of an explanation: they show its numbers, and labels don't overlap."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -69,18 +70,32 @@ def test_the_matrix_shows_its_arrays():
     assert right.images[0].norm.vmin == -right.images[0].norm.vmax < 0
 
 
-def test_the_timeline_shows_the_most_probable_events_over_seconds():
+def test_the_timeline_shows_all_events_over_seconds_and_hides_silence_and_padding():
     one = explanation(25)
     one.activations.event_times[7, 3] = 1.5
+    one.waveform[round(0.96 * 16000) : round(1.28 * 16000)] = 0  # the fourth token
+    window = dataclasses.replace(one.classification.timeline[0], stop=1.5)
+    short = dataclasses.replace(one.classification, timeline=(window,), stop=1.5)
+    one = dataclasses.replace(one, classification=short)
     above, below = pictures.timeline(one, FRONT_END).axes[:2]
     labels = [text.get_text() for text in below.get_yticklabels()]
-    assert labels[0] == LONGEST[7] and len(labels) == pictures.MAX_EVENTS
-    assert above.get_xlim() == below.get_xlim() == (0, 2.0)
-    # 201 frames of 10 ms are 6 tokens of 32 frames.
-    assert below.images[0].get_extent()[1] == pytest.approx(6 * 0.32)
+    assert len(labels) == 25 and labels[0] == LONGEST[7][:21] + "…"
+    assert above.get_xlim() == below.get_xlim() == (0, 1.5)
+    # 201 frames of 10 ms are 6 tokens of 32 frames; 1.5 s end in the fifth.
+    image = below.images[0]
+    assert image.get_extent()[1] == pytest.approx(6 * 0.32)
+    assert (image.get_array().mask == [False, False, False, True, False, True]).all()
     for hertz, band in zip((200, 500, 1000, 2000, 5000), above.get_yticks(), strict=True):
         fft_bin = round(hertz * FRONT_END.n_fft / FRONT_END.sample_rate)
         assert abs(mel_filters(FRONT_END)[fft_bin].argmax() - band) <= 1
+
+
+def test_nodes_of_events_that_are_not_heard_are_faint():
+    p, contributions = [0.9, 0.5, 0.1, 0.0], np.array([1.0, -1.0, 1.0, -1.0])
+    one = explanation(4, event_probabilities=p, node_contributions=contributions)
+    nodes = pictures.graph(one).axes[0].collections[0]
+    for opacity in (nodes.get_facecolors()[:, 3], nodes.get_edgecolors()[:, 3]):
+        assert opacity[0] == opacity[1] == 1 > opacity[2] > opacity[3] > 0
 
 
 def test_the_timeline_of_natural_logarithms_is_in_db_and_frames_start_inside():

@@ -27,7 +27,7 @@ function relationMatrix(events, sentence) {
     byId("cell").textContent = sentence(...place(td));
   }
 
-  table.classList.toggle("many", events.length > 30);
+  table.style.setProperty("--n", events.length);
   const head = make("tr", make("thead", table)), body = make("tbody", table);
   make("td", head);
   for (const name of events) {
