@@ -4,6 +4,7 @@ Shapes: B waveforms of P samples, F frames, M mel bands.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,34 @@ def window(front_end: FrontEnd) -> np.ndarray:
     name, _, symmetric = front_end.window.partition("_")
     values = librosa.filters.get_window(name, front_end.span, fftbins=not symmetric)
     return librosa.util.pad_center(values, size=front_end.n_fft)
+
+
+def librosa_arguments(front_end: FrontEnd) -> dict[str, Any] | None:
+    """The arguments of `librosa.feature.melspectrogram` for the same bands of a waveform, for JSON.
+
+    A symmetric window is a list of its values; with frames "centred_whole" librosa has one frame
+    more, the last. None for a front end that isn't a spectrogram of the whole waveform.
+    """
+    if not front_end.is_spectrogram:
+        return None
+    name, _, symmetric = front_end.window.partition("_")
+    span = front_end.span
+    values = librosa.filters.get_window(name, span, fftbins=False).tolist()
+    return {
+        "sr": front_end.sample_rate,
+        "n_fft": front_end.n_fft,
+        "hop_length": front_end.hop,
+        "win_length": span,
+        "window": values if symmetric else name,
+        "center": front_end.frames != "inside",
+        "pad_mode": "reflect",
+        "power": 1.0 if front_end.magnitude else 2.0,
+        "n_mels": front_end.n_mels,
+        "fmin": front_end.fmin,
+        "fmax": front_end.fmax,
+        "htk": False,
+        "norm": "slaney",
+    }
 
 
 @functools.cache

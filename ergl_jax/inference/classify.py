@@ -212,15 +212,15 @@ class Model:
         """Yields (recording, start in seconds, (L,)) for each window; queues each recording."""
         front_end, pad = self.bundle.front_end, self.bundle.pad
         length = front_end.num_samples(self.bundle.clip_seconds)
-        # Many files of five seconds have a millisecond more, which needs no window.
-        min_rest = math.ceil(length / 100)
         for recording in recordings:
             pending = _Pending(recording)
             queue.append(pending)
             try:
                 blocks = waveform_blocks(recording, sample_rate, front_end)
                 blocks = pending.measured(blocks, front_end.sample_rate)
-                for start, window in audio.segment(blocks, length, pad=pad, min_rest=min_rest):
+                for start, window in audio.segment(
+                    blocks, length, pad=pad, min_rest=min_rest(length)
+                ):
                     pending.num_windows += 1
                     yield pending, start / front_end.sample_rate, window
                 pending.is_decoded = True
@@ -257,6 +257,14 @@ def _listed(recordings: Any) -> tuple[list, bool]:
     if isinstance(recordings, list | tuple):
         return list(recordings), True
     return [recordings], False
+
+
+def min_rest(length: int) -> int:
+    """Samples after the last full window of `length` that need a window; see `audio.segment`.
+
+    Many files of five seconds have a millisecond more, which needs none.
+    """
+    return math.ceil(length / 100)
 
 
 def waveform_blocks(

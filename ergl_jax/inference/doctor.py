@@ -20,6 +20,7 @@ import soundfile
 import ergl_jax
 from ergl_jax import audio
 from ergl_jax.audio import FRONT_ENDS, FrontEnd
+from ergl_jax.audio.mel import librosa_arguments
 from ergl_jax.inference.classify import Model, load
 
 REQUIRED = ("jax", "jaxlib", "flax", "numpy", "soxr", "librosa", "safetensors", "ml-collections")
@@ -164,17 +165,8 @@ def _log_mel(front_end: FrontEnd) -> str:
     waveform += 0.1 * np.sin(2 * np.pi * 1000 * seconds)
     waveform = waveform.astype(np.float32)
     found = np.asarray(audio.log_mel(waveform[None], front_end))[0]
-    power = librosa.feature.melspectrogram(
-        y=waveform.astype(np.float64),
-        sr=front_end.sample_rate,
-        n_fft=front_end.n_fft,
-        hop_length=front_end.hop,
-        window=front_end.window,
-        pad_mode="reflect",
-        n_mels=front_end.n_mels,
-        fmin=front_end.fmin,
-        fmax=front_end.fmax,
-    )
+    arguments: Any = librosa_arguments(front_end)
+    power = librosa.feature.melspectrogram(y=waveform.astype(np.float64), **arguments)
     error = np.abs(found - librosa.power_to_db(power, amin=1e-10, top_db=None).T).max()
     if not error < WRONG_DB:
         raise ValueError(f"{error:.1e} dB off: this device computes wrong numbers")

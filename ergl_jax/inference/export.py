@@ -1,22 +1,15 @@
 """Exports a bundle as one file for other programs: StableHLO for JAX, ONNX for the rest.
 
 Both map log-mel spectrograms (B, F, M), of any number B of clips, to calibrated probabilities. The
-JSON next to the file (`<file>.json`) has scene and event names and the front end's parameters.
-StableHLO runs on CPU, CUDA and TPU, without the bundle and without ergl_jax:
-
-    exported = jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
-    probabilities = exported.call(log_mel)
-    probabilities["scene_probabilities"]  # (B, scenes)
-    probabilities["event_probabilities"]  # (B, n), of a model with events
-
-Keep the bundle: JAX guarantees for a limited time only that newer versions read such a file.
-
-ONNX has the same names: `onnxruntime.InferenceSession("model.onnx").run(None, {"log_mel": ...})`.
+JSON next to the file (`<file>.json`) has all that leads from a recording to the result of
+`ergl classify`; docs/export.md has programs that do so. Keep the bundle: JAX guarantees for a
+limited time only that newer versions read StableHLO.
 """
 
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,6 +22,8 @@ from jax import export as jax_export
 
 import ergl_jax
 from ergl_jax import audio
+from ergl_jax.audio import mel
+from ergl_jax.audio.features import MIN_POWER
 from ergl_jax.bundle import Bundle, is_bundle
 from ergl_jax.errors import InputError, require
 from ergl_jax.files import (
@@ -37,6 +32,7 @@ from ergl_jax.files import (
     local_path,
     make_directory,
 )
+from ergl_jax.inference.classify import min_rest
 from ergl_jax.kernels.lanes import free_layouts
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -102,8 +98,9 @@ def _target(out: Path, form: str) -> Path:
 
 
 def describe(bundle: Bundle, form: str) -> dict[str, Any]:
-    """All that a user of the file needs, for JSON."""
+    """All that a user of the file needs, for JSON; docs/export.md has the fields."""
     names = {"scene_probabilities": bundle.scenes, "event_probabilities": bundle.events}
+    clip_samples = bundle.front_end.num_samples(bundle.clip_seconds)
     copied = ("clip_seconds", "pad", "temperature", "dataset", "licence", "source")
     return {
         "format": form,
@@ -113,6 +110,18 @@ def describe(bundle: Bundle, form: str) -> dict[str, Any]:
         "scenes": list(bundle.scenes),
         "events": list(bundle.events),
         "front_end": dataclasses.asdict(bundle.front_end),
+        "recording": {
+            "resampling": "soxr_hq",
+            "clip_samples": clip_samples,
+            "long": "windows",
+            "min_rest_samples": min_rest(clip_samples),
+        },
+        "melspectrogram": mel.librosa_arguments(bundle.front_end),
+        "logarithm": {
+            "scale": 1.0 if bundle.front_end.offset else 10 / math.log(10),
+            "floor": 0.0 if bundle.front_end.offset else MIN_POWER,
+            "offset": bundle.front_end.offset,
+        },
         **{name: getattr(bundle, name) for name in copied},
         "versions": {"ergl_jax": ergl_jax.__version__, "jax": jax.__version__},
     }
