@@ -10,27 +10,38 @@ import soundfile
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run_example(page, tiny, tmp_path):
-    """Runs the section "From Python" of a page and returns its variables."""
-    section = (ROOT / page).read_text(encoding="utf-8").split("## From Python")[1].split("\n## ")[0]
-    code = "\n".join(re.findall(r"^    (.*)$", section, re.M))
-    noise = np.random.default_rng(0).normal(0, 0.1, 44100)
-    soundfile.write(tmp_path / "clip.wav", noise, 44100)
-    code = code.replace("runs/synthetic/bundle", str(tiny.workdir / "bundle"))
-    code = code.replace('"clip.wav"', repr(str(tmp_path / "clip.wav")))
-    variables = {}
-    exec(code, variables)
-    return variables
+@pytest.fixture
+def run_example(tiny, tmp_path, monkeypatch):
+    """Runs the section "From Python" of a page where its files are; returns its variables."""
+    monkeypatch.chdir(tmp_path)
+    for parent in ("runs", "recordings"):
+        Path(parent).mkdir()
+    Path("runs/synthetic").symlink_to(tiny.workdir)
+    for seed, path in enumerate(("clip.wav", "recordings/a.wav", "recordings/b.wav")):
+        noise = np.random.default_rng(seed).normal(0, 0.1, 44100)
+        soundfile.write(path, noise, 44100)
+
+    def run(page):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        section = text.split("## From Python")[1].split("\n## ")[0]
+        variables = {}
+        exec("\n".join(re.findall(r"^    (.*)$", section, re.M)), variables)
+        return variables
+
+    return run
 
 
-def test_the_example_of_the_readme_runs(tiny, tmp_path, capsys):
-    names = run_example("README.md", tiny, tmp_path)
-    classified, relation = capsys.readouterr().out.strip().splitlines()
+def test_the_example_of_the_readme_runs(run_example, capsys):
+    names = run_example("README.md")
+    described, classified, relation = capsys.readouterr().out.strip().splitlines()
+    assert described == repr(names["model"])
     assert classified.startswith(names["result"].scene)
-    assert set(relation.split(" -> ")) <= set(names["model"].bundle.events)
+    assert set(relation.split(" -> ")) <= set(names["model"].events)
+    assert names["vector"].shape == (4 * 4,)  # events x channels
 
 
 @pytest.mark.slow
-def test_the_example_of_the_graph_runs(tiny, tmp_path):
-    names = run_example("docs/explain.md", tiny, tmp_path)
-    assert len(names["graphs"].nodes) == len(names["model"].bundle.events) == 4
+def test_the_example_of_the_graph_runs(run_example, capsys):
+    names = run_example("docs/explain.md")
+    assert len(names["graphs"].nodes) == len(names["model"].events) == 4
+    assert capsys.readouterr().out.startswith("['recordings/a.wav'")

@@ -47,7 +47,8 @@ class Model:
       bundle: the Bundle.
       module: its Flax module.
       variables: the module's variables, on the device.
-      scenes, events: their names, in the order of the module's outputs; a PANN has no scenes.
+      scenes: names, in the order of the module's outputs; a PANN has none.
+      events: the same.
     """
 
     def __init__(self, bundle: Bundle):
@@ -145,7 +146,8 @@ class Model:
         probable.
 
         Args:
-          recording, sample_rate: as in `classify`, but a single recording.
+          recording: a file or samples, as in `classify`.
+          sample_rate: of samples, in Hz.
           method: "gradient" (times input) or "integrated" gradients.
 
         Raises:
@@ -168,7 +170,8 @@ class Model:
         mean over windows.
 
         Args:
-          recordings, sample_rate: as in `classify`, with the same errors.
+          recordings: as in `classify`, with the same errors.
+          sample_rate: of samples, in Hz.
 
         Returns:
           (D,) float32 of a recording, (N, D) of a list or folder, in the order of `classify`.

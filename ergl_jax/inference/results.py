@@ -10,7 +10,8 @@ class Window:
     """The prediction for one stretch of a recording.
 
     Attributes:
-      start, stop: in seconds; `stop` is the recording's end where that comes first.
+      start: in seconds.
+      stop: in seconds; the recording's end where that comes first.
       scenes: probability of each scene, the most probable first; calibrated if the bundle's
         temperature was fitted.
       events: probability of each event, the most probable first.
