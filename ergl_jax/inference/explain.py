@@ -26,37 +26,67 @@ METHODS = {"gradient": 0, "integrated": 32}  # `steps` of GraphReader.contributi
 
 @dataclasses.dataclass(frozen=True)
 class Activations:
-    """What the model computes of one window, as NumPy arrays."""
+    """What the model computes of one window, as NumPy arrays.
 
-    log_mel: np.ndarray  # (F, M), dB
-    event_probabilities: np.ndarray  # (n,)
-    event_times: np.ndarray  # (n, T), the event classifier on each token
-    nodes: np.ndarray  # v_i: (n, C)
-    edges: np.ndarray  # e_ij of MEL: (n, n, C)
-    scene_logits: np.ndarray  # (scenes,), divided by the bundle's temperature
+    Attributes:
+      log_mel: (F, M), dB.
+      event_probabilities: (n,).
+      event_times: (n, T), the event classifier on each token.
+      nodes: v_i, (n, C).
+      edges: e_ij of MEL, (n, n, C): [i, j] is the relation from event j to event i.
+      scene_logits: (scenes,), divided by the bundle's temperature.
+    """
+
+    log_mel: np.ndarray
+    event_probabilities: np.ndarray
+    event_times: np.ndarray
+    nodes: np.ndarray
+    edges: np.ndarray
+    scene_logits: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """Why the model predicts the scene of one window of a recording."""
+    """Why the model predicts the scene of one window of a recording.
 
-    classification: Classification  # of the whole recording
-    window: int  # index in classification.timeline
-    waveform: np.ndarray  # (L,), of the window
-    sample_rate: int  # Hz
-    scenes: tuple[str, ...]  # names, in the order of all arrays
+    Attributes:
+      classification: of the whole recording.
+      window: index in `classification.timeline`.
+      waveform: (L,), of the window.
+      sample_rate: in Hz.
+      scenes: names, in the order of all arrays.
+      events: names, in the order of all arrays.
+      scene: index of the window's most probable scene.
+      runner_up: index of the second.
+      activations: what the model computes of the window.
+      method: "gradient" or "integrated".
+      node_contributions: (n,), of events to the scene's log-odds, in nats.
+      edge_contributions: (n, n), of relations: [i, j] is the one from event j to event i.
+      event_curves: log-odds while events are deleted and inserted.
+      edge_curves: the same of edges.
+      counterfactual: events whose removal changes the scene; None if none were found.
+      scene_without_edges: index of the scene without relations.
+      log_odds: of `scene`, in nats.
+      log_odds_without_edges: of `scene` without relations.
+    """
+
+    classification: Classification
+    window: int
+    waveform: np.ndarray
+    sample_rate: int
+    scenes: tuple[str, ...]
     events: tuple[str, ...]
-    scene: int  # index of the window's most probable scene
+    scene: int
     runner_up: int
     activations: Activations
-    method: str  # one of METHODS
-    node_contributions: np.ndarray  # (n,), to the scene's log-odds, in nats
-    edge_contributions: np.ndarray  # (n, n)
+    method: str
+    node_contributions: np.ndarray
+    edge_contributions: np.ndarray
     event_curves: fidelity.Curves
     edge_curves: fidelity.Curves
     counterfactual: fidelity.Counterfactual | None
     scene_without_edges: int
-    log_odds: float  # of `scene`, in nats
+    log_odds: float
     log_odds_without_edges: float
 
     @property
