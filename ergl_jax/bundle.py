@@ -164,12 +164,14 @@ def check_target(directory: Path) -> Path:
 
 
 def load(directory: str | os.PathLike) -> Bundle:
-    """The bundle in `directory`.
+    """The bundle in `directory`, or in the work directory of a finished run, `directory/bundle`.
 
     Raises InputError if a file is missing or damaged, this version cannot reproduce the front end,
     or config.json or the weights do not belong together.
     """
     directory = user_path(directory)
+    if is_bundle(directory / "bundle"):
+        directory = directory / "bundle"
     path, weights_path = directory / CONFIG, directory / WEIGHTS
     try:
         text, weights = path.read_bytes(), weights_path.read_bytes()

@@ -1,7 +1,8 @@
 """The configuration's schema: every field, its type, its range and its allowed values.
 
-configs/ergl.py holds the defaults and describes each field. `Config.from_dict` validates a
-configuration file and its overrides once; the rest of the package trusts these dataclasses.
+configs/ergl.py describes each field; the defaults here are those of its `get_config()`, the paper's
+settings. `Config.from_dict` validates a configuration file and its overrides once; the rest of the
+package trusts these dataclasses.
 """
 
 import dataclasses
@@ -52,27 +53,27 @@ Dropout = Annotated[float, at_least(0), below_one]
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    source: Annotated[str, one_of("tut2018", "synthetic", "folder")]
-    root: str
-    manifest: str
-    events_file: str
-    test_folds: tuple
-    validation_folds: tuple
-    licence: str
-    data_dir: str
-    front_end: Annotated[str, one_of(*FRONT_ENDS)]
-    clip_seconds: Annotated[float, above(0), at_most(MAX_CLIP_SECONDS)]
-    pad: Annotated[str, one_of("zero", "repeat")]
-    long: Annotated[str, one_of("crop", "windows")]
-    validation_fraction: Annotated[float, at_least(0), below_one]
-    validation_seed: NotNegative
-    events: str
-    num_events: Annotated[int, at_least(1), at_most(len(AUDIOSET))]
-    event_threshold: Annotated[float, above(0), at_most(1)]
-    resident: Annotated[str, one_of("auto", "always", "never")]
-    train_clips_per_scene: Positive
-    test_clips_per_scene: Positive
-    corpus_seed: NotNegative
+    source: Annotated[str, one_of("tut2018", "synthetic", "folder")] = "tut2018"
+    root: str = ""
+    manifest: str = ""
+    events_file: str = ""
+    test_folds: tuple = ()
+    validation_folds: tuple = ()
+    licence: str = ""
+    data_dir: str = "data/prepared"
+    front_end: Annotated[str, one_of(*FRONT_ENDS)] = "paper"
+    clip_seconds: Annotated[float, above(0), at_most(MAX_CLIP_SECONDS)] = 10.0
+    pad: Annotated[str, one_of("zero", "repeat")] = "zero"
+    long: Annotated[str, one_of("crop", "windows")] = "crop"
+    validation_fraction: Annotated[float, at_least(0), below_one] = 0.3
+    validation_seed: NotNegative = 0
+    events: str = ""
+    num_events: Annotated[int, at_least(1), at_most(len(AUDIOSET))] = 25
+    event_threshold: Annotated[float, above(0), at_most(1)] = 0.5
+    resident: Annotated[str, one_of("auto", "always", "never")] = "auto"
+    train_clips_per_scene: Positive = 60
+    test_clips_per_scene: Positive = 20
+    corpus_seed: NotNegative = 0
 
     @classmethod
     def from_saved(cls, found: Any) -> Self:
@@ -82,30 +83,30 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
-    architecture: Annotated[str, one_of(*ARCHITECTURES)]
-    width_divisor: Positive
-    dropout: Dropout
+    architecture: Annotated[str, one_of(*ARCHITECTURES)] = "cnn14"
+    width_divisor: Positive = 1
+    dropout: Dropout = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
 class GCNConfig:
-    layers: Positive
-    gate: Annotated[str, one_of(*GATES)]
+    layers: Positive = 2
+    gate: Annotated[str, one_of(*GATES)] = "sigmoid"
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    name: Annotated[str, one_of(*SYSTEMS)]
-    variant: str
-    frozen: bool
-    compute_dtype: Annotated[str, one_of(*DTYPES)]
-    encoder: EncoderConfig
-    init_from: str
-    dropout: Dropout
-    channels: Positive
-    tokens: Annotated[str, one_of(*TOKENS)]
-    mel: bool
-    gcn: GCNConfig
+    name: Annotated[str, one_of(*SYSTEMS)] = "ergl"
+    variant: str = ""
+    frozen: bool = False
+    compute_dtype: Annotated[str, one_of(*DTYPES)] = "float32"
+    encoder: EncoderConfig = EncoderConfig()
+    init_from: str = ""
+    dropout: Dropout = 0.5
+    channels: Positive = 64
+    tokens: Annotated[str, one_of(*TOKENS)] = "frame"
+    mel: bool = True
+    gcn: GCNConfig = GCNConfig()
 
     @classmethod
     def from_saved(cls, found: Mapping[str, Any]) -> Self:
@@ -134,44 +135,44 @@ _SAVED_DEFAULTS = {
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    learning_rate: Annotated[float, above(0)]
-    weight_decay: Annotated[float, at_least(0)]
-    schedule: Annotated[str, one_of("constant", "cosine")]
-    warmup_epochs: Annotated[float, at_least(0)]
+    learning_rate: Annotated[float, above(0)] = 1e-3
+    weight_decay: Annotated[float, at_least(0)] = 1e-2
+    schedule: Annotated[str, one_of("constant", "cosine")] = "constant"
+    warmup_epochs: Annotated[float, at_least(0)] = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    batch_size: Positive
-    epochs: Positive
-    validate_every: Positive
-    loss: str
-    trainer: Annotated[str, one_of("sgd", *CLOSED_FORM)]
-    select_from: Positive
-    skip_nonfinite: bool
+    batch_size: Positive = 64
+    epochs: Positive = 300
+    validate_every: Positive = 1
+    loss: str = "ergl"
+    trainer: Annotated[str, one_of("sgd", *CLOSED_FORM)] = "sgd"
+    select_from: Positive = 1
+    skip_nonfinite: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-    roll: bool
-    mixup_alpha: Annotated[float, at_least(0)]
-    time_masks: NotNegative
-    time_width: NotNegative
-    mel_masks: NotNegative
-    mel_width: NotNegative
+    roll: bool = False
+    mixup_alpha: Annotated[float, at_least(0)] = 0.0
+    time_masks: NotNegative = 0
+    time_width: NotNegative = 0
+    mel_masks: NotNegative = 0
+    mel_width: NotNegative = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """A run's configuration."""
 
-    seed: NotNegative
-    data: DataConfig
-    model: ModelConfig
-    optimizer: OptimizerConfig
-    train: TrainConfig
-    stages: tuple  # see recipes/stages.py
-    augment: AugmentConfig
+    seed: NotNegative = 0
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig = TrainConfig()
+    stages: tuple = ()  # see recipes/stages.py
+    augment: AugmentConfig = AugmentConfig()
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any], where: str = "") -> Self:

@@ -18,6 +18,10 @@ def test_a_file_and_the_dataclasses_have_the_same_fields():
     assert Config.from_dict(found).to_dict() == found
 
 
+def test_the_defaults_are_the_papers_settings():
+    assert Config() == Config.from_dict(ergl.get_config().to_dict())
+
+
 def test_it_is_frozen_and_replaced():
     with pytest.raises(dataclasses.FrozenInstanceError):
         TINY.train.epochs = 3

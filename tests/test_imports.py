@@ -28,8 +28,9 @@ ROOMS = {
     "training": "audio bundle config datasets errors files inference kernels models registry "
     "schema systems",
     "compiling": "audio config datasets errors files labels registry systems training",
-    "recipes": "audio bundle config datasets errors files registry schema systems training",
-    "cli": "audio bundle cache config datasets errors files inference kernels training",
+    "recipes": "audio bundle config datasets errors files inference labels registry schema systems "
+    "training",
+    "cli": "audio bundle cache config datasets errors files inference kernels recipes training",
     "__main__": "cli",
     "__init__": "inference",
 }

@@ -1,7 +1,7 @@
 """The `ergl` command: `ergl classify`, `ergl explain` and so on.
 
-Each subcommand is a module here with HELP, `add_arguments(parser)` and `run(args) -> status`. It
-imports slow modules only when it runs.
+Each subcommand is a module here with HELP, `add_arguments(parser)`, `run(args) -> status` and,
+where JAX is to be set up otherwise, `start()`. It imports slow modules only when it runs.
 """
 
 import argparse
@@ -14,7 +14,17 @@ from ergl_jax.cache import use_compilation_cache
 from ergl_jax.errors import Parser, command
 from ergl_jax.kernels.cpu import use_threaded_convolutions
 
-COMMANDS = ("classify", "explain", "atlas", "export", "demo", "doctor")
+COMMANDS = (
+    "train",
+    "classify",
+    "explain",
+    "evaluate",
+    "compare",
+    "atlas",
+    "export",
+    "demo",
+    "doctor",
+)
 
 
 @command(resumes=False)
@@ -29,12 +39,13 @@ def main(argv: list[str] | None = None) -> int:
         subparser = subparsers.add_parser(name, help=module.HELP, description=module.__doc__)
         subparser.formatter_class = argparse.RawDescriptionHelpFormatter
         module.add_arguments(subparser)
-        subparser.set_defaults(run=module.run)
+        start = getattr(module, "start", use_threaded_convolutions)
+        subparser.set_defaults(run=module.run, start=start)
     args = parser.parse_args(argv)
     for stream in (sys.stdout, sys.stderr):  # the terminal may lack characters of file names
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     if argv is None:  # as a program: JAX isn't initialised yet
-        use_threaded_convolutions()
+        args.start()
     use_compilation_cache()
     return args.run(args)

@@ -23,15 +23,20 @@ def train_indices(num_examples: int, batch_size: int, *, seed: int, epoch: int) 
     Raises:
       InputError: batch_size below 1 or above num_examples.
     """
+    check_batch_size(num_examples, batch_size)
+    rng = np.random.default_rng(np.random.SeedSequence([seed, epoch]))
+    steps = num_examples // batch_size
+    order = rng.permutation(num_examples)[: steps * batch_size]
+    return order.astype(np.int32).reshape(steps, batch_size)
+
+
+def check_batch_size(num_examples: int, batch_size: int) -> None:
+    """InputError for a batch below 1 or above `num_examples`."""
     if not 1 <= batch_size <= num_examples:
         raise InputError(
             f"a batch of {batch_size} from {num_examples} training clips: "
             f"set train.batch_size from 1 to {num_examples}"
         )
-    rng = np.random.default_rng(np.random.SeedSequence([seed, epoch]))
-    steps = num_examples // batch_size
-    order = rng.permutation(num_examples)[: steps * batch_size]
-    return order.astype(np.int32).reshape(steps, batch_size)
 
 
 def eval_indices(num_examples: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -38,6 +38,15 @@ def choose_events(
     Raises:
       InputError: too few events, or the list contains an event that the dataset does not have.
     """
+    check_events(names, count=count, listed=listed, source=source)
+    order = np.array([names.index(x) for x in listed]) if listed else rank_events(probabilities)
+    return order[:count]
+
+
+def check_events(
+    names: Sequence[str], *, count: int, listed: Sequence[str] = (), source: str = ""
+) -> None:
+    """InputError unless `choose_events` can choose; it needs no probabilities, so no clips."""
     if not names:
         raise InputError(
             "the dataset has no events, which ERGL needs: add event columns or an .npz of "
@@ -45,13 +54,12 @@ def choose_events(
         )
     if unknown := [name for name in listed if name not in names]:
         raise InputError(f"{source}: the dataset has no event {unknown[0]!r}: remove it")
-    order = np.array([names.index(x) for x in listed]) if listed else rank_events(probabilities)
-    if count > len(order):
+    available = len(listed or names)
+    if count > available:
         raise InputError(
-            f"data.num_events={count}, but {source or 'the dataset'} has {len(order)} events: set "
-            f"--config.data.num_events to 1..{len(order)}"
+            f"data.num_events={count}, but {source or 'the dataset'} has {available} events: set "
+            f"--config.data.num_events to 1..{available}"
         )
-    return order[:count]
 
 
 def read_list(ranking: str) -> list[str]:

@@ -7,8 +7,9 @@ A manifest is a CSV file with one row per clip:
 
 `file` is absolute or relative to the manifest. `split` is train, validation or test; alternatively
 `fold` names any fold, and the caller chooses the folds of the validation and test splits. `group`
-(optional) names clips recorded together, which are all in one split. Event probabilities (optional)
-are in the `event:` columns or in an .npz next to the manifest.
+(optional) names clips recorded together, which are all in one split. `licence` (optional) is saved
+in what is trained on them. Event probabilities (optional) are in the `event:` columns or in an .npz
+next to the manifest.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ def read_manifest(
     test_folds: Iterable[str | int] = (),
     validation_folds: Iterable[str | int] = (),
     licence: str = "",
+    split: str = "",
 ) -> Corpus:
     """Reads a manifest; no recording is opened.
 
@@ -75,7 +77,9 @@ def read_manifest(
         `<manifest's stem>.events.npz` if that exists.
       test_folds: folds of the test split, for a manifest with a `fold` column.
       validation_folds: folds of the validation split; the other folds are for training.
-      licence: of the recordings; stored in everything trained on them.
+      licence: of the recordings; stored in everything trained on them. Default those of the
+        column `licence`.
+      split: of all clips, for a manifest without the columns `split` and `fold`.
 
     Returns:
       The clips in the manifest's order, scenes sorted by name, and a fingerprint that changes
@@ -95,14 +99,14 @@ def read_manifest(
 
     def split_of(row: Row) -> str:
         if not by_fold:
-            return row.cells["split"]
+            return row.cells.get("split", split)
         fold = row.cells["fold"]
         return "test" if fold in test else "validation" if fold in validation else "train"
 
     def problems() -> Iterator[str]:
         if by_fold and "fold" not in header:
             yield f"{path}, line 1: no column 'fold', which test_folds and validation_folds need"
-        if not by_fold and "split" not in header:
+        if not (by_fold or split or "split" in header):
             yield f"{path}, line 1: no column 'split': add it, or a column 'fold' and test_folds"
         if both := test & validation:
             yield f"test_folds and validation_folds both contain fold {min(both)!r}"
@@ -118,12 +122,12 @@ def read_manifest(
         for row in rows:
             if by_fold and not row.cells["fold"]:
                 yield f"{row.where}: the field 'fold' is empty"
-            split, group = split_of(row), _group(row)
-            if split not in SPLITS:
-                yield f"{row.where}: split is {split!r}: choose {', '.join(SPLITS)}"
-            other, where = splits.setdefault(group, (split, row.where))
-            if other != split:
-                reason = f"group {group!r} is in {split} here and in {other} at {where}"
+            its_split, group = split_of(row), _group(row)
+            if its_split not in SPLITS:
+                yield f"{row.where}: split is {its_split!r}: choose {', '.join(SPLITS)}"
+            other, where = splits.setdefault(group, (its_split, row.where))
+            if other != its_split:
+                reason = f"group {group!r} is in {its_split} here and in {other} at {where}"
                 yield f"{row.where}: {reason}; a group belongs to one split"
             for column in columns:
                 if not _is_probability(row.cells[column]):
@@ -137,6 +141,7 @@ def read_manifest(
         values = [[float(row.cells[column]) for column in columns] for row in rows]
         probabilities = np.array(values, np.float32)  # (N, E)
     scenes = sorted({row.cells["scene"] for row in rows})
+    licence = licence or "; ".join(sorted({row.cells.get("licence", "") for row in rows} - {""}))
     paths = [path.parent / row.cells["file"] for row in rows]
     clips = [
         Clip(

@@ -1,10 +1,14 @@
 """Where clips come from: the corpus that a `config.data` names, prepared."""
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from ergl_jax.audio import get_front_end
 from ergl_jax.config import DataConfig
 from ergl_jax.datasets import builder, manifest, splits, synthetic, tut2018
+from ergl_jax.datasets.batches import check_batch_size
+from ergl_jax.datasets.events import check_events
 from ergl_jax.errors import InputError
 from ergl_jax.files import user_path
 
@@ -36,14 +40,37 @@ def tut2018_root(config: DataConfig) -> Path:
     return user_path(config.root or user_path(config.data_dir) / "tut2018")
 
 
-def check_training_clips(config: DataConfig, dataset: builder.SceneDataset) -> None:
-    """InputError unless every scene of the dataset of a `config.data` has training clips."""
+def check(config: DataConfig, *, batch_size: int, events: bool, listed: Sequence[str] = ()) -> None:
+    """InputError for a `config.data` that can't be trained on; no recording is opened.
+
+    Args:
+      config: commented in configs/ergl.py.
+      batch_size: clips per step.
+      events: whether the model learns events.
+      listed: what `events.read_list` found in `config.events`.
+    """
+    found = corpus(config)
+    counts = Counter(clip.scene for clip in found.clips if clip.split == "train")
+    _check_scenes(config, found.scenes, [counts[i] for i in range(len(found.scenes))])
+    if config.long == "crop":  # else a recording may become several clips
+        check_batch_size(counts.total(), batch_size)
+    if events:
+        check_events(found.events, count=config.num_events, listed=listed, source=config.events)
+
+
+def check_prepared(config: DataConfig, dataset: builder.SceneDataset) -> None:
+    """InputError unless every scene of a prepared dataset still has training clips."""
     counts = dataset.class_sizes.get("train", [0] * len(dataset.scenes))
-    if missing := [scene for scene, count in zip(dataset.scenes, counts, strict=True) if not count]:
+    _check_scenes(config, dataset.scenes, counts, " that could be prepared")
+
+
+def _check_scenes(
+    config: DataConfig, scenes: Sequence[str], counts: Sequence[int], which: str = ""
+) -> None:
+    if missing := [scene for scene, count in zip(scenes, counts, strict=True) if not count]:
         raise InputError(
-            f"{config.manifest or dataset.name}: scene {missing[0]!r} has no training clip that "
-            "could be prepared: mark rows as train, spell it the same in all rows, or remove its "
-            "rows"
+            f"{config.manifest or config.source}: scene {missing[0]!r} has no training clip{which}:"
+            " mark rows as train, spell it the same in all rows, or remove its rows"
         )
 
 

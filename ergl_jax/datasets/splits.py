@@ -1,4 +1,4 @@
-"""A validation split for a corpus that comes without one."""
+"""A validation or test split for a corpus that comes without one."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ import numpy as np
 from ergl_jax.datasets.manifest import Corpus
 
 
-def hold_out_groups(corpus: Corpus, fraction: float = 0.3, seed: int = 0) -> Corpus:
-    """Moves whole groups of training clips to validation, about `fraction` of each class.
+def hold_out_groups(
+    corpus: Corpus, fraction: float = 0.3, seed: int = 0, *, split: str = "validation"
+) -> Corpus:
+    """Moves whole groups of training clips to another split, about `fraction` of each class.
 
     Greedy: each step moves the group that brings the classes' counts nearest to `fraction`, until
     none does; `seed` breaks ties. Every class keeps a training clip, so a class that is all in one
-    group stays in training. A corpus with a validation split, or without training clips, is
-    returned unchanged; so is any corpus at fraction 0.
+    group stays in training. A corpus that has the split, or no training clips, is returned
+    unchanged; so is any corpus at fraction 0.
     """
     if not 0 <= fraction < 1:
         raise ValueError(f"fraction={fraction}: choose 0 or more and less than 1")
     train = [clip for clip in corpus.clips if clip.split == "train"]
-    if fraction == 0 or not train or any(clip.split == "validation" for clip in corpus.clips):
+    if fraction == 0 or not train or any(clip.split == split for clip in corpus.clips):
         return corpus
 
     groups = sorted({clip.group for clip in train})
@@ -30,7 +32,7 @@ def hold_out_groups(corpus: Corpus, fraction: float = 0.3, seed: int = 0) -> Cor
         counts[index[clip.group], clip.scene] += 1
     held_out = {groups[g] for g in _choose(counts, fraction, np.random.default_rng(seed))}
     clips = [
-        dataclasses.replace(clip, split="validation")
+        dataclasses.replace(clip, split=split)
         if clip.split == "train" and clip.group in held_out
         else clip
         for clip in corpus.clips

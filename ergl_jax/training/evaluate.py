@@ -4,7 +4,7 @@ import contextlib
 import csv
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,9 @@ def test_bundle(
     predictions, found = evaluate(bundle, dataset, threshold=threshold)
     if hosts.is_main_process():
         make_directory(directory, "directory")  # only now, so that an error leaves none behind
-        write(directory, predictions, dataset.split("test"), bundle)
+        split = dataset.split("test")
+        names = (split[index]["name"] for index in range(len(split)))
+        write(directory, predictions, names, bundle)
     return found
 
 
@@ -145,8 +147,8 @@ def evaluate_bundle(workdir: Path, config: DataConfig) -> dict:
     return results
 
 
-def write(directory: Path, predictions: Predictions, split: SceneSplit, bundle: Bundle) -> None:
-    """Writes predictions.csv, confusion.csv and confusion.png.
+def write(directory: Path, predictions: Predictions, names: Iterable[str], bundle: Bundle) -> None:
+    """Writes predictions.csv, confusion.csv and confusion.png of clips with these names.
 
     Probabilities are calibrated, as those of `ergl classify`.
     """
@@ -162,7 +164,6 @@ def write(directory: Path, predictions: Predictions, split: SceneSplit, bundle: 
     probabilities = softmax(predictions.scene_logits / bundle.temperature, axis=1)
     with _csv_writer(directory / "predictions.csv") as writer:
         writer.writerow(["clip", "scene", "predicted", *scenes])
-        names = (split[index]["name"] for index in range(len(split)))
         rows = zip(names, predictions.scene, probabilities, strict=True)
         writer.writerows(
             [name, scenes[truth], scenes[p.argmax()], *(f"{x:.6f}" for x in p)]

@@ -66,8 +66,14 @@ def train(
         workdirs.remove_unfinished(workdir)
     bundles.check_target(workdir / "bundle")  # now, not after the last epoch
     listed = read_list(config.data.events)  # a wrong list is reported before data is prepared
+    sources.check(
+        config.data,
+        batch_size=config.train.batch_size,
+        events=SYSTEMS[config.model.name].events,
+        listed=listed,
+    )
     dataset = device_data.open_dataset(config.data)
-    sources.check_training_clips(config.data, dataset)
+    sources.check_prepared(config.data, dataset)
     run = _Run(config, workdir, dataset, listed)
     run.start(initialise)
     try:

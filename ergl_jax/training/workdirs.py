@@ -29,7 +29,7 @@ def check(workdir: Path, config: Mapping[str, Any]) -> None:
         theirs = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(theirs, dict):
             raise ValueError("not a JSON object")
-    old, new = _flatten(theirs), _flatten(json.loads(json.dumps(config)))
+    old, new = flatten(theirs), flatten(json.loads(json.dumps(config)))
     old = dict(_renamed(*each) for each in old.items())
     if different := [
         f"{name} was {old.get(name)!r}, is {new.get(name)!r}"
@@ -62,7 +62,7 @@ def check_data(workdir: Path, saved: dict[str, Any], found: dict[str, Any]) -> N
             )
 
 
-def _flatten(config: dict) -> dict[str, Any]:
+def flatten(config: dict) -> dict[str, Any]:
     """A nested configuration as {"train.epochs": 300, "stages.0.name": ...}."""
 
     def is_leaf(value: Any) -> bool:

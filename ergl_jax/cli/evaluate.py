@@ -1,0 +1,56 @@
+"""Scores a model on labelled recordings, of any data set that has its classes.
+
+    ergl evaluate runs/mine other_recordings/
+    ergl evaluate runs/mine --manifest other.csv --out scores
+
+Recordings come as for `ergl train`. Of a manifest with a test split, or a folder with one, it takes
+that split, else all. Recordings are classified as by `ergl classify`: a long one by the mean over
+its windows. --out gets results.json, predictions.csv and the confusion matrix.
+
+Exit status: 0, or 2 if a recording could not be read; the scores are then those of the others.
+"""
+
+import argparse
+
+from ergl_jax.cli.train import add_recordings
+from ergl_jax.errors import InputError, report
+from ergl_jax.files import check_directory, local_path, user_path
+
+HELP = "score a model on labelled recordings"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("bundle", type=user_path, metavar="BUNDLE", help="directory of a bundle or of a run")
+    add_recordings(parser)
+    splits = ("train", "validation", "test", "all")
+    add("--split", choices=splits, default="", help="default: test if there is one, else all")
+    add("--out", type=local_path, metavar="DIR", help="directory for scores and predictions")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.out:
+        check_directory(args.out, "--out")
+    from ergl_jax.inference.classify import load
+    from ergl_jax.recipes import evaluation, own_recordings
+
+    model = load(args.bundle)
+    corpus, lines = own_recordings.read(args.folder, args.manifest)
+    failures: list[InputError] = []
+
+    def failed(error: InputError) -> None:
+        report(error)
+        failures.append(error)
+
+    scores = evaluation.evaluate(
+        model, evaluation.choose(corpus, args.split), failed=failed, directory=args.out
+    )
+    print("\n".join(lines + [_line(name, x) for name, x in scores.items()]))
+    if args.out:
+        print(f"Wrote {args.out}")
+    return 2 if failures else 0
+
+
+def _line(name: str, value: float | None) -> str:
+    text = "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{name:33} {text}"

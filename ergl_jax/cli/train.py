@@ -1,0 +1,110 @@
+"""Trains a model on your own recordings, in minutes on a CPU.
+
+    ergl train recordings/ --out runs/mine
+    ergl train --manifest my.csv --out runs/mine
+
+The folder has a folder of recordings for each class; folders named train, validation and test above
+these give the splits, else they are chosen by recording, or by subfolder of a class. A manifest is
+a CSV with the columns file and scene, and may have split or fold, group, and event:NAME columns
+(docs/data.md). Settings are chosen by the data, and printed as the command of run.py that trains
+the same. The same command continues a stopped run.
+"""
+
+import argparse
+from pathlib import Path
+
+from ergl_jax.files import local_path, user_path
+from ergl_jax.kernels.cpu import use_huge_pages as start  # noqa: F401, as `cli` calls it
+
+HELP = "train on your own recordings, sorted into folders or listed in a CSV"
+
+
+def add_recordings(parser: argparse.ArgumentParser) -> None:
+    """Adds the two ways to name labelled recordings."""
+    given = parser.add_mutually_exclusive_group(required=True)
+    folder = "has a folder of recordings for each class"
+    given.add_argument("folder", nargs="?", type=local_path, metavar="FOLDER", help=folder)
+    given.add_argument("--manifest", type=user_path, help="a CSV that lists recordings, instead")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_recordings(parser)
+    add = parser.add_argument
+    add("--out", type=local_path, required=True, help="the run's directory")
+    add("--fresh", action="store_true", help="if it exists, train anew in OUT-2, OUT-3, ...")
+    add("--tagger", type=user_path, metavar="BUNDLE", help="a PANN that labels the events first")
+    add("--init-from", type=user_path, metavar="BUNDLE", help="begin with this model's encoder")
+    fields = "a setting, such as train.epochs=30 (configs/ergl.py lists them); may be repeated"
+    add("--set", action="append", default=[], metavar="FIELD=VALUE", help=fields)
+
+
+def run(args: argparse.Namespace) -> int:
+    from ergl_jax import bundle as bundles
+    from ergl_jax.files import make_directory
+    from ergl_jax.kernels.cpu import use_barriers, use_cores
+    from ergl_jax.recipes import own_recordings as own
+    from ergl_jax.recipes import stages
+    from ergl_jax.training import pseudo_labels, workdirs
+
+    out = (workdirs.first_unused(args.out) if args.fresh else args.out).absolute()
+    fields = dict(map(own.parse_field, args.set))
+    init = bundles.load(args.init_from) if args.init_from else None
+    tagger = bundles.load(args.tagger) if args.tagger else None
+    corpus, listed = own.read(args.folder, args.manifest)
+    corpus, divided = own.split(corpus)
+    name = fields.get("model.name")
+    labelled: list[str] = []
+    if not tagger and name in (None, "ergl"):
+        corpus, labelled = own.with_events(corpus, forced=name == "ergl")
+    if init:
+        fields = {"model.init_from": str(args.init_from.absolute())} | fields
+    if tagger:
+        fields = {"data.events_file": str(out / "events.npz")} | fields
+    config = own.preset(
+        corpus,
+        own.lengths(corpus),
+        out,
+        num_events=len((tagger or corpus).events),
+        init=init,
+        fields=fields,
+    )
+    workdirs.check(out, config.to_dict())
+    use_barriers()
+    use_cores(config.train.batch_size)
+    long = {"crop": "cut to their middle", "windows": "cut into several clips"}[config.data.long]
+    cut = f"Clips of {config.data.clip_seconds:g} s; longer recordings are {long}."
+    print("\n".join([*listed, *divided, *labelled, cut]))
+    print(f"The same in a checkout: {own.run_command(config, out)}", flush=True)
+    make_directory(out, "--out")
+    own.write_manifest(corpus, out / "manifest.csv")
+    if tagger and not (out / "events.npz").exists():
+        pseudo_labels.label(
+            tagger,
+            out / "manifest.csv",
+            out / "events.npz",
+            clip_seconds=tagger.clip_seconds,
+            pad=tagger.pad,
+            long="windows",
+            batch_size=8,
+            strict=True,
+        )
+    results = stages.train(config, out)
+    print("\n".join(_summary(results, args.out if out == args.out.absolute() else out)))
+    return 0
+
+
+def _summary(results: dict, out: Path) -> list[str]:
+    tested = [
+        f"{100 * results['test']['class_mean_accuracy']:.1f} % of the {results['clips']['test']} "
+        "test clips are right, as the mean over classes."
+        if results["test"]
+        else "No test split: nothing was tested."
+    ]
+    return [
+        *tested,
+        "Next:",
+        f"  ergl classify NEW.wav --bundle {out}",
+        f"  ergl explain NEW.wav --bundle {out} --out explained",
+        f"  ergl evaluate {out} OTHER_FOLDER",
+        f"  ergl compare {out} OTHER_RUN --out compared",
+    ]

@@ -1,0 +1,95 @@
+"""Scores of a bundle on labelled recordings, which it classifies as `ergl classify` does."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ergl_jax.datasets.manifest import Corpus
+from ergl_jax.errors import InputError
+from ergl_jax.files import make_directory
+from ergl_jax.inference.classify import Model
+from ergl_jax.training import metrics, workdirs
+from ergl_jax.training.evaluate import Predictions, scores, write
+
+
+def choose(corpus: Corpus, split: str) -> Corpus:
+    """The clips of a split, "all" of them, or for "" those of the test split if there is one."""
+    splits = {clip.split for clip in corpus.clips}
+    split = split or ("test" if "test" in splits else "all")
+    clips = [clip for clip in corpus.clips if split in ("all", clip.split)]
+    if not clips:
+        raise InputError(f"{corpus.name}: no {split} clip; there are {', '.join(sorted(splits))}")
+    return dataclasses.replace(corpus, clips=clips)
+
+
+def evaluate(
+    model: Model,
+    corpus: Corpus,
+    *,
+    threshold: float = 0.5,
+    failed: Callable[[InputError], None],
+    directory: Path | None = None,
+) -> dict[str, Any]:
+    """Scores of a model on the recordings of a corpus, whose names are their paths.
+
+    Scenes and events are matched by name; events are scored if the corpus has all of the model's.
+
+    Args:
+      model: of any bundle with scenes.
+      corpus: at least one clip.
+      threshold: an event's label of at least this counts as present.
+      failed: called with the error of each recording that can't be read, and is left out.
+      directory: for results.json, predictions.csv, confusion.csv and confusion.png.
+
+    Raises:
+      InputError: a scene that the bundle lacks, or no recording that can be read.
+    """
+    bundle = model.bundle
+    if unknown := sorted({corpus.scenes[clip.scene] for clip in corpus.clips} - {*bundle.scenes}):
+        raise InputError(
+            f"{corpus.name}: the bundle has no scene {unknown[0]!r}: leave these out, or "
+            f"rename it to one of {', '.join(bundle.scenes)}"
+        )
+    has_events = bool(bundle.events) and {*bundle.events} <= {*corpus.events}
+    columns = [corpus.events.index(name) for name in bundle.events] if has_events else []
+    names, scene, events, found = [], [], [], []
+    results = model.classify_each(clip.name for clip in corpus.clips)
+    for clip, (_, result) in zip(corpus.clips, results, strict=True):
+        if isinstance(result, InputError):
+            failed(result)
+            continue
+        names.append(clip.name)
+        scene.append(bundle.scenes.index(corpus.scenes[clip.scene]))
+        events.append(clip.events)
+        found.append(result)
+    if not found:
+        raise InputError(f"{corpus.name}: none of the recordings can be read")
+
+    def values(kind: str, order: tuple[str, ...]) -> np.ndarray:
+        each = [[getattr(result, kind)[name] for name in order] for result in found]
+        return np.array(each, np.float64).reshape(len(found), len(order))
+
+    # The mean of windows' probabilities has no logits of its own; these give it back.
+    logits = bundle.temperature * np.log(np.maximum(values("scenes", bundle.scenes), 1e-12))
+    predictions = Predictions(
+        scene_logits=logits,
+        scene=np.array(scene),
+        events=np.array(events),
+        event_probabilities=values("events", bundle.events) if has_events else None,
+    )
+    scored = scores(predictions, np.array(columns, int), threshold=threshold)
+    # By calibrated probabilities, as they are shown.
+    calibrated = logits / bundle.temperature
+    scored["scene_loss"] = metrics.scene_metrics(calibrated, predictions.scene)["scene_loss"]
+    scored["expected_calibration_error"] = metrics.expected_calibration_error(
+        logits, predictions.scene, bundle.temperature
+    )
+    scored |= {"recordings": len(found), "failures": len(corpus.clips) - len(found)}
+    if directory:
+        make_directory(directory, "--out")
+        write(directory, predictions, names, bundle)
+        workdirs.write_json(directory / "results.json", scored)
+    return scored

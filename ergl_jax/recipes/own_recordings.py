@@ -1,0 +1,290 @@
+"""A training run for a user's own recordings: splits, events and settings that suit them.
+
+Recordings come as a folder with a folder for each class, or as a manifest.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ergl_jax.audio import read_audio, stream_audio
+from ergl_jax.audio.recordings import audio_files
+from ergl_jax.bundle import Bundle
+from ergl_jax.config import Config
+from ergl_jax.datasets.manifest import SPLITS, Clip, Corpus, read_manifest
+from ergl_jax.datasets.splits import hold_out_groups
+from ergl_jax.datasets.tables import read_table, write_table
+from ergl_jax.errors import InputError
+from ergl_jax.files import atomic_write
+from ergl_jax.labels import AUDIOSET
+from ergl_jax.training import workdirs
+
+# Folders of these names hold the classes of one split each.
+SPLIT_FOLDERS = {"train": "train", "val": "validation", "valid": "validation"}
+SPLIT_FOLDERS |= {"validation": "validation", "dev": "validation", "test": "test", "eval": "test"}
+HELD_OUT = 0.2  # of each class, for the test split and for the validation split
+MEASURED = 50  # recordings whose length is measured
+STEPS = 2400  # of training, about: five to ten minutes on two cores
+EPOCHS = 15, 120
+# The batch size for up to so many training clips.
+BATCH_SIZES = ((400, 8), (2000, 16), (10_000, 32), (math.inf, 64))
+MAX_SECONDS = 10.0  # of a clip
+
+
+def read(folder: Path | None, manifest: Path | None) -> tuple[Corpus, list[str]]:
+    """The recordings of one of the two, names absolute, and what was chosen, a sentence each."""
+    if manifest:
+        return read_listed(manifest)
+    assert folder
+    return read_folder(folder.absolute()), []
+
+
+def read_folder(folder: Path) -> Corpus:
+    """The recordings in a folder that has a folder for each class, at any depth below it.
+
+    Recordings in one folder below a class's are a group, which stays in one split; others are a
+    group each. Folders named train, validation and test give the splits, with classes below them;
+    without these all clips are for training.
+    """
+    tops = _folders(folder)
+    given = {SPLIT_FOLDERS.get(top.name.lower()) for top in tops}
+    parts = [(SPLIT_FOLDERS[top.name.lower()], top) for top in tops] if _are_splits(given) else []
+    found: list[tuple[str, str, str, Path]] = []  # scene, split, group, path
+    for split, part in parts or [("train", folder)]:
+        for top in _folders(part):
+            paths = [Path(path) for path in audio_files(top)]
+            if not paths:
+                raise InputError(f"{top}: no audio file in this class: add some, or remove it")
+            for path in paths:
+                inner = path.parent != top
+                found.append((top.name, split, str(path.parent if inner else path), path))
+    scenes = sorted({scene for scene, *_ in found})
+    if len(scenes) < 2:
+        raise InputError(
+            f"{folder}: give a folder with a folder of recordings for each of two or more classes; "
+            f"found {', '.join(scenes) or 'none'}"
+        )
+    clips = [
+        Clip(str(path), scenes.index(scene), split, group, np.zeros(0, np.float32), _reader(path))
+        for scene, split, group, path in found
+    ]
+    return Corpus(folder.absolute().name, tuple(scenes), (), clips, "", "")
+
+
+def _are_splits(given: set) -> bool:
+    return None not in given and "train" in given
+
+
+def _folders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; a CSV of recordings is given by --manifest")
+    return sorted(x for x in folder.iterdir() if x.is_dir() and not x.name.startswith("."))
+
+
+def _reader(path: Path):
+    return functools.partial(read_audio, path)
+
+
+def read_listed(path: Path) -> tuple[Corpus, list[str]]:
+    """The recordings of a manifest, and what was chosen, a sentence each.
+
+    Its last fold is for testing where it has folds and no splits; where it has neither, all clips
+    are for training.
+    """
+    header = read_table(path, ("file", "scene"))
+    columns = header[0].cells
+    if "split" in columns:
+        return _absolute(read_manifest(path), path), []
+    if "fold" in columns:
+        folds = sorted({row.cells["fold"] for row in header}, key=lambda x: (len(x), x))
+        found = read_manifest(path, test_folds=folds[-1:])
+        return _absolute(found, path), [f"Fold {folds[-1]} is the test split."]
+    return _absolute(read_manifest(path, split="train"), path), []
+
+
+def _absolute(corpus: Corpus, path: Path) -> Corpus:
+    parent = path.absolute().parent
+    clips = [dataclasses.replace(clip, name=str(parent / clip.name)) for clip in corpus.clips]
+    return dataclasses.replace(corpus, clips=clips)
+
+
+def split(corpus: Corpus) -> tuple[Corpus, list[str]]:
+    """Holds out test and validation clips where there are none; says so, a sentence each."""
+    before = {clip.split for clip in corpus.clips}
+    if before == {"train"}:
+        corpus = hold_out_groups(corpus, HELD_OUT, split="test")
+    if "validation" not in before:
+        share = HELD_OUT / (1 - HELD_OUT) if before == {"train"} else HELD_OUT
+        corpus = hold_out_groups(corpus, share, split="validation")
+    counts = Counter(clip.split for clip in corpus.clips)
+    numbers = ", ".join(f"{counts[name]} {name}" for name in SPLITS if counts[name])
+    how = "" if before >= {"train", "validation"} else ", chosen by group or recording"
+    lines = [f"{len(corpus.clips)} recordings of {len(corpus.scenes)} classes: {numbers}{how}."]
+    for name in ("validation", "test"):
+        missing = set(range(len(corpus.scenes))) - {
+            c.scene for c in corpus.clips if c.split == name
+        }
+        if names := ", ".join(corpus.scenes[index] for index in sorted(missing)):
+            lines.append(f"No {name} clip of {names}: record more, in other sessions.")
+    return corpus, lines
+
+
+def with_events(corpus: Corpus, *, forced: bool = False) -> tuple[Corpus, list[str]]:
+    """The corpus with its classes as events if they are sounds and it has no events of its own."""
+    if corpus.events:
+        return corpus, []
+    if not (forced or all(map(is_sound, corpus.scenes))):
+        return corpus, [
+            "No event labels, and not all classes are names of sounds: trains the encoder alone, a "
+            "CNN (--tagger BUNDLE lets a PANN label the events, --set model.name=ergl takes the "
+            "classes as events)."
+        ]
+    rows = np.eye(len(corpus.scenes), dtype=np.float32)
+    clips = [dataclasses.replace(clip, events=rows[clip.scene]) for clip in corpus.clips]
+    line = "The classes are the events too, since no others are given."
+    return dataclasses.replace(corpus, events=corpus.scenes, clips=clips), [line]
+
+
+def is_sound(name: str) -> bool:
+    """Whether a class's name has a word of AudioSet's names of sounds, whatever its ending."""
+    return not _stems(name).isdisjoint(_sounds())
+
+
+@functools.cache
+def _sounds() -> frozenset[str]:
+    # "Inside, public space" and the like are places.
+    labels = [label for label in AUDIOSET if not label.startswith(("Inside", "Outside"))]
+    return frozenset().union(*map(_stems, labels))
+
+
+def _stems(text: str) -> frozenset[str]:
+    words = re.findall("[a-z]{3,}", text.lower())
+    return frozenset(re.sub("(ing|ed|es|s|e|y|ies)$", "", word) for word in words)
+
+
+def write_manifest(corpus: Corpus, path: Path) -> None:
+    """Writes a manifest of absolute paths that `read_manifest` reads.
+
+    InputError if another one is there: the recordings have changed since the run was begun.
+    """
+    events = [f"event:{name}" for name in corpus.events]
+    rows = [
+        [clip.name, corpus.scenes[clip.scene], clip.split, clip.group, corpus.licence]
+        + [f"{x:g}" for x in clip.events]
+        for clip in corpus.clips
+    ]
+    with atomic_write(path) as tmp_path:
+        write_table(tmp_path, ["file", "scene", "split", "group", "licence", *events], rows)
+        if path.exists() and path.read_bytes() != tmp_path.read_bytes():
+            raise InputError(
+                f"{path} lists other recordings than there are now: restore them, or train in a "
+                "new directory with --fresh"
+            )
+
+
+def lengths(corpus: Corpus) -> np.ndarray:
+    """Seconds of up to MEASURED recordings, evenly chosen, of those that can be read."""
+    step = max(1, len(corpus.clips) // MEASURED)
+    return np.array(list(_seconds(corpus.clips[::step][:MEASURED])))
+
+
+def _seconds(clips: Sequence[Clip], rate: int = 8000) -> Iterator[float]:
+    for clip in clips:
+        try:
+            yield sum(map(len, stream_audio(clip.name, rate))) / rate
+        except InputError:  # preparation reports it
+            continue
+
+
+def clip_length(seconds: np.ndarray) -> tuple[float, str]:
+    """Seconds of a clip, and what happens to longer recordings: "crop" or "windows"."""
+    if not len(seconds):
+        raise InputError("none of the recordings can be read; `ergl classify` says why")
+    clip_seconds = min(MAX_SECONDS, max(1.0, math.ceil(2 * np.quantile(seconds, 0.75) - 0.1) / 2))
+    return clip_seconds, "windows" if np.quantile(seconds, 0.95) > 1.25 * clip_seconds else "crop"
+
+
+def preset(
+    corpus: Corpus,
+    seconds: np.ndarray,
+    out: Path,
+    *,
+    num_events: int,
+    init: Bundle | None = None,
+    fields: Mapping[str, Any],
+) -> Config:
+    """The configuration of a run in `out`, sized for the corpus that `out/manifest.csv` lists.
+
+    Args:
+      corpus: with its splits.
+      seconds: lengths of some recordings.
+      out: absolute.
+      num_events: how many there are; 0: a CNN.
+      init: the bundle that `model.init_from`, one of the fields, names.
+      fields: any of the configuration, which win, as {"train.epochs": 30}.
+    """
+    clips = sum(clip.split == "train" for clip in corpus.clips)
+    batch = next(size for most, size in BATCH_SIZES if clips <= most)
+    least, most = EPOCHS
+    clip_seconds, long = clip_length(seconds)
+    chosen: dict[str, Any] = {
+        "data.source": "folder",
+        "data.manifest": str(out / "manifest.csv"),
+        "data.data_dir": str(out / "features"),
+        "data.clip_seconds": clip_seconds,
+        "data.pad": "repeat",
+        "data.long": long,
+        "data.validation_fraction": 0.0,  # the manifest has the splits
+        "data.num_events": min(Config().data.num_events, max(1, num_events)),
+        "model.name": "ergl" if num_events else "cnn",
+        "model.encoder.architecture": "cnn10",
+        "model.encoder.width_divisor": 8 if clips <= 5000 else 4,
+        "model.encoder.dropout": 0.0,
+        "model.dropout": 0.1,
+        "optimizer.schedule": "cosine",
+        "optimizer.warmup_epochs": 1.0,
+        "train.batch_size": batch,
+        "train.epochs": min(most, max(least, round(STEPS * batch / clips))),
+        "augment.roll": True,
+        "augment.time_masks": 2,
+        "augment.time_width": 30,
+        "augment.mel_masks": 2,
+        "augment.mel_width": 6,
+    }
+    if init:
+        chosen |= {
+            "data.front_end": init.front_end.name,
+            "model.encoder.architecture": init.model.encoder.architecture,
+            "model.encoder.width_divisor": init.model.encoder.width_divisor,
+        }
+    return Config().replace(**{**chosen, **fields})
+
+
+def parse_field(text: str) -> tuple[str, Any]:
+    """ "train.epochs=30" as ("train.epochs", 30), the value as in Python, else a text."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"{text!r}: write FIELD=VALUE, such as train.epochs=30")
+    try:
+        return name, json.loads({"True": "true", "False": "false"}.get(value, value))
+    except ValueError:
+        return name, value
+
+
+def run_command(config: Config, workdir: Path) -> str:
+    """The same run by run.py."""
+    default = workdirs.flatten(Config().to_dict()) | {"data.source": "folder"}
+    fields = workdirs.flatten(config.to_dict())
+    words = [f"--config.{name}={x}" for name, x in fields.items() if x != default[name]]
+    return shlex.join(
+        ["python", "run.py", "--config=configs/ergl.py:folder", *words, f"--workdir={workdir}"]
+    )

@@ -1,0 +1,192 @@
+"""A run from a folder of recordings: splits, events, settings, and the equal command of run.py."""
+
+import dataclasses
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from configs import ergl
+from ergl_jax.bundle import load
+from ergl_jax.config import Config
+from ergl_jax.datasets.manifest import read_manifest
+from ergl_jax.errors import InputError
+from ergl_jax.recipes import own_recordings as own
+
+RATE = 8000
+
+
+def record(path, seconds=0.1):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.full(round(seconds * RATE), 0.1), RATE)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ten recordings each of dogs and of rain; those of rain in two folders."""
+    for i in range(10):
+        record(tmp_path / "clips" / "dog" / f"{i}.wav")
+        record(tmp_path / "clips" / "rain" / f"session{i % 2}" / f"{i}.flac")
+    record(tmp_path / "clips" / ".cache" / "a.wav")
+    return tmp_path / "clips"
+
+
+def splits(corpus):
+    """The splits of each class's groups."""
+    found = {}
+    for clip in corpus.clips:
+        found.setdefault((corpus.scenes[clip.scene], clip.group), set()).add(clip.split)
+    return found
+
+
+def test_a_folder_is_split_by_recording_or_subfolder(folder):
+    corpus = own.read_folder(folder)
+    assert corpus.scenes == ("dog", "rain") and len(corpus.clips) == 20
+    divided, lines = own.split(corpus)
+    found = splits(divided)
+    assert all(len(each) == 1 for each in found.values())
+    dogs = [each for (scene, _), (each,) in found.items() if scene == "dog"]
+    assert len(dogs) == 10 and dogs.count("test") == 2 and dogs.count("validation") == 2
+    rain = [group for scene, group in found if scene == "rain"]
+    assert {Path(group).name for group in rain} == {"session0", "session1"}
+    # A half of the class is too much to hold out.
+    assert [line.split(":")[0] for line in lines if line.startswith("No ")] == [
+        "No validation clip of rain",
+        "No test clip of rain",
+    ]
+    assert own.split(corpus)[0] == divided
+
+
+def test_folders_named_by_split(folder, tmp_path):
+    for split, names in (("train", range(6)), ("Val", range(6, 8)), ("test", range(8, 10))):
+        for scene in ("dog", "rain"):
+            for i in names:
+                record(tmp_path / "split" / split / scene / f"{i}.wav")
+    corpus = own.read_folder(tmp_path / "split")
+    counts = [sum(clip.split == x for clip in corpus.clips) for x in own.SPLITS]
+    assert corpus.scenes == ("dog", "rain") and counts == [12, 4, 4]
+    assert own.split(corpus)[0] is corpus
+
+
+def test_wrong_folders(folder, tmp_path):
+    (folder / "cat").mkdir()
+    with pytest.raises(InputError, match="cat: no audio file in this class"):
+        own.read_folder(folder)
+    with pytest.raises(InputError, match="two or more classes; found session0, session1|found"):
+        own.read_folder(folder / "dog")
+    with pytest.raises(InputError, match="no such folder"):
+        own.read_folder(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({}, {"train": 12, "validation": 4, "test": 4}),
+        (
+            {"split": lambda i: "train" if i < 5 else "test"},
+            {"train": 8, "validation": 2, "test": 10},
+        ),
+        ({"fold": lambda i: i % 5 + 1}, {"train": 12, "validation": 4, "test": 4}),
+    ],
+)
+def test_a_manifest_with_and_without_splits(tmp_path, columns, expected):
+    lines = [",".join(["file", "scene", *columns])]
+    for i in range(10):
+        for scene in ("a", "b"):
+            lines.append(
+                ",".join([f"{scene}{i}.wav", scene, *(str(f(i)) for f in columns.values())])
+            )
+    (tmp_path / "my.csv").write_text("\n".join(lines))
+    corpus, _ = own.read_listed(tmp_path / "my.csv")
+    divided, _ = own.split(corpus)
+    found = {x: sum(clip.split == x for clip in divided.clips) for x in own.SPLITS}
+    assert found == expected
+    assert divided.clips[0].name == str(tmp_path / "a0.wav")
+
+
+def test_which_classes_are_sounds():
+    sounds = "dog rooster crackling_fire clock_tick sneezing helicopter sea_waves".split()
+    places = "airport shopping_mall park public_square tram street_pedestrian".split()
+    assert all(map(own.is_sound, sounds)) and not any(map(own.is_sound, places))
+
+
+def test_classes_become_events_only_if_all_are_sounds(folder):
+    corpus = own.read_folder(folder)
+    with_events, _ = own.with_events(corpus)
+    assert with_events.events == ("dog", "rain")
+    for clip in with_events.clips:
+        assert clip.events.tolist() == [clip.scene == 0, clip.scene == 1]
+    places = dataclasses.replace(corpus, scenes=("dog", "park"))
+    assert own.with_events(places)[0].events == ()
+    assert own.with_events(places, forced=True)[0].events == ("dog", "park")
+    assert own.with_events(with_events)[0] is with_events
+
+
+def test_the_written_manifest_is_the_corpus(folder, tmp_path):
+    corpus, _ = own.with_events(own.split(own.read_folder(folder))[0])
+    path = tmp_path / "manifest.csv"
+    own.write_manifest(corpus, path)
+    found = read_manifest(path)
+    assert found.scenes == corpus.scenes and found.events == corpus.events
+    for mine, theirs in zip(corpus.clips, found.clips, strict=True):
+        assert (mine.name, mine.scene, mine.split, mine.group) == dataclasses.astuple(theirs)[:4]
+        assert np.array_equal(mine.events, theirs.events)
+        assert len(theirs.load(RATE, "mean")) == 0.1 * RATE
+    own.write_manifest(corpus, path)
+    fewer = dataclasses.replace(corpus, clips=corpus.clips[1:])
+    with pytest.raises(InputError, match="other recordings"):
+        own.write_manifest(fewer, path)
+    assert read_manifest(path).scenes == corpus.scenes
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ([5.0] * 9, (5.0, "crop")),
+        ([5.003] * 9, (5.0, "crop")),
+        ([0.2] * 9, (1.0, "crop")),
+        ([3.6, 4.4, 4.9], (5.0, "crop")),
+        ([60.0] * 9, (10.0, "windows")),
+        ([2.0] * 18 + [60.0, 70.0], (2.0, "windows")),
+    ],
+)
+def test_clip_length(seconds, expected):
+    assert own.clip_length(np.array(seconds)) == expected
+
+
+def test_the_preset_is_the_printed_command_of_run_py(folder, tmp_path, tiny):
+    corpus, _ = own.with_events(own.split(own.read_folder(folder))[0])
+    fields = dict(
+        map(own.parse_field, ["train.epochs=3", "augment.roll=False", "model.channels=8"])
+    )
+    config = own.preset(
+        corpus, own.lengths(corpus), tmp_path / "my run", num_events=2, fields=fields
+    )
+    assert (config.train.epochs, config.augment.roll, config.model.channels) == (3, False, 8)
+    assert (config.data.clip_seconds, config.model.name, config.data.num_events) == (1.0, "ergl", 2)
+
+    python, run, *flags = shlex.split(own.run_command(config, tmp_path / "my run"))
+    assert (python, run, flags[0]) == ("python", "run.py", "--config=configs/ergl.py:folder")
+    assert flags[-1] == f"--workdir={tmp_path / 'my run'}"
+    changed = dict(own.parse_field(flag.removeprefix("--config.")) for flag in flags[1:-1])
+    base = Config.from_dict(
+        ergl.get_config("folder").unlock().to_dict()
+        | {"data": {**ergl.get_config("folder").data.to_dict(), "manifest": "x"}}
+    )
+    assert base.replace(**changed) == config
+
+    init = load(tiny.workdir)
+    fields = {"model.init_from": str(tiny.workdir)}
+    begun = own.preset(corpus, np.ones(3), tmp_path, num_events=0, init=init, fields=fields)
+    assert begun.model.name == "cnn" and begun.model.encoder.architecture == "cnn6"
+    assert begun.data.front_end == init.front_end.name
+
+
+@pytest.mark.parametrize("text", ["train.epochs", "train.epoch=3", "train.epochs=three"])
+def test_a_wrong_setting(text, folder, tmp_path):
+    corpus = own.read_folder(folder)
+    with pytest.raises(InputError, match="train.epoch"):
+        fields = dict([own.parse_field(text)])
+        own.preset(corpus, np.ones(3), tmp_path, num_events=2, fields=fields)
