@@ -16,7 +16,6 @@ def get_config():
     config = ergl.get_config("folder")
     with config.unlocked():
         config.data.manifest = "data/esc10.csv"
-        config.data.licence = "Per clip: CC0, CC BY or Sampling+ (see ESC-50)"
         config.data.test_folds = (4,)
         config.data.clip_seconds = 5.0
         config.data.validation_fraction = 0.0

@@ -34,6 +34,8 @@ CLASSES = {
     "chainsaw": "Chainsaw",
 }
 
+LICENCE = "Per clip: CC0, CC BY or Sampling+ (see ESC-50)"
+
 
 @command(resumes=False)
 def main(argv: list[str] | None = None) -> int:
@@ -47,9 +49,16 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError(f"{options.root}: {unknown[0]!r} in the meta table is no class of ESC-10")
     events = sorted({CLASSES[label] for label in labels}, key=AUDIOSET.index)
     make_directory(options.out.parent, "directory")
-    columns = ["file", "scene", "fold", "group", *(f"event:{name}" for name in events)]
+    columns = ["file", "scene", "fold", "group", "licence", *(f"event:{name}" for name in events)]
     rows = [
-        (r.path.resolve(), r.label, r.fold, r.source, *(int(CLASSES[r.label] == e) for e in events))
+        (
+            r.path.resolve(),
+            r.label,
+            r.fold,
+            r.source,
+            LICENCE,
+            *(int(CLASSES[r.label] == e) for e in events),
+        )
         for r in recordings
     ]
     with atomic_write(options.out) as tmp:
