@@ -8,14 +8,15 @@ if __name__ == "__main__":
     use_huge_pages()  # restarts the program, so before the slow imports
 
 import math
+import re
 import sys
 
 import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from configs import tables
-from ergl_jax.cache import use_compilation_cache
+from configs import ergl, tables
+from ergl_jax.cache import use_caches
 from ergl_jax.config import Config
 from ergl_jax.errors import InputError, command, report
 from ergl_jax.files import user_path
@@ -65,6 +66,10 @@ LARGEST_BATCH = flags.DEFINE_bool(
 )
 
 
+# absl's names of types
+KINDS = {"int": "a whole number", "float": "a number", "bool": "True or False"}
+
+
 def parse_flags(argv: list[str]) -> list[str]:
     """absl's flags, but a mistake is one line on stderr and status 2, without a traceback."""
     given = " ".join(argv[1:])
@@ -75,21 +80,42 @@ def parse_flags(argv: list[str]) -> list[str]:
             raise TypeError("get_config() of the file returns no ConfigDict")
         return arguments
     except (AttributeError, KeyError) as error:
-        # ml_collections quotes the message once or twice, with line breaks.
-        name = str(error).replace("\\n", ", ").replace("\\", "").replace("'", "").strip('"')
-        if "get_config" in name:
-            reason = f"{given}: the file has no get_config()"
-        elif "tables.py" in given:
-            reason = f"unknown field of configs/tables.py: {name}; fields of rows are set with "
-            reason += "--config.overrides"
-        else:
-            reason = f"unknown field of the configuration (see configs/ergl.py): {name}"
+        reason = describe_unknown(error, argv)
+    except flags.IllegalFlagValueError as error:
+        reason = describe_illegal(error)
     except (flags.Error, OSError) as error:
         reason = str(error).splitlines()[-1].strip()  # the last line of a traceback, if any
     except Exception as error:  # of a config file, or of the parser of overrides
         reason = f"{given}: {type(error).__name__}: {error}"
     report(InputError(reason))
     sys.exit(2)
+
+
+def describe_unknown(error: Exception, argv: list[str]) -> str:
+    """What is wrong where ml_collections finds no field of a name, or no get_config."""
+    text = str(error)
+    if "get_config" in text:
+        return f"{' '.join(argv[1:])}: the file has no get_config()"
+    name = re.search(r"\w+", text.replace("\\n", " "))
+    overrides = [arg.lstrip("-").partition("=")[0] for arg in argv if arg.startswith("--config.")]
+    fields = [field for field in overrides if name and name[0] in field.split(".")]
+    if not fields:  # an error in the file
+        return f"{' '.join(argv[1:])}: {type(error).__name__}: {error}"
+    reason = f"{fields[0]} is an unknown field"
+    if meant := re.search(r"mean \W*(\w+)", text):
+        reason += f'; did you mean "{meant[1]}"?'
+    if any("tables.py" in arg for arg in argv):
+        return f"{reason} of configs/tables.py; fields of rows are set with --config.overrides"
+    return f"{reason} (see configs/ergl.py)"
+
+
+def describe_illegal(error: Exception) -> str:
+    """What is wrong with the value of a flag."""
+    found = re.match(r"flag --(config\.[^=]+)=(.*?): ", str(error), re.DOTALL)
+    kind = KINDS.get(flags.FLAGS[found[1]].parser.flag_type()) if found else None
+    if not kind:
+        return str(error).splitlines()[-1].strip()
+    return f"{found[1]}={found[2]} is not {kind} (see configs/ergl.py)"
 
 
 @hosts.exit_together
@@ -105,7 +131,11 @@ def main(argv: list[str]) -> None:
         name = f"runs/table-{CONFIG.value.table}-{CONFIG.value.source}"
     else:
         configs = [Config.from_dict(CONFIG.value.to_dict())]
-        name = f"runs/{configs[0].data.source}-{configs[0].model.name}"
+        # Soundscapes, a folder too, have another directory than other folders.
+        _, _, argument = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+        source = argument.partition(",")[0]
+        source = source if source in ergl.SOURCES else configs[0].data.source
+        name = f"runs/{source}-{configs[0].model.name}"
     if MODE.value == "compile":
         jax.config.update("jax_platforms", "cpu")  # compile without using any chip
     use_barriers()
@@ -114,7 +144,7 @@ def main(argv: list[str]) -> None:
         hosts.start(*address)
     else:
         use_cores(math.gcd(*(config.train.batch_size for config in configs)))
-    use_compilation_cache()
+    use_caches()
     workdir = user_path(name if WORKDIR.value is None else WORKDIR.value, "--workdir")
     topology = TOPOLOGY.value or ""
     if MODE.value != "compile" and (topology or CLIPS.value or LARGEST_BATCH.value):
@@ -136,7 +166,8 @@ def main(argv: list[str]) -> None:
         text = recipe_tables.run(rows, workdir, seeds=seeds, shard=shard)
         lines = [text, f"Wrote {workdir}/table.md and {workdir}/table.csv"]
     elif MODE.value == "train":
-        scores = stages.train(configs[0], workdir)["test"]
+        with workdirs.held(workdir):
+            scores = stages.train(configs[0], workdir)["test"]
         lines = [f"Wrote {workdir}/results.json and {workdir}/bundle", *describe(scores)]
     elif MODE.value == "compile":
         from ergl_jax.compiling import plan  # not above: training does without

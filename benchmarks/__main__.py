@@ -8,7 +8,6 @@ versions and commit; --json names another file. All other flags are the benchmar
 `python -m benchmarks --what=log_mel --help`. The second prints benchmarks/results as Markdown.
 """
 
-import argparse
 import importlib.metadata
 import json
 import os
@@ -23,6 +22,8 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 import harness  # noqa: E402
+
+from ergl_jax.files import check_directory, local_path, make_directory  # noqa: E402
 
 RESULTS = HERE / "results"
 WHAT = (
@@ -92,7 +93,7 @@ def render() -> str:
 
 def main() -> None:
     # Without --help of its own where a benchmark is named, whose help is printed instead.
-    parser = argparse.ArgumentParser(
+    parser = harness.Parser(
         prog="python -m benchmarks",
         description=__doc__.partition("\n")[0],
         add_help=False,
@@ -101,11 +102,15 @@ def main() -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--what", choices=WHAT)
     what.add_argument("--render", action="store_true", help="print all of results/")
-    parser.add_argument("--json", type=Path, help="default: results/<what>.json beside this file")
+    parser.add_argument(
+        "--json", type=local_path, help="default: results/<what>.json beside this file"
+    )
     if sys.argv[1:] in ([], ["-h"], ["--help"]):
         parser.print_help()
         return
     options, rest = parser.parse_known_args()
+    if options.json:
+        check_directory(options.json.parent, "--json's directory")
     if options.render:
         print(render())
         return
@@ -121,11 +126,11 @@ def main() -> None:
     sys.argv = [str(script), *rest]
     done = runpy.run_path(str(script), run_name="__main__")
     found["title"] = done["__doc__"].partition("\n")[0].rstrip(".")
-    RESULTS.mkdir(exist_ok=True)
     path = options.json or RESULTS / f"{options.what}.json"
+    make_directory(path.parent, "--json's directory")
     path.write_text(json.dumps(found | {"tables": tables}, indent=1) + "\n", encoding="utf-8")
     print(f"\nWrote {path}")
 
 
 if __name__ == "__main__":
-    main()
+    harness.start(main)

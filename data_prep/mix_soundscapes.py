@@ -24,9 +24,9 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import tqdm
 from arguments import names, number
 
+from ergl_jax import locks, progress
 from ergl_jax.datasets import esc, scene_files, soundscapes
 from ergl_jax.datasets.tables import write_table
 from ergl_jax.errors import InputError, Parser, command
@@ -128,6 +128,12 @@ def main(argv: list[str] | None = None) -> int:
     if missing := sorted(r.path for r in used if not r.path.is_file()):
         raise InputError(f"{missing[0]}: no such file; get it, or remove its row")
     check_directory(options.out, "--out")
+    with locks.hold(options.out / "lock.json", f"{options.out}", "choose another --out"):
+        return _mix(options, splits, scene_file, pools, used)
+
+
+def _mix(options, splits, scene_file, pools, used) -> int:
+    """Writes the clips and their tables."""
     make_directory(options.out / "audio", "--out")
     settings = {
         "version": soundscapes.VERSION,
@@ -145,7 +151,7 @@ def main(argv: list[str] | None = None) -> int:
     todo = [
         (f, s, n) for f in splits for s in scene_file.scenes for n in range(options.clips_per_scene)
     ]
-    for fold, scene, take in tqdm.tqdm(todo, unit=" clips", disable=None):
+    for fold, scene, take in progress.bar(todo, desc="clips", unit=" clips"):
         key = (int.from_bytes(text.encode(), "big") for text in (scene.name, fold))
         soundscape = soundscapes.compose(
             scene,

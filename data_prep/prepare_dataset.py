@@ -19,8 +19,9 @@ import sys
 
 import arguments
 
+from ergl_jax import locks
 from ergl_jax.audio import FRONT_ENDS, get_front_end
-from ergl_jax.cache import use_compilation_cache
+from ergl_jax.cache import use_caches
 from ergl_jax.datasets import sources, tut2018
 from ergl_jax.errors import InputError, Parser, command
 from ergl_jax.files import local_path
@@ -68,7 +69,8 @@ def _get(args: argparse.Namespace) -> None:
     if args.source == "tut2018":
         print(tut2018.LICENCE, file=sys.stderr)
         root = sources.tut2018_root(args)
-        tut2018.prepare(root, archives=args.archives, keep_archives=args.keep_archives)
+        with locks.hold(root / "lock.json", f"{root}", "choose another --root"):
+            tut2018.prepare(root, archives=args.archives, keep_archives=args.keep_archives)
 
 
 @command(resumes=True)
@@ -80,8 +82,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.manifest_only:
         sources.corpus(args)  # checks it
         return 0
-    use_compilation_cache()
-    dataset = sources.open_dataset(args, strict=args.strict)
+    use_caches()
+    dataset = sources.open_dataset(args, strict=args.strict, wait=False)
     print(dataset.path)
     width = max(len(scene) for scene in ("scene", *dataset.scenes))
     print(f"{'scene':{width}}", *(f"{split:>10}" for split in dataset.sizes))

@@ -17,11 +17,13 @@ if __name__ == "__main__":
     use_huge_pages()  # it starts the program again: before the slow imports
 
 import sys
+from pathlib import Path
 
 from arguments import number
 
 from ergl_jax import bundle as bundles
-from ergl_jax.cache import use_compilation_cache
+from ergl_jax import locks
+from ergl_jax.cache import use_caches
 from ergl_jax.errors import Parser, command
 from ergl_jax.files import local_path, user_path
 from ergl_jax.kernels.cpu import use_cores
@@ -52,18 +54,19 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     args = _parser().parse_args(argv)
     use_cores(args.batch_size)
-    use_compilation_cache()
+    use_caches()
     bundle = bundles.load(args.bundle)
-    failures = pseudo_labels.label(
-        bundle,
-        args.manifest,
-        args.out,
-        clip_seconds=bundle.clip_seconds if args.clip_seconds is None else args.clip_seconds,
-        pad=args.pad or bundle.pad,
-        long=args.long,
-        batch_size=args.batch_size,
-        strict=args.strict,
-    )
+    with locks.hold(Path(f"{args.out}.lock"), f"{args.out}", "name another --out"):
+        failures = pseudo_labels.label(
+            bundle,
+            args.manifest,
+            args.out,
+            clip_seconds=bundle.clip_seconds if args.clip_seconds is None else args.clip_seconds,
+            pad=args.pad or bundle.pad,
+            long=args.long,
+            batch_size=args.batch_size,
+            strict=args.strict,
+        )
     print(f"{len(bundle.events)} events in {args.out}")
     if not failures:
         return 0

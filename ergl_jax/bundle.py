@@ -29,7 +29,7 @@ from ergl_jax import registry, schema
 from ergl_jax.audio import FRONT_ENDS, FrontEnd
 from ergl_jax.config import ModelConfig
 from ergl_jax.errors import InputError
-from ergl_jax.files import atomic_write, is_remote, user_path, writing
+from ergl_jax.files import atomic_write, is_remote, locked, user_path, writing
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = 1
@@ -128,21 +128,23 @@ class Bundle:
                 with atomic_write(directory / name) as file:
                     file.write_bytes(content)
             return
-        try:
-            with writing(directory):
+        with writing(directory):
+            directory.parent.mkdir(parents=True, exist_ok=True)
+        with locked(directory.parent), writing(directory):  # others may write the same bundle
+            try:
                 shutil.rmtree(fresh, ignore_errors=True)
-                fresh.mkdir(parents=True)
+                fresh.mkdir()
                 for name, content in files.items():
                     (fresh / name).write_bytes(content)
                 if directory.exists():  # by renaming, so that no reader sees half of one
                     shutil.rmtree(old, ignore_errors=True)
                     os.replace(directory, old)
                 os.replace(fresh, directory)
-        finally:
-            if old.exists() and not directory.exists():
-                os.replace(old, directory)
-            shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+            finally:
+                if old.exists() and not directory.exists():
+                    os.replace(old, directory)
+                shutil.rmtree(fresh, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def check_target(directory: Path) -> Path:

@@ -1,39 +1,82 @@
-"""A directory for JAX's compiled programs, so that later starts don't compile them again."""
+"""Directories for what is kept between runs: compiled programs, fonts, copies from buckets."""
 
+import functools
 import hashlib
 import os
 import platform
+import sys
 import tempfile
 from pathlib import Path
 
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"
+HOME = "XDG_CACHE_HOME"
 CPU = Path("/proc/cpuinfo")
 
 
-def use_compilation_cache() -> Path | None:
-    """Makes JAX keep compiled programs in the user's cache directory; returns it, or None.
+@functools.cache
+def directory() -> Path:
+    """This user's cache directory, which may be deleted at any time.
 
-    It is `ergl_jax/xla/<type of processor>` in $XDG_CACHE_HOME or ~/.cache, and may be deleted at
-    any time. One per type, since JAX's key of a program does not contain the processor, and a home
-    directory may be shared by several. Does nothing if JAX has a directory already, by
-    JAX_COMPILATION_CACHE_DIR or its configuration, or if the directory can't be written to.
+    `ergl_jax` in $XDG_CACHE_HOME or ~/.cache. Where that can't be written to (no home directory, a
+    user id without a name, a read-only disk), in one of the temporary directory, with a note on
+    stderr, which other libraries of this program then use too. Raises OSError if there is none.
+    """
+    try:
+        home = Path(os.environ.get(HOME) or Path.home() / ".cache")
+        return _writable(home / "ergl_jax")
+    except (OSError, RuntimeError):  # RuntimeError: no home
+        pass
+    home = Path(tempfile.gettempdir()) / f"ergl_jax-{getattr(os, 'getuid', int)()}"
+    try:
+        home.mkdir(mode=0o700, exist_ok=True)
+        if home.is_symlink() or hasattr(os, "getuid") and home.stat().st_uid != os.getuid():
+            raise PermissionError(home)
+        path = _writable(home / "ergl_jax")
+    except OSError:  # another user's
+        home = Path(tempfile.mkdtemp(prefix="ergl_jax-"))
+        path = _writable(home / "ergl_jax")
+    os.environ[HOME] = str(home)
+    print(
+        f"note: no cache directory in the home directory can be written to: {home} is used; "
+        f"{HOME} names another",
+        file=sys.stderr,
+        flush=True,
+    )
+    return path
+
+
+def _writable(path: Path) -> Path:
+    # Its programs are executed: nobody else may write there.
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path):
+        pass
+    return path
+
+
+def use_caches() -> Path | None:
+    """Makes JAX keep compiled programs in the cache directory; returns where, or None.
+
+    It is `xla/<type of processor>` in `directory`. One per type, since JAX's key of a program does
+    not contain the processor, and a home directory may be shared by several. Does nothing to JAX if
+    it has a directory already, by JAX_COMPILATION_CACHE_DIR or its configuration.
+
+    Call it before Matplotlib is imported, which has its files in the home directory and warns where
+    it can't.
     """
     import jax  # not above: slow
 
-    if VARIABLE in os.environ or jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
-        return None
     try:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        directory = home / "ergl_jax" / "xla" / _processor()
-        # Its programs are executed: nobody else may write there.
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except (OSError, RuntimeError):  # RuntimeError: no home
+        if not os.access(os.path.expanduser("~"), os.W_OK):
+            os.environ.setdefault("MPLCONFIGDIR", str(directory() / "matplotlib"))
+        if VARIABLE in os.environ or jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+            return None
+        path = directory() / "xla" / _processor()
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
         return None
-    jax.config.update("jax_compilation_cache_dir", str(directory))
+    jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    return directory
+    return path
 
 
 def _processor() -> str:

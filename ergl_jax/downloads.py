@@ -1,7 +1,6 @@
 """Downloads that resume where they stopped, and leave a whole file or none."""
 
 import contextlib
-import fcntl
 import hashlib
 import http.client
 import io
@@ -17,8 +16,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 import ergl_jax
+from ergl_jax import progress
 from ergl_jax.errors import InputError
-from ergl_jax.files import make_directory, reading, writing
+from ergl_jax.files import fcntl, make_directory, reading, writing
 
 ATTEMPTS = 5  # in a row without a new byte
 PAUSE_SECONDS = 2.0  # after the first failed attempt; doubled after each further one
@@ -115,7 +115,8 @@ def _only_process(part: Path) -> Iterator[io.FileIO]:
     with file:
         locked = True
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if fcntl:  # not on Windows
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:  # another one than this: a file system without locks
             locked = not isinstance(error, BlockingIOError)
         # Another process may have finished, and moved the file, since it was opened here.
@@ -131,7 +132,7 @@ def _only_process(part: Path) -> Iterator[io.FileIO]:
 def _download(url: str, file: io.FileIO, name: str, size: int | None) -> None:
     """All of `url` to the file, in as many requests as it takes."""
     failures = 0
-    with tqdm(desc=name, unit="B", unit_scale=True, unit_divisor=1000) as bar:
+    with progress.bar(desc=name, unit="B", unit_scale=True, unit_divisor=1000) as bar:
         while True:
             before = file.seek(0, os.SEEK_END)
             try:

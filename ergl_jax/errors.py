@@ -147,6 +147,22 @@ def postponed_sigterm() -> Iterator[list[int]]:
         yield came
 
 
+@contextlib.contextmanager
+def postponed_interrupt() -> Iterator[None]:
+    """Postpones Ctrl-C until the end of the block, which is short; the second one is not."""
+    came: list[int] = []
+
+    def note(number: int, frame) -> None:
+        if came:
+            signal.default_int_handler(number, frame)
+        came.append(number)
+
+    with _handling({signal.SIGINT: note}):
+        yield
+    if came:
+        raise KeyboardInterrupt
+
+
 def _stop(*_) -> None:
     raise Stopped
 

@@ -4,19 +4,27 @@ A path on Google Cloud Storage, gs://..., is an `epath.Path`, which is used as a
 """
 
 import contextlib
-import fcntl
+import errno
+import functools
 import json
 import os
 import re
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ergl_jax.errors import InputError, require
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 REMOTE = "gs://"
+FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk, of a user's share of it
 
 
 def user_path(text: str | os.PathLike, name: str = "the path") -> Path:
@@ -48,6 +56,42 @@ def local_path(text: str | os.PathLike, name: str = "the path") -> Path:
 def is_remote(path: str | os.PathLike) -> bool:
     """Whether the path is on Google Cloud Storage."""
     return os.fspath(path).lower().startswith(REMOTE)
+
+
+def find_path(path: Path) -> Path:
+    """The file or folder that a user means by a path; the path itself if there is none.
+
+    Where no file has such a name, one counts whose name is the same in another Unicode form (NFC,
+    NFD: disks and programs of macOS, Windows and Linux differ), then one with / for backslashes.
+    """
+    if is_remote(path) or os.path.lexists(path):
+        return path
+    found, parts = Path(path.anchor), list(path.parts[bool(path.anchor) :])
+    while parts:
+        part = parts.pop(0)
+        if not os.path.lexists(found / part):
+            same = _names(found).get(unicodedata.normalize("NFC", part))
+            if same is None and "\\" in part:
+                parts[:0] = filter(None, part.split("\\"))
+                continue
+            if same is None:
+                return path
+            part = same
+        found /= part
+    return found
+
+
+def _names(folder: Path) -> dict[str, str]:
+    """Names in a folder by their NFC; none if it can't be read."""
+    try:
+        return _names_at(str(folder), os.stat(folder).st_mtime_ns)
+    except OSError:
+        return {}
+
+
+@functools.lru_cache(maxsize=64)  # for a manifest of many such names
+def _names_at(folder: str, _time: int) -> dict[str, str]:
+    return {unicodedata.normalize("NFC", name): name for name in os.listdir(folder)}
 
 
 @contextlib.contextmanager
@@ -99,9 +143,8 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or "the disk is full"  # NumPy's own OSErrors have no strerror
-        raise InputError(
-            f"{path} can't be written: {reason}; make space or choose another"
-        ) from error
+        space = "make space or " if error.errno in (None, *FULL) else ""
+        raise InputError(f"{path} can't be written: {reason}; {space}choose another") from error
 
 
 def make_directory(path: str | os.PathLike, name: str) -> Path:
@@ -141,7 +184,7 @@ def atomic_write_together(directory: Path) -> Iterator[Path]:
         tmp_path = Path(tempfile.mkdtemp(prefix=".", suffix=".writing", dir=directory))
         try:
             yield tmp_path
-            with _locked(directory):
+            with locked(directory):
                 targets = {path: directory / path.name for path in tmp_path.iterdir()}
                 if any(path.is_dir() for path in targets.values()):  # before the first is replaced
                     raise IsADirectoryError(0, "a directory has the name of a file to write")
@@ -152,8 +195,11 @@ def atomic_write_together(directory: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Waits for other processes that write here; a killed process loses its lock."""
+def locked(directory: Path) -> Iterator[None]:
+    """Waits for other processes that replace files here; a killed process loses its lock."""
+    if fcntl is None:
+        yield
+        return
     number = os.open(directory, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):  # a file system without locks

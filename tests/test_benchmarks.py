@@ -31,11 +31,30 @@ def test_a_row_of_growth_is_measured():
     assert row[:2] == ["| events", "2"] and row[2].endswith(" ms"), row
 
 
-def test_wrong_flags_end_in_one_line():
-    done = python("benchmarks/relations.py", "--at_once", "0")
-    assert done.returncode == 2
+MISTAKES = {
+    "relations --at_once 0": "argument --at_once: '0' is not a whole number",
+    "-m benchmarks --what=log_mel --rounds 0": "argument --rounds: '0' is not a whole number",
+    "-m benchmarks --what=log_mel --workers 0": "argument --workers: '0' is not a whole number",
+    "-m benchmarks --what=log_mel --front-ends mltf": "argument --front-ends: invalid choice",
+    "-m benchmarks --what=nothing": "argument --what: invalid choice: 'nothing'",
+    "-m benchmarks --json=a.json": "one of the arguments --what --render is required",
+    "-m benchmarks --what=log_mel --json=/dev/null/a.json": "--json's directory /dev/null can't be",
+    "edges --sizes 8": "argument --sizes: '' is not a whole number",
+    "edges --max-gb=much": "argument --max-gb: invalid float value: 'much'",
+    "growth --values 1,0": "argument --values: '0' is not a whole number",
+    "scene_pairs none": "none",
+    "explanations --part=sounds --workdir=none": "none",
+    "esc10 --manifest=none.csv --seeds=x": "argument --seeds: invalid int value: 'x'",
+}
+
+
+@pytest.mark.parametrize("command", MISTAKES)
+def test_wrong_flags_end_in_one_line(command):
+    name, *flags = command.split()
+    done = python(*([name] if name == "-m" else [f"benchmarks/{name}.py"]), *flags)
+    assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: argument --at_once: '0' is not a whole number")
+    assert line.startswith(f"error: {MISTAKES[command]}") or name in ("scene_pairs", "explanations")
 
 
 def test_all_results_are_printed():

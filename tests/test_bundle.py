@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import struct
+import threading
+import time
 
 import jax
 import numpy as np
@@ -53,6 +55,31 @@ def test_what_is_saved_is_loaded_and_replaces_a_bundle(directory):
         names = sorted(path.name for path in target.iterdir())
         assert names == ["config.json", "model.safetensors"]
     assert not leftover.exists()
+
+
+def test_several_processes_save_the_same_bundle(directory, monkeypatch):
+    bundle, errors = bundles.load(directory), []
+    replace = os.replace
+
+    def slowly(*paths):
+        time.sleep(0.01)
+        replace(*paths)
+
+    def save(licence):
+        try:
+            for _ in range(5):
+                dataclasses.replace(bundle, licence=licence).save(directory)
+        except Exception as error:
+            errors.append(error)
+
+    monkeypatch.setattr(os, "replace", slowly)
+    threads = [threading.Thread(target=save, args=(name,)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors and bundles.load(directory).licence in "abc"
+    assert list(directory.parent.iterdir()) == [directory]
 
 
 def test_the_loaded_model_is_the_trained_one(tiny, directory):

@@ -10,8 +10,8 @@ from ergl_jax import cache
 
 PROGRAM = """
 import jax, jax.numpy as jnp
-from ergl_jax.cache import use_compilation_cache
-kept = use_compilation_cache()
+from ergl_jax.cache import use_caches
+kept = use_caches()
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 hits = []
 jax.monitoring.register_event_listener(
@@ -22,12 +22,16 @@ print(kept, len(hits) > 0, float(y).hex(), sep="|")
 """
 
 
-def run(warnings="error", **environment):
-    """What PROGRAM prints: where, whether something was found there, and its result."""
+def run(warnings="error", note="", **environment):
+    """What PROGRAM prints: where, whether something was found there, and its result.
+
+    `note` is in the one line on standard error, or there is none.
+    """
     persistent = {name for name in os.environ if name.startswith("JAX_PERSISTENT")}
     without = {"XDG_CACHE_HOME", cache.VARIABLE, "HOME"} | persistent
     done = python("-W", warnings, "-c", PROGRAM, without=without, **environment)
-    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert done.returncode == 0 and done.stderr.count("\n") == bool(note), done.stderr
+    assert note in done.stderr
     return done.stdout.strip().split("|")
 
 
@@ -57,9 +61,19 @@ def test_a_directory_that_is_set_stays(tmp_path):
     assert files(there) and not here.exists()
 
 
-def test_where_nothing_can_be_written_nothing_breaks(tmp_path):
+@pytest.mark.parametrize("home", ["none", "file"])
+def test_where_nothing_can_be_written_a_temporary_directory_is_used(tmp_path, home):
     (tmp_path / "file").write_text("", encoding="utf-8")
-    assert run(XDG_CACHE_HOME=str(tmp_path / "file"))[:2] == ["None", "False"]
+    (tmp_path / "tmp").mkdir()
+    environment = {"TMPDIR": str(tmp_path / "tmp"), "HOME": str(tmp_path / "file" / home)}
+    kept, hit, result = run(note="note: no cache directory in the home", **environment)
+    assert Path(kept).is_relative_to(tmp_path / "tmp") and files(Path(kept)) and hit == "False"
+    (mine,) = (tmp_path / "tmp").iterdir()
+    assert mine.stat().st_mode & 0o777 == 0o700
+    assert run(note="note: ", **environment) == [kept, "True", result]
+    if os.getuid() == 0:  # one that another user has made is not trusted
+        os.chown(mine, 12345, 12345)
+        assert not Path(run(note="note: ", **environment)[0]).is_relative_to(mine)
 
 
 @pytest.mark.skipif(not cache.CPU.exists(), reason="of Linux")

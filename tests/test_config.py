@@ -124,3 +124,22 @@ def test_work_directories_of_older_versions_are_resumed(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(saved))
     stage = {"name": "a", "set": {"train.trainer": "sgd"}, "take": {}}
     workdirs.check(tmp_path, TINY.to_dict() | {"stages": (stage,)})
+
+
+def test_two_ways_to_write_a_path_are_the_same_setting(tmp_path, monkeypatch):
+    (tmp_path / "deep").mkdir()
+    monkeypatch.chdir(tmp_path / "deep")
+    (tmp_path / "link").symlink_to(tmp_path)
+
+    def config(manifest, data_dir="data"):
+        fields = {"data.source": "folder", "data.manifest": manifest, "data.data_dir": data_dir}
+        return TINY.replace(**fields).to_dict()
+
+    saved = config("../my.csv")
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    same = "../my.csv", f"{tmp_path}/my.csv", f"{tmp_path}/link/my.csv", "./../deep/../my.csv"
+    for manifest in same:
+        workdirs.check(tmp_path, config(manifest, f"{tmp_path}/deep/data"))
+    for manifest in ("my.csv", f"{tmp_path}/your.csv", "gs://bucket/my.csv"):
+        with pytest.raises(InputError, match="data.manifest was '../my.csv'"):
+            workdirs.check(tmp_path, config(manifest))

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,54 @@ def test_only_a_known_home_is_expanded(monkeypatch):
     assert user_path("~/a") == Path("/home/me/a") == user_path(Path("~/a"))
     for same in ("a/~", "~nobody-of-this-name/a", "/a"):
         assert user_path(same) == Path(same)
+
+
+def test_space_is_the_remedy_only_where_it_is_the_reason(tmp_path):
+    for number, remedy in (
+        (errno.ENOSPC, "; make space or choose another"),
+        (errno.EDQUOT, "; make space or choose another"),
+        (errno.EACCES, "Permission denied; choose another"),
+        (errno.ENOTEMPTY, "not empty; choose another"),
+    ):
+        with pytest.raises(InputError) as caught, files.writing(tmp_path):
+            raise OSError(number, os.strerror(number))
+        assert str(caught.value).endswith(remedy)
+    with pytest.raises(InputError, match="the disk is full; make space"), files.writing(tmp_path):
+        raise OSError("100 requested and 0 written")  # as NumPy does
+
+
+def test_a_path_is_found_whatever_its_unicode_form_and_slashes(tmp_path):
+    nfc, nfd = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+    (tmp_path / nfc / nfd).mkdir(parents=True)
+    (tmp_path / "a\\b").mkdir()
+    (tmp_path / "c").mkdir()
+    for asked, found in {
+        f"{nfd}/{nfc}": f"{nfc}/{nfd}",
+        f"{nfd}\\{nfc}": f"{nfc}/{nfd}",
+        f"c\\..\\{nfc}": f"c/../{nfc}",
+        "a\\b": "a\\b",  # as it is
+        "a\\b\\c": "a\\b\\c",  # missing ones stay as they are
+        f"{nfd}/none": f"{nfd}/none",
+        f"{nfc}/\0": f"{nfc}/\0",
+        "x" * 5000: "x" * 5000,
+    }.items():
+        assert files.find_path(tmp_path / asked) == tmp_path / found, asked
+    os.mkdir(tmp_path / nfd)  # both are there: each is itself
+    for name in (nfc, nfd):
+        assert files.find_path(tmp_path / name) == tmp_path / name
+
+
+def test_without_the_modules_of_unix_files_are_written(tmp_path):
+    """As on Windows."""
+    code = """
+import pathlib, sys
+sys.modules |= dict.fromkeys(("fcntl", "pwd", "grp", "resource", "termios"))
+from ergl_jax import downloads, files, locks
+where = pathlib.Path(sys.argv[1])
+with files.atomic_write_together(where) as folder:
+    (folder / "a").write_text("")
+with downloads._only_process(where / "b") as file:
+    file.write(b"b")
+"""
+    python("-c", code, tmp_path, check=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}

@@ -13,10 +13,12 @@ ROOMS = {
     "files": "errors",
     "schema": "errors",
     "cache": "",
-    "downloads": "errors files",
+    "progress": "",
+    "locks": "errors files",
+    "downloads": "errors files progress",
     "labels": "",
     "audio": "errors files",
-    "datasets": "audio config downloads errors files labels schema",
+    "datasets": "audio cache config downloads errors files labels locks progress schema",
     "kernels": "",
     "models": "errors kernels",
     "baselines": "errors kernels models",
@@ -25,12 +27,13 @@ ROOMS = {
     "registry": "baselines config models systems",
     "bundle": "audio config errors files registry schema",
     "inference": "audio bundle errors files kernels models schema",
-    "training": "audio bundle config datasets errors files inference kernels models registry "
-    "schema systems",
+    "training": "audio bundle config datasets errors files inference kernels locks models progress "
+    "registry schema systems",
     "compiling": "audio config datasets errors files labels registry systems training",
-    "recipes": "audio bundle config datasets errors files inference labels registry schema systems "
+    "recipes": "audio bundle config datasets errors files inference labels locks registry schema "
+    "systems training",
+    "cli": "audio bundle cache config datasets errors files inference kernels progress recipes "
     "training",
-    "cli": "audio bundle cache config datasets errors files inference kernels recipes training",
     "__main__": "cli",
     "__init__": "inference",
 }
@@ -38,6 +41,7 @@ ONE_FILE = {
     "orbax": "ergl_jax/training/checkpoints.py",
     "tensorflow_datasets": "ergl_jax/datasets/builder.py",
     "grain": "ergl_jax/datasets/batches.py",
+    "librosa": "ergl_jax/inference/doctor.py",  # compiles with Numba: slow, and needs a home
     "torch": "data_prep/panns_checkpoint.py",
     "pmap": "ergl_jax/training/step.py",
 }

@@ -18,11 +18,26 @@ import run
         ("--config=configs/esc10.py:nonsense", ["get_config"]),
         ("--config=configs/ergl.py:nonsense", ["nonsense", "tut2018, synthetic, folder"]),
         ("--config=configs/ergl.py --config.nonsense.x=1", ["nonsense", "configs/ergl.py"]),
-        ("--config=configs/ergl.py --config.train.epoch=3", ['epoch, Did you mean "epochs"']),
-        ("--config=configs/ergl.py --config.train.epochs=many", ["config.train.epochs=many"]),
+        (
+            "--config=configs/ergl.py --config.train.epoch=3",
+            ['config.train.epoch is an unknown field; did you mean "epochs"?', "configs/ergl.py"],
+        ),
+        (
+            "--config=configs/ergl.py --config.training.epochs=3",
+            ["config.training.epochs is an unknown field", "configs/ergl.py"],
+        ),
+        (
+            "--config=configs/ergl.py --config.train.epochs=many",
+            ["config.train.epochs=many is not a whole number (see configs/ergl.py)"],
+        ),
+        (
+            "--config=configs/ergl.py --config.optimizer.learning_rate=fast",
+            ["config.optimizer.learning_rate=fast is not a number"],
+        ),
+        ("--config=configs/ergl.py --config.model.mel=7", ["config.model.mel=7 is not True or"]),
         (
             "--config=configs/tables.py:mel --config.train.epochs=3",
-            ["configs/tables.py: train", "--config.overrides"],
+            ["config.train.epochs is an unknown field of configs/tables.py", "--config.overrides"],
         ),
         ("--config=configs/ergl.py --nonsense=1", ["nonsense"]),
         ("--config=configs/ergl.py --mode=dream", ["--mode=dream", "train|evaluate"]),

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import librosa
 import numpy as np
 
 from ergl_jax.audio.front_end import FrontEnd
@@ -17,13 +16,27 @@ from ergl_jax.audio.front_end import FrontEnd
 # operation over all cores, which costs more than it saves.
 BLOCK_SAMPLES = 24 * 1024
 BAND_GROUPS = 4  # on CPU, each group of mel bands is multiplied with its own FFT bins only
+COSINE_WINDOWS = {"hann": 0.5, "hamming": 0.54}  # name -> a of a + (1 - a) cos
+# Slaney's mel scale: linear below LINEAR_HZ, logarithmic above.
+LINEAR_HZ, HZ_PER_MEL = 1000.0, 200.0 / 3
+LINEAR_MELS, LOG_STEP = LINEAR_HZ / HZ_PER_MEL, np.log(6.4) / 27.0
+
+# Window and filters equal librosa's bit for bit (by test). Not by librosa, whose import compiles
+# with Numba: slow, and an error where the home directory is read-only.
 
 
 def window(front_end: FrontEnd) -> np.ndarray:
     """The window (n_fft,) float64; a shorter one is centred between zeros."""
+    before = (front_end.n_fft - front_end.span) // 2
+    return np.pad(_window(front_end), (before, front_end.n_fft - front_end.span - before))
+
+
+def _window(front_end: FrontEnd) -> np.ndarray:
+    """The window (span,) without zeros around it."""
     name, _, symmetric = front_end.window.partition("_")
-    values = librosa.filters.get_window(name, front_end.span, fftbins=not symmetric)
-    return librosa.util.pad_center(values, size=front_end.n_fft)
+    a, span = COSINE_WINDOWS[name], front_end.span
+    angles = np.linspace(-np.pi, np.pi, span if symmetric else span + 1)[:span]
+    return a + (1.0 - a) * np.cos(angles)
 
 
 def librosa_arguments(front_end: FrontEnd) -> dict[str, Any] | None:
@@ -35,14 +48,12 @@ def librosa_arguments(front_end: FrontEnd) -> dict[str, Any] | None:
     if not front_end.is_spectrogram:
         return None
     name, _, symmetric = front_end.window.partition("_")
-    span = front_end.span
-    values = librosa.filters.get_window(name, span, fftbins=False).tolist()
     return {
         "sr": front_end.sample_rate,
         "n_fft": front_end.n_fft,
         "hop_length": front_end.hop,
-        "win_length": span,
-        "window": values if symmetric else name,
+        "win_length": front_end.span,
+        "window": _window(front_end).tolist() if symmetric else name,
         "center": front_end.frames != "inside",
         "pad_mode": "reflect",
         "power": 1.0 if front_end.magnitude else 2.0,
@@ -56,14 +67,29 @@ def librosa_arguments(front_end: FrontEnd) -> dict[str, Any] | None:
 
 @functools.cache
 def mel_filters(front_end: FrontEnd) -> np.ndarray:
-    """The Slaney mel filters (n_fft // 2 + 1, M) float32."""
-    return librosa.filters.mel(
-        sr=front_end.sample_rate,
-        n_fft=front_end.n_fft,
-        n_mels=front_end.n_mels,
-        fmin=front_end.fmin,
-        fmax=front_end.fmax,
-    ).T.astype(np.float32)
+    """The Slaney mel filters (n_fft // 2 + 1, M) float32: triangles of equal area."""
+    edges = mel_edges(front_end)[:, None]  # (M + 2, 1)
+    bins = np.fft.rfftfreq(front_end.n_fft, 1.0 / front_end.sample_rate)  # Hz
+    low, centre, high = edges[:-2], edges[1:-1], edges[2:]  # (M, 1)
+    rising = -(low - bins) / (centre - low)
+    falling = (high - bins) / (high - centre)
+    triangles = np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)
+    return (triangles * (2.0 / (high - low))).astype(np.float32).T
+
+
+def mel_edges(front_end: FrontEnd) -> np.ndarray:
+    """The edges (M + 2,) of the mel bands in Hz, equally far apart in mel; inner ones are peaks."""
+    mels = np.linspace(_mel(front_end.fmin), _mel(front_end.fmax), front_end.n_mels + 2)
+    edges = HZ_PER_MEL * mels
+    above = mels >= LINEAR_MELS
+    edges[above] = LINEAR_HZ * np.exp(LOG_STEP * (mels[above] - LINEAR_MELS))
+    return edges
+
+
+def _mel(hz: float) -> float:
+    if hz < LINEAR_HZ:
+        return hz / HZ_PER_MEL
+    return LINEAR_MELS + np.log(hz / LINEAR_HZ) / LOG_STEP
 
 
 # Not a float32 FFT on any device: in quiet bands under loud ones it is up to 6e-4 dB off.

@@ -1,40 +1,101 @@
 """Which recordings a file name, a folder or a pattern stands for."""
 
+import fnmatch
 import glob
 import os
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ergl_jax.errors import InputError
-from ergl_jax.files import local_path
+from ergl_jax.files import find_path, local_path
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".opus")
+Fail = Callable[[InputError], None]
 
 
-def expand(pattern: str | os.PathLike) -> list[str]:
+def expand(pattern: str | os.PathLike, fail: Fail | None = None) -> list[str]:
     """The recordings that a file, a folder or a pattern stands for, in order.
 
-    A pattern without matches is returned as it is: reading it reports that it is missing. Raises
-    InputError for a folder without audio files, OSError for one that can't be read.
+    A missing file is returned as it is: reading it reports that. In a pattern, a name that exists
+    as it is written is taken so, even with brackets in it.
+
+    Args:
+      pattern: as a user writes it.
+      fail: called with an error for each folder that can't be read; by default, raises it.
+
+    Raises:
+      InputError: a folder without audio files, or a pattern without matches.
     """
-    path = local_path(pattern, "a recording's name")
+    path = find_path(local_path(pattern, "a recording's name"))
+    failures: list[InputError] = []
     if os.path.isdir(path):  # unlike Path.is_dir, False where access is denied
-        found = sorted(audio_files(path))
-        if not found:
-            raise InputError(f"{path} contains no audio file ({', '.join(SUFFIXES)})")
-        return found
-    matches = [] if os.path.exists(path) else sorted(glob.glob(str(path), recursive=True))
-    return [match for match in matches if not os.path.isdir(match)] or [str(path)]
+        found = sorted(_audio_files(path, failures.append))
+        reason = f"contains no audio file ({', '.join(SUFFIXES)})"
+    elif glob.has_magic(str(path)) and not os.path.lexists(path):
+        parts = path.parts[bool(path.anchor) :]
+        found = sorted(set(_matches(path.anchor, parts, failures.append)))
+        reason = "is a pattern that matches no file"
+    else:
+        return [str(path)]
+    for error in failures:
+        if not fail:
+            raise error
+        fail(error)
+    if not found and not failures:
+        raise InputError(f"{path} {reason}")
+    return found
 
 
-def audio_files(folder: Path) -> Iterator[str]:
-    """The audio files in a folder, at any depth; links to folders aren't followed."""
-
-    def fail(error: OSError):
-        raise error
-
-    for parent, folders, files in os.walk(folder, onerror=fail):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+def _audio_files(folder: Path, fail: Fail) -> Iterator[str]:
+    for parent, files in _walk(str(folder), fail):
         for name in files:
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):
                 yield os.path.join(parent, name)
+
+
+def _walk(folder: str, fail: Fail) -> Iterator[tuple[str, list[str]]]:
+    """Each folder from `folder` down that isn't hidden, once, and the names of its files.
+
+    Links to folders are followed at the end, so that a folder has its own name where it can.
+    """
+    starts, seen = [folder], set()
+    for start in starts:
+        for parent, folders, files in os.walk(start, onerror=lambda error: fail(_denied(error))):
+            if (real := os.path.realpath(parent)) in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            paths = [os.path.join(parent, name) for name in folders]
+            starts += [path for path in paths if os.path.islink(path)]
+            yield parent, files
+
+
+def _matches(folder: str, parts: Sequence[str], fail: Fail) -> Iterator[str]:
+    """The files below a folder whose paths match `parts`; "**" is any number of folders."""
+    if not parts:
+        if not os.path.isdir(folder):
+            yield folder
+        return
+    first, *rest = parts
+    if first == "**":
+        for parent, _ in _walk(folder or ".", fail):
+            parent = parent if folder else os.path.relpath(parent)
+            yield from _matches("" if parent == "." else parent, rest or ["*"], fail)
+    elif os.path.lexists(path := str(find_path(Path(folder, first)))):
+        yield from _matches(path, rest, fail)
+    elif glob.has_magic(first) and os.path.isdir(folder or "."):
+        pattern = unicodedata.normalize("NFC", first)
+        try:
+            names = os.listdir(folder or ".")
+        except OSError as error:
+            return fail(_denied(error))
+        for name in names:
+            hidden = name.startswith(".") and not first.startswith(".")
+            if not hidden and fnmatch.fnmatch(unicodedata.normalize("NFC", name), pattern):
+                yield from _matches(os.path.join(folder, name), rest, fail)
+
+
+def _denied(error: OSError) -> InputError:
+    return InputError(f"{error.filename} can't be read: {error.strerror}")

@@ -19,7 +19,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.fft
 
 Q1, Q2 = 8, 1
 CROSSING = math.sqrt(0.5)  # value, relative to its peak, where a wavelet meets the next
@@ -95,7 +94,9 @@ def scattering(waveform: jax.Array, scale: int, hop: int, offset: float) -> jax.
     a power of 2, at most T / 2. The waveform is reflected at its ends.
     """
     length, pad = waveform.shape[1], PADDING * scale
-    size = 2 * hop * scipy.fft.next_fast_len(-(-(length + 2 * pad) // (2 * hop)))
+    from scipy.fft import next_fast_len  # not above: slow, and other front ends do without
+
+    size = 2 * hop * next_fast_len(-(-(length + 2 * pad) // (2 * hop)))
     padded = jnp.pad(waveform, ((0, 0), (pad, size - pad - length)), mode="reflect")
     kept = slice(pad // hop, pad // hop + 1 + length // hop)
     # One clip at a time: the first order alone takes several times its memory.

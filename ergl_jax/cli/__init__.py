@@ -10,7 +10,7 @@ import io
 import sys
 
 import ergl_jax
-from ergl_jax.cache import use_compilation_cache
+from ergl_jax.cache import use_caches
 from ergl_jax.errors import Parser, command
 from ergl_jax.kernels.cpu import use_threaded_convolutions
 
@@ -42,10 +42,11 @@ def main(argv: list[str] | None = None) -> int:
         start = getattr(module, "start", use_threaded_convolutions)
         subparser.set_defaults(run=module.run, start=start)
     args = parser.parse_args(argv)
-    for stream in (sys.stdout, sys.stderr):  # the terminal may lack characters of file names
+    for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+            # File names with bytes that are not UTF-8, or unknown to the terminal, stay distinct.
+            stream.reconfigure(errors="backslashreplace")
     if argv is None:  # as a program: JAX isn't initialised yet
         args.start()
-    use_compilation_cache()
+    use_caches()
     return args.run(args)

@@ -51,8 +51,7 @@ def open_run(workdir: Path) -> tuple:
 
     Raises InputError unless `workdir` has a bundle, and a config.json whose dataset fits it.
     """
-    import tqdm
-
+    from ergl_jax import progress
     from ergl_jax.config import DataConfig
     from ergl_jax.datasets import sources
     from ergl_jax.inference.classify import load
@@ -71,7 +70,7 @@ def open_run(workdir: Path) -> tuple:
     split = dataset.split("test")
 
     def clips() -> Iterator[tuple]:
-        for index in tqdm.trange(len(split), desc=str(workdir), unit=" clips"):
+        for index in progress.bar(range(len(split)), desc=str(workdir), unit=" clips"):
             clip = split[index]
             yield clip["name"], dataset.scenes[clip["scene"]], clip["log_mel"]
 

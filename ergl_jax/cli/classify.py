@@ -4,7 +4,8 @@
 
 Recordings may have any length and sample rate: probabilities are the mean over windows of the
 bundle's clip length, and for more than one window each is listed too. Folders are searched
-recursively for audio files, except hidden ones.
+recursively for audio files, except hidden ones, and through links. In the output, what a file name
+has of bytes that are not UTF-8 is written as \\udc80 to \\udcff.
 
 Exit status: 0, or 2 if a recording could not be classified; the others still are.
 """
@@ -61,11 +62,9 @@ def run(args: argparse.Namespace) -> int:
     def recordings() -> Iterator[str]:
         for pattern in args.recordings:
             try:
-                yield from expand(pattern)
+                yield from expand(pattern, failed)
             except InputError as error:
                 failed(error)
-            except OSError as error:
-                failed(InputError(f"{error.filename} can't be read: {error.strerror}"))
 
     for _, result in model.classify_each(recordings()):
         if isinstance(result, InputError):

@@ -9,7 +9,7 @@ longer than the bundle's clips it explains the window in which the scene is most
 
 import argparse
 
-from ergl_jax.files import check_directory, local_path, user_path
+from ergl_jax.files import check_directory, find_path, local_path, user_path
 
 HELP = "explain the scene of a recording: a page, pictures, numbers"
 
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from ergl_jax.inference.classify import load
 
     model = load(args.bundle)
-    explanation = model.explain(args.recording, method=args.method)
+    explanation = model.explain(find_path(args.recording), method=args.method)
     page = explanation_page.write(explanation, model.bundle, args.out)
     print(narrative.paragraph(explanation))
     print(f"page: {page}")

@@ -40,7 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ergl_jax import bundle as bundles
-    from ergl_jax.files import make_directory
     from ergl_jax.kernels.cpu import use_barriers, use_cores
     from ergl_jax.recipes import own_recordings as own
     from ergl_jax.recipes import stages
@@ -75,20 +74,20 @@ def run(args: argparse.Namespace) -> int:
     cut = f"Clips of {config.data.clip_seconds:g} s; longer recordings are {long}."
     print("\n".join([*listed, *divided, *labelled, cut]))
     print(f"The same in a checkout: {own.run_command(config, out)}", flush=True)
-    make_directory(out, "--out")
-    own.write_manifest(corpus, out / "manifest.csv")
-    if tagger and not (out / "events.npz").exists():
-        pseudo_labels.label(
-            tagger,
-            out / "manifest.csv",
-            out / "events.npz",
-            clip_seconds=tagger.clip_seconds,
-            pad=tagger.pad,
-            long="windows",
-            batch_size=8,
-            strict=True,
-        )
-    results = stages.train(config, out)
+    with workdirs.held(out):
+        own.write_manifest(corpus, out / "manifest.csv")
+        if tagger and not (out / "events.npz").exists():
+            pseudo_labels.label(
+                tagger,
+                out / "manifest.csv",
+                out / "events.npz",
+                clip_seconds=tagger.clip_seconds,
+                pad=tagger.pad,
+                long="windows",
+                batch_size=8,
+                strict=True,
+            )
+        results = stages.train(config, out)
     print("\n".join(_summary(results, args.out if out == args.out.absolute() else out)))
     return 0
 

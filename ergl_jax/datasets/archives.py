@@ -7,8 +7,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from tqdm import tqdm
-
+from ergl_jax import progress
 from ergl_jax.downloads import require_space
 from ergl_jax.errors import InputError
 from ergl_jax.files import make_directory
@@ -34,7 +33,7 @@ def unpack(archive: Path, directory: Path, *, strip: str = "") -> None:
             total = sum(info.file_size for info in members)
             require_space(directory, total)
             desc = f"unpack {archive.name}"
-            with tqdm(desc=desc, total=total, unit="B", unit_scale=True) as bar:
+            with progress.bar(desc=desc, total=total, unit="B", unit_scale=True) as bar:
                 for info, target in zip(members, targets, strict=True):
                     make_directory(target.parent, "directory")
                     with file.open(info) as source, open(target, "wb") as sink:

@@ -14,7 +14,6 @@ import hashlib
 import itertools
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,9 +21,8 @@ from pathlib import Path
 import absl.logging
 import numpy as np
 import tensorflow_datasets as tfds
-import tqdm
 
-from ergl_jax import audio
+from ergl_jax import audio, locks, progress
 from ergl_jax.audio import segments
 from ergl_jax.datasets import gcs_cache
 from ergl_jax.datasets.manifest import SPLITS, Clip, Corpus
@@ -49,6 +47,7 @@ def prepare(
     pad: str,
     long: str,
     strict: bool = False,
+    wait: bool = True,
 ) -> SceneDataset:
     """Builds the features of a corpus under `data_dir`, or opens them if they exist.
 
@@ -62,6 +61,7 @@ def prepare(
       long: "crop" takes the centre of a longer recording; "windows" cuts it into consecutive rows,
         `<clip>#0`, `<clip>#1`..., with the clip's labels and group.
       strict: raise at the first clip that can't be decoded.
+      wait: if another process builds the same, until it has; otherwise that is an InputError.
 
     Raises:
       InputError: no clip, a wrong `clip_seconds`, `pad` or `long`, a split without any clip that
@@ -82,7 +82,7 @@ def prepare(
     remote = named / local.relative_to(local_dir)
     in_bucket = is_remote(named)
     if not (in_bucket and (local.exists() or gcs_cache.download(remote, local, FAILURES))):
-        _build(builder)
+        _build(builder, wait=wait)
     if in_bucket and not (remote / FAILURES).exists():  # built now, or by an interrupted run
         gcs_cache.upload(local, remote, FAILURES)
     # Name and licence do not change the features, so they may differ from the stored ones. `pad`
@@ -93,18 +93,21 @@ def prepare(
         raise InputError(f"{reason} (found earlier; delete {dataset.path} to retry)")
     if dataset.failures:
         count = f"{len(dataset.failures)} of {len(corpus.clips)} clips"
-        _say(f"{count} could not be prepared: {dataset.path / FAILURES}")
+        progress.say(f"{count} could not be prepared: {dataset.path / FAILURES}")
     return dataset
 
 
-def _build(builder: ErglScenes) -> None:
+def _build(builder: ErglScenes, *, wait: bool) -> None:
     """Builds a dataset unless it exists."""
-    with tempfile.TemporaryDirectory() as downloads:  # TFDS wants one; nothing is downloaded
-        try:
-            builder.download_and_prepare(download_dir=downloads)
-        except OSError:
-            if not builder.data_path.exists():  # else another process has built it meanwhile
-                raise
+    if builder.data_path.exists():
+        return
+    lock = Path(builder.data_path.parent).with_suffix(".lock")
+    remedy = "name another data_dir"
+    with (
+        locks.hold(lock, f"{builder.data_path}", remedy, wait=wait),
+        tempfile.TemporaryDirectory() as downloads,  # TFDS wants one; nothing is downloaded
+    ):
+        builder.download_and_prepare(download_dir=downloads)  # unless it was built meanwhile
 
 
 def load(path: str | os.PathLike) -> SceneDataset:
@@ -243,7 +246,7 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
         writer = tfds.core.SequentialWriter(
             info, max_examples_per_shard=ROWS_PER_SHARD, file_format="array_record"
         )
-        with tqdm.tqdm(desc="features", total=len(self._corpus.clips), unit="clip") as self._bar:
+        with progress.bar(desc="features", total=len(self._corpus.clips), unit="clip") as self._bar:
             for split, batches in self._split_generators(dl_manager).items():
                 writer.initialize_splits([split])
                 for rows in batches:
@@ -289,7 +292,7 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
                 if self._strict:
                     raise
                 self._failures.append((clip.name, str(error)))
-                _say(f"left out: {error}")
+                progress.say(f"left out: {error}")
                 waveforms = []
             self._bar.update()
             events = np.asarray(clip.events, np.float32)
@@ -311,7 +314,3 @@ def _fingerprint(corpus: Corpus, front_end, clip_seconds, pad, long) -> str:
         digest.update(json.dumps([clip.name, clip.scene, clip.split, clip.group]).encode())
         digest.update(np.asarray(clip.events, np.float32).tobytes())
     return digest.hexdigest()
-
-
-def _say(line: str) -> None:
-    tqdm.tqdm.write(line, file=sys.stderr)

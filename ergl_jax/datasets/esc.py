@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ergl_jax.datasets.tables import read_table
 from ergl_jax.errors import InputError
+from ergl_jax.files import find_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,5 +45,5 @@ def read_meta(folder: Path, *, esc10: bool = False) -> list[Recording]:
         name = (Path(directory) / cells["filename"]).as_posix()
         about = cells[label], cells["fold"], cells[source]
         more = cells.get("licence", ""), cells.get("author", "")
-        recordings.append(Recording(name, folder / name, *about, *more))
+        recordings.append(Recording(name, find_path(folder / name), *about, *more))
     return recordings

@@ -9,13 +9,12 @@ import os
 import shutil
 from pathlib import Path
 
-from ergl_jax import files
+from ergl_jax import cache, files
 
 
 def directory() -> Path:
-    """Of the copies: ergl_jax/prepared in $XDG_CACHE_HOME or ~/.cache; may be deleted."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return files.make_directory(home / "ergl_jax" / "prepared", "directory")
+    """Of the copies: `prepared` in the cache directory; may be deleted."""
+    return files.make_directory(cache.directory() / "prepared", "directory")
 
 
 def download(remote: Path, local: Path, last: str) -> bool:

@@ -19,18 +19,21 @@ import functools
 import hashlib
 import json
 import os
+import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PureWindowsPath
 
 import numpy as np
 
 from ergl_jax.audio import read_audio
 from ergl_jax.datasets.tables import Row, read_table
 from ergl_jax.errors import InputError
-from ergl_jax.files import is_remote, reading, user_path
+from ergl_jax.files import find_path, is_remote, reading, user_path
 from ergl_jax.labels import AUDIOSET
 
 SPLITS = ("train", "validation", "test")
+REMEDY = "name a CSV with the columns file, scene and split (docs/data.md)"
 PROBABILITY = "give a number from 0 to 1"  # in error messages
 
 
@@ -88,7 +91,7 @@ def read_manifest(
     Raises:
       InputError: one line that names file, line and field.
     """
-    path, rows = _read_rows(path)
+    path, rows, paths = _read_rows(path)
     header = rows[0].cells
     columns = [column for column in header if column.startswith("event:")]
     names = tuple(column.removeprefix("event:").strip() for column in columns)
@@ -142,7 +145,6 @@ def read_manifest(
         probabilities = np.array(values, np.float32)  # (N, E)
     scenes = sorted({row.cells["scene"] for row in rows})
     licence = licence or "; ".join(sorted({row.cells.get("licence", "") for row in rows} - {""}))
-    paths = [path.parent / row.cells["file"] for row in rows]
     clips = [
         Clip(
             name=row.cells["file"],
@@ -170,21 +172,30 @@ class Recording:
 
 def read_recordings(path: str | os.PathLike) -> list[Recording]:
     """The recordings of a manifest, in its order; only the columns file and scene are checked."""
-    path, rows = _read_rows(path)
-    files = [row.cells["file"] for row in rows]
-    return [Recording(file, path.parent / file, _state(path.parent / file)) for file in files]
+    _, rows, paths = _read_rows(path)
+    return [
+        Recording(row.cells["file"], path, _state(path))
+        for row, path in zip(rows, paths, strict=True)
+    ]
 
 
-def _read_rows(path: str | os.PathLike) -> tuple[Path, list[Row]]:
-    path = user_path(path)
-    rows = read_table(path, ("file", "scene"))
+def _read_rows(path: str | os.PathLike) -> tuple[Path, list[Row], list[Path]]:
+    """The manifest's path, its rows and their recordings."""
+    path = find_path(user_path(path, "the manifest"))
+    rows = read_table(path, ("file", "scene"), REMEDY)
     seen: dict[str, str] = {}
+    paths, slashed = [], 0
     for row in rows:
         file = row.cells["file"]
-        first = seen.setdefault(os.path.normpath(path.parent / file), row.where)
+        paths.append(find_path(path.parent / file))
+        slashed += "\\" in file and paths[-1].name != PurePath(file).name
+        first = seen.setdefault(os.path.normpath(paths[-1]), row.where)
         if first != row.where:
             raise InputError(f"{row.where}: file {file!r} is already on {first}; remove one row")
-    return path, rows
+    if slashed:
+        text = f"note: {path}: the backslashes of {slashed} file names are read as slashes"
+        print(text, file=sys.stderr, flush=True)
+    return path, rows, paths
 
 
 def _group(row: Row) -> str:
@@ -200,6 +211,10 @@ def _state(path: Path) -> list[int] | None:
     if is_remote(path):  # an epath.Path, with other attributes
         return [status.length, status.mtime]  # type: ignore[attr-defined]
     return [status.st_size, status.st_mtime_ns]
+
+
+def _nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
 
 
 def _is_probability(text: str) -> bool:
@@ -226,7 +241,7 @@ def _read_events(path: Path, rows: list[Row]) -> tuple[tuple[str, ...], np.ndarr
     clips, events = (
         [str(name).strip() for name in found[key].ravel()] for key in ("clip", "events")
     )
-    index = {clip: i for i, clip in enumerate(clips)}
+    index = {_nfc(clip): i for i, clip in enumerate(clips)}
     for key, names in (("clip", clips), ("events", events)):
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
@@ -243,8 +258,11 @@ def _read_events(path: Path, rows: list[Row]) -> tuple[tuple[str, ...], np.ndarr
     for row in rows:
         # By a recording's path or its name, with or without extension.
         file = PurePath(row.cells["file"])
-        ways = row.cells["file"], str(file), os.path.splitext(file)[0], file.name, file.stem
-        known = [index[name] for name in ways if name in index]
+        windows = PureWindowsPath(file)
+        slashed = windows.as_posix()
+        ways = [row.cells["file"], str(file), os.path.splitext(file)[0], file.name, file.stem]
+        ways += [slashed, os.path.splitext(slashed)[0], windows.name, windows.stem]
+        known = [index[name] for name in map(_nfc, ways) if name in index]
         if not known:
             reason = f"{path} has no clip {file.stem!r}: label it, or remove its row"
             raise InputError(f"{row.where}: {reason}")

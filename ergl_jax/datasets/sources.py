@@ -74,10 +74,12 @@ def _check_scenes(
         )
 
 
-def open_dataset(config: DataConfig, *, strict: bool = False) -> builder.SceneDataset:
+def open_dataset(
+    config: DataConfig, *, strict: bool = False, wait: bool = True
+) -> builder.SceneDataset:
     """The prepared dataset of a `config.data`; its features are computed the first time.
 
-    `strict` raises at the first clip that can't be decoded.
+    `strict` and `wait` are those of `builder.prepare`.
     """
     return builder.prepare(
         corpus(config),
@@ -87,4 +89,5 @@ def open_dataset(config: DataConfig, *, strict: bool = False) -> builder.SceneDa
         pad=config.pad,
         long=config.long,
         strict=strict,
+        wait=wait,
     )

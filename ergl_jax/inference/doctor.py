@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import librosa
 import numpy as np
 import soundfile
 
@@ -160,6 +159,8 @@ def _decode(name: str) -> str:
 
 def _log_mel(front_end: FrontEnd) -> str:
     """Compares log-mel of a tone in noise with librosa's in float64."""
+    import librosa  # not above: slow
+
     seconds = np.arange(front_end.sample_rate) / front_end.sample_rate
     waveform = np.random.default_rng(0).normal(0, 0.1, len(seconds))  # fills all bands
     waveform += 0.1 * np.sin(2 * np.pi * 1000 * seconds)

@@ -10,7 +10,6 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-import librosa
 import numpy as np
 from markupsafe import Markup
 from matplotlib import colormaps, rc_context
@@ -21,6 +20,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
 
 from ergl_jax.audio import FrontEnd
+from ergl_jax.audio.mel import mel_edges
 from ergl_jax.inference.classify import SILENCE
 from ergl_jax.inference.explain import Explanation
 from ergl_jax.inference.narrative import DETECTED, plain
@@ -263,8 +263,7 @@ def timeline(explanation: Explanation, front_end: FrontEnd) -> Figure:
         vmin=max(log_mel.min(), log_mel.max() - 80),
         extent=(first, last, -0.5, front_end.n_mels - 0.5),
     )
-    edges = librosa.mel_frequencies(front_end.n_mels + 2, fmin=front_end.fmin, fmax=front_end.fmax)
-    centres = edges[1:-1]  # Hz, of the mel filters
+    centres = mel_edges(front_end)[1:-1]  # Hz, of the mel filters
     ticks = [x for x in MEL_TICKS if centres[0] <= x <= centres[-1]]
     above.set_yticks(np.interp(ticks, centres, np.arange(len(centres))), ticks)
     above.set_ylabel("mel band (Hz)")

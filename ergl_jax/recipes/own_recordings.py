@@ -16,15 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from ergl_jax.audio import read_audio, stream_audio
-from ergl_jax.audio.recordings import audio_files
+from ergl_jax.audio import expand, read_audio, stream_audio
 from ergl_jax.bundle import Bundle
 from ergl_jax.config import Config
 from ergl_jax.datasets.manifest import SPLITS, Clip, Corpus, read_manifest
 from ergl_jax.datasets.splits import hold_out_groups
 from ergl_jax.datasets.tables import read_table, write_table
-from ergl_jax.errors import InputError
-from ergl_jax.files import atomic_write
+from ergl_jax.errors import InputError, report
+from ergl_jax.files import atomic_write, find_path, reading
 from ergl_jax.labels import AUDIOSET
 from ergl_jax.training import workdirs
 
@@ -61,9 +60,9 @@ def read_folder(folder: Path) -> Corpus:
     found: list[tuple[str, str, str, Path]] = []  # scene, split, group, path
     for split, part in parts or [("train", folder)]:
         for top in _folders(part):
-            paths = [Path(path) for path in audio_files(top)]
+            paths = [Path(path) for path in expand(top, report)]
             if not paths:
-                raise InputError(f"{top}: no audio file in this class: add some, or remove it")
+                raise InputError(f"{top}: nothing in this class can be read: it would be missing")
             for path in paths:
                 inner = path.parent != top
                 found.append((top.name, split, str(path.parent if inner else path), path))
@@ -87,7 +86,8 @@ def _are_splits(given: set) -> bool:
 def _folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; a CSV of recordings is given by --manifest")
-    return sorted(x for x in folder.iterdir() if x.is_dir() and not x.name.startswith("."))
+    with reading(folder):
+        return sorted(x for x in folder.iterdir() if x.is_dir() and not x.name.startswith("."))
 
 
 def _reader(path: Path):
@@ -113,7 +113,9 @@ def read_listed(path: Path) -> tuple[Corpus, list[str]]:
 
 def _absolute(corpus: Corpus, path: Path) -> Corpus:
     parent = path.absolute().parent
-    clips = [dataclasses.replace(clip, name=str(parent / clip.name)) for clip in corpus.clips]
+    clips = [
+        dataclasses.replace(clip, name=str(find_path(parent / clip.name))) for clip in corpus.clips
+    ]
     return dataclasses.replace(corpus, clips=clips)
 
 

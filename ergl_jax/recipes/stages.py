@@ -33,7 +33,7 @@ SEEDS = 1000  # from one stage's seed to the next one's
 def train(config: Config, workdir: Path) -> dict:
     """Trains the missing stages of a configuration, then its final run; returns its results.
 
-    Raises as `training.train.train`, and InputError for a wrong stage.
+    Raises as `training.train.train`, and InputError for a wrong stage. Call it in `workdirs.held`.
     """
     workdirs.check(workdir, config.to_dict())
     for name, stage in list(configs(config)):  # all are checked before the first trains

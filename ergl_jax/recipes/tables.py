@@ -4,6 +4,7 @@ The work directory has <row>/seed<s>, each a run of its own, and table.md and ta
 command continues where it stopped; processes with different shards of a table share the directory.
 """
 
+import collections
 import csv
 import dataclasses
 import io
@@ -20,6 +21,7 @@ from ergl_jax.audio import get_front_end
 from ergl_jax.config import Config
 from ergl_jax.errors import InputError, MultilineInputError, report
 from ergl_jax.files import atomic_write, make_directory
+from ergl_jax.locks import InUse
 from ergl_jax.recipes import stages
 from ergl_jax.systems import SYSTEMS
 from ergl_jax.training import hosts, macs, workdirs
@@ -63,38 +65,43 @@ def run(rows: Sequence[Row], workdir: Path, *, seeds: Sequence[int], shard: str)
     `shard` is "i/k": every k-th run from the i-th on, i from 0.
     """
     failures: dict[str, str] = {}
-
-    def fail(row: Row, seed: int, error: InputError) -> None:
-        if jax.process_count() > 1:  # the others may be in the middle of the run
-            raise error
-        report(InputError(f"row {row.name}, seed {seed}: {error}"))
-        failures[row.name] = str(error)
-
-    runs = []
+    runs, wrong = [], collections.defaultdict(list)  # of an error's text, the rows
     for row, seed in itertools.product(rows, seeds):
         try:
             config = Config.from_dict(row.config.to_dict() | {"seed": seed})
         except InputError as error:
-            fail(row, seed, error)
+            wrong[str(error)].append(row.name)
         else:
             runs.append((row, config, _directory(workdir, row, seed)))
+    for text, names in wrong.items():
+        names = list(dict.fromkeys(names))
+        if jax.process_count() > 1 or not runs and len(wrong) == 1:
+            raise InputError(text)
+        report(InputError(f"row {', '.join(names)}: {text}"))
+        failures |= dict.fromkeys(names, text)
     # All of them, before the first trains.
-    done = [stages.is_done(config, directory) for _, config, directory in runs]
+    for _, config, directory in runs:
+        stages.is_done(config, directory)
     index, shards = map(int, shard.split("/"))
-    if shards == 1 and hosts.is_main_process():  # else another shard may be writing the table
-        workdirs.remove_unfinished(workdir)
-    for (row, config, directory), is_done in list(zip(runs, done, strict=True))[index::shards]:
-        if is_done:
-            continue
-        print(f"Row {row.name}, seed {config.seed}: {directory}", flush=True)
-        try:
-            stages.train(config, directory)
-        except MultilineInputError:  # no corpus, for no row
-            raise
-        except InputError as error:
-            fail(row, config.seed, error)
-        _write(rows, workdir, seeds, failures)  # now, since a table takes hours
-    text = _write(rows, workdir, seeds, failures)
+    with workdirs.held(workdir, f"lock-{index}-of-{shards}.json"):
+        if shards == 1 and hosts.is_main_process():  # else another shard may be writing the table
+            workdirs.remove_unfinished(workdir)
+        for row, config, directory in runs[index::shards]:
+            if stages.is_done(config, directory):
+                continue
+            print(f"Row {row.name}, seed {config.seed}: {directory}", flush=True)
+            try:
+                with workdirs.held(directory):
+                    stages.train(config, directory)
+            except (MultilineInputError, InUse):  # no corpus, for no row; this table runs already
+                raise
+            except InputError as error:
+                if jax.process_count() > 1:  # the others may be in the middle of the run
+                    raise
+                report(InputError(f"row {row.name}, seed {config.seed}: {error}"))
+                failures[row.name] = str(error)
+            _write(rows, workdir, seeds, failures)  # now, since a table takes hours
+        text = _write(rows, workdir, seeds, failures)
     if failures:
         raise InputError(
             f"{', '.join(failures)}: not trained, see above; the same command tries again. The "

@@ -13,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore
 
-from ergl_jax.errors import InputError
+from ergl_jax.errors import InputError, postponed_interrupt
 from ergl_jax.files import is_remote, make_directory
 from ergl_jax.training import hosts, workdirs
 from ergl_jax.training.step import TrainState
@@ -68,7 +68,8 @@ class Checkpoints:
         """
         manager = self._managers[name]
         metadata = dataclasses.asdict(progress)
-        with workdirs.writing(manager.directory / str(progress.epoch)):
+        path = manager.directory / str(progress.epoch)
+        with postponed_interrupt(), workdirs.writing(path):  # Orbax's threads would be torn
             _check_space(manager.directory, state)
             for epoch in manager.all_steps():
                 if epoch >= progress.epoch:

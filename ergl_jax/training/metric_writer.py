@@ -13,6 +13,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tqdm import tqdm
 
+from ergl_jax import progress
 from ergl_jax.errors import InputError
 from ergl_jax.files import atomic_write, is_remote, make_directory, read_bytes, upload
 from ergl_jax.training import hosts, workdirs
@@ -70,7 +71,7 @@ class MetricWriter:
 
 def progress_bar(done: int, epochs: int) -> tqdm:
     """Iterates over the epochs after `done`; only the main process shows it."""
-    return tqdm(
+    return progress.bar(
         range(done + 1, epochs + 1),
         initial=done,
         total=epochs,

@@ -7,7 +7,6 @@ import csv
 import hashlib
 import itertools
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
-from tqdm import tqdm
 
+from ergl_jax import progress
 from ergl_jax.audio import log_mel, read_audio, segments
 from ergl_jax.bundle import Bundle
 from ergl_jax.datasets.manifest import Recording, read_recordings
@@ -88,14 +87,15 @@ def label(
                 if strict:
                     raise
                 failures.append((names[index], str(error)))
-                tqdm.write(f"left out: {error}", file=sys.stderr)
+                progress.say(f"left out: {error}")
                 bar.update()
                 continue
             for waveform in waveforms:
                 yield index, len(waveforms), waveform
 
     initial = len(recordings) - len(todo)
-    with tqdm(total=len(recordings), initial=initial, unit=" clips") as bar:
+    settings = {"total": len(recordings), "initial": initial, "unit": " clips"}
+    with progress.bar(desc="labels", **settings) as bar:
         sums: dict[int, tuple[np.ndarray | float, int]] = {}  # recording -> sum (E,), clips so far
         for index, count, row in _tag(bundle, batch_size, clips()):
             total, seen = sums.pop(index, (0.0, 0))

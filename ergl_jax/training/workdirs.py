@@ -4,6 +4,7 @@ import contextlib
 import importlib.metadata
 import itertools
 import json
+import os
 import platform
 import re
 import shutil
@@ -15,9 +16,16 @@ from typing import Any
 import jax
 
 import ergl_jax
-from ergl_jax import schema
+from ergl_jax import locks, schema
 from ergl_jax.errors import InputError
-from ergl_jax.files import atomic_write, is_remote, read_json, reading
+from ergl_jax.files import FULL, atomic_write, is_remote, read_json, reading
+from ergl_jax.training import hosts
+
+# Fields whose values are paths
+PATHS = (
+    *("data.root", "data.manifest", "data.events_file", "data.data_dir", "data.events"),
+    "model.init_from",
+)
 
 
 def check(workdir: Path, config: Mapping[str, Any]) -> None:
@@ -34,12 +42,26 @@ def check(workdir: Path, config: Mapping[str, Any]) -> None:
     if different := [
         f"{name} was {old.get(name)!r}, is {new.get(name)!r}"
         for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
+        if not _are_same(name, old.get(name), new.get(name))
     ]:
         raise InputError(
             f"{workdir} belongs to a run with other settings: {'; '.join(different)}. "
             "Choose another --workdir, or train in a new one with --fresh"
         )
+
+
+@contextlib.contextmanager
+def held(workdir: Path, name: str = "lock.json") -> Iterator[None]:
+    """Lets one run at a time work in `workdir`: InUse (an InputError) if there is another.
+
+    Of a run's several processes, the first holds the lock; if it can't, all of them stop.
+    """
+    lock = locks.hold(
+        workdir / name, f"{workdir}", "choose another directory, or begin a new run with --fresh"
+    )
+    with contextlib.ExitStack() as stack:
+        hosts.main_process_first(lambda: hosts.is_main_process() and stack.enter_context(lock))
+        yield
 
 
 def check_data(workdir: Path, saved: dict[str, Any], found: dict[str, Any]) -> None:
@@ -71,6 +93,12 @@ def flatten(config: dict) -> dict[str, Any]:
 
     leaves = jax.tree_util.tree_leaves_with_path(config, is_leaf=is_leaf)
     return {jax.tree_util.keystr(path, simple=True, separator="."): value for path, value in leaves}
+
+
+def _are_same(field: str, old: Any, new: Any) -> bool:
+    """Whether two values are the same, or two ways to write the path of one file."""
+    paths = field in PATHS and old and new and not (is_remote(old) or is_remote(new))
+    return old == new or bool(paths) and os.path.realpath(old) == os.path.realpath(new)
 
 
 def _renamed(field: str, value: Any) -> tuple[str, Any]:
@@ -125,9 +153,11 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:  # ValueError: by tensorstore
+        # tensorstore's errors have no number
+        space = "make space, and " if getattr(error, "errno", None) in (None, *FULL) else ""
         raise InputError(
-            f"{path} can't be written: {reason(error)}; make space, and the same command "
-            "continues from the last checkpoint"
+            f"{path} can't be written: {reason(error)}; {space}the same command continues from the "
+            "last checkpoint"
         ) from error
 
 

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import librosa
 import librosa_features
 import numpy as np
 import pytest
 
-from ergl_jax.audio import FRONT_ENDS, FrontEnd, get_front_end, log_mel, read_audio
+from ergl_jax.audio import FRONT_ENDS, FrontEnd, get_front_end, log_mel, mel, read_audio
 from ergl_jax.audio.features import pad_ends
 from ergl_jax.audio.mel import BLOCK_SAMPLES, by_convolution, by_fft
 from ergl_jax.errors import InputError
@@ -39,6 +40,19 @@ def signals(front_end, seconds):
     clicks = np.where(np.arange(length) % (rate // 7), 0.0, 0.9)
     half = np.where(np.arange(length) < length // 2, 0.0, hiss)
     return np.float32([hiss, chirp + 0.1 * hiss, clicks + 1e-3 * hiss, half])
+
+
+@all_mel
+def test_window_and_filters_are_librosas_bit_for_bit(front_end):
+    name, _, symmetric = front_end.window.partition("_")
+    window = librosa.filters.get_window(name, front_end.span, fftbins=not symmetric)
+    expected = librosa.util.pad_center(window, size=front_end.n_fft)
+    np.testing.assert_array_equal(mel.window(front_end), expected)
+    settings = {"n_mels": front_end.n_mels, "fmin": front_end.fmin, "fmax": front_end.fmax}
+    filters = librosa.filters.mel(sr=front_end.sample_rate, n_fft=front_end.n_fft, **settings)
+    np.testing.assert_array_equal(mel.mel_filters(front_end), filters.T)
+    settings["n_mels"] += 2
+    np.testing.assert_array_equal(mel.mel_edges(front_end), librosa.mel_frequencies(**settings))
 
 
 @all_mel

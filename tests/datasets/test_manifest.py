@@ -1,6 +1,8 @@
 """Manifests: what is read, and errors that name file, line and field."""
 
 import os
+import sys
+import unicodedata
 
 import numpy as np
 import pytest
@@ -160,3 +162,59 @@ def test_tut2018_is_its_manifest_and_shows_on_one_screen_what_is_missing(write, 
     assert corpus.name == "tut2018" and "non-commercial" in corpus.licence
     # prepare_dataset.py and training open the same dataset.
     assert corpus.fingerprint == read_manifest(manifest).fingerprint
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its disks know no difference")
+@pytest.mark.parametrize(("written", "stored"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_in_another_unicode_form_are_found(write, tmp_path, written, stored):
+    name, other = "Café/Straßenlärm é.wav", "Café/plain.wav"
+    kept = tmp_path / unicodedata.normalize(stored, name)
+    kept.parent.mkdir()
+    soundfile.write(kept, np.zeros(160), 16000)
+    soundfile.write(kept.with_name("plain.wav"), np.zeros(160), 16000)
+    asked = [unicodedata.normalize(written, each) for each in (name, other)]
+    path = write("file,scene,split\n" + "".join(f"{each},bus,train\n" for each in asked))
+    clips = read_manifest(path).clips
+    assert [clip.name for clip in clips] == asked
+    assert all(len(clip.load(16000, "mean")) == 160 for clip in clips)
+    found = read_recordings(path)
+    assert found[0].path == kept and found[0].state[0] == kept.stat().st_size
+    both = "".join(f"{unicodedata.normalize(form, name)},bus,train\n" for form in ("NFC", "NFD"))
+    assert "is already on" in error_of(write("file,scene,split\n" + both, "both.csv"))
+    labels = tmp_path / "my.events.npz"  # also where the labels are in the other form
+    clips = np.array([unicodedata.normalize(stored, each) for each in (name, other)])
+    np.savez(labels, clip=clips, events=np.array(["Dog"]), probabilities=np.float32([[0.25], [1]]))
+    assert [clip.events.item() for clip in read_manifest(path).clips] == [0.25, 1]
+
+
+def test_a_manifest_of_windows_is_read_and_noted(write, tmp_path, capsys):
+    (tmp_path / "audio" / "deep").mkdir(parents=True)
+    for name in ("audio/c00.wav", "audio/deep/c01.wav", "audio/back\\slash.wav", "c02.wav"):
+        soundfile.write(tmp_path / name, np.zeros(160), 16000)
+    names = "audio\\c00.wav", "audio\\deep\\c01.wav", "audio/back\\slash.wav", ".\\c02.wav"
+    text = "file,scene,split\n" + "".join(f"{name},bus,train\n" for name in names)
+    path = write(text)
+    clips = [0, 1, 2, 3]
+    np.savez(
+        tmp_path / "my.events.npz",
+        clip=np.array(["c00", "c01", "slash", "c02"]),
+        events=np.array(["Dog"]),
+        probabilities=np.float32(clips)[:, None] / 4,
+    )
+    found = read_manifest(path).clips
+    assert [clip.name for clip in found] == list(names)
+    assert [clip.events.item() * 4 for clip in found] == clips
+    assert all(len(clip.load(16000, "mean")) == 160 for clip in found)
+    note = f"note: {path}: the backslashes of 3 file names are read as slashes\n"
+    assert capsys.readouterr().err == note
+    assert "is already on" in error_of(write(text + "audio/c00.wav,bus,train\n", "twice.csv"))
+    missing = read_recordings(write("file,scene\nno\\c00.wav,bus\n"))
+    assert missing[0].state is None and missing[0].path == tmp_path / "no\\c00.wav"
+
+
+@pytest.mark.parametrize("name", ["none.csv", "folder"])
+def test_what_is_no_manifest_is_told_with_a_remedy(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    assert error_of(tmp_path / name).endswith(
+        "; name a CSV with the columns file, scene and split (docs/data.md)"
+    )

@@ -72,7 +72,7 @@ def test_folders_named_by_split(folder, tmp_path):
 
 def test_wrong_folders(folder, tmp_path):
     (folder / "cat").mkdir()
-    with pytest.raises(InputError, match="cat: no audio file in this class"):
+    with pytest.raises(InputError, match="cat contains no audio file"):
         own.read_folder(folder)
     with pytest.raises(InputError, match="two or more classes; found session0, session1|found"):
         own.read_folder(folder / "dog")

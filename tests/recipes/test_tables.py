@@ -9,6 +9,7 @@ import pytest
 
 from configs import tables as configs
 from ergl_jax.errors import InputError, MultilineInputError
+from ergl_jax.locks import InUse
 from ergl_jax.recipes import stages, tables
 
 NAMES = ("ergl_without_mel", "ergl")  # the rows of the table "mel"
@@ -21,8 +22,8 @@ def rows(of="mel", **fields):
     return configs.rows(config)
 
 
-def run(workdir, seeds=(0, 1, 2), shard="0/1", **fields):
-    asked = rows(seeds=seeds, shard=shard, **fields)
+def run(workdir, seeds=(0, 1, 2), shard="0/1", of="mel", **fields):
+    asked = rows(of, seeds=seeds, shard=shard, **fields)
     return tables.run(asked, workdir, seeds=seeds, shard=shard)
 
 
@@ -45,7 +46,7 @@ def trained(monkeypatch):
         if name in train.fail:
             raise train.fail[name]
         calls.append((name, config.seed))
-        workdir.mkdir(parents=True)
+        assert (workdir / "lock.json").exists()
         (workdir / "config.json").write_text(json.dumps(config.to_dict()))
         results = {
             "test": train.tests and {"class_mean_accuracy": accuracy(name, config.seed)},
@@ -108,11 +109,30 @@ def test_a_failed_row_is_reported_and_the_others_continue(trained, tmp_path, cap
         run(tmp_path, seeds=(0,), rows=("cnn", "pann_fixed", "ergl"))
     assert trained.calls == [("ergl", 0)]
     pann, cnn = capsys.readouterr().err.splitlines()
-    assert pann.startswith("error: row pann_fixed, seed 0: ") and "model.init_from" in pann
+    assert pann.startswith("error: row pann_fixed: ") and "model.init_from" in pann
     assert cnn == "error: row cnn, seed 0: no clips | at all"
     line = table(tmp_path)["cnn"]
     assert line["remarks"].endswith("; no clips | at all") and line["seeds"] == "0 of 1"
     assert "no clips \\| at all" in (tmp_path / "table.md").read_text(encoding="utf-8")
+
+
+def test_a_wrong_override_is_told_once(trained, tmp_path, capsys):
+    with pytest.raises(InputError, match="^config.train.batch_size=0 must be at least 1$"):
+        run(tmp_path / "runs", of="3", overrides=("train.batch_size=0",))
+    assert not capsys.readouterr().err and not trained.calls and not (tmp_path / "runs").exists()
+    names = ("pann_fixed", "pann_finetuned", "cnn", "ergl")
+    with pytest.raises(InputError, match="pann_fixed, pann_finetuned: not trained"):
+        run(tmp_path / "runs", rows=names)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: row pann_fixed, pann_finetuned: config.model.init_from=''")
+    assert len(trained.calls) == 2 * 3
+
+
+def test_a_run_that_another_process_trains_ends_the_table(trained, tmp_path):
+    trained.fail = {"ergl_without_mel": InUse("in use")}
+    with pytest.raises(InUse):
+        run(tmp_path / "runs")
+    assert not trained.calls
 
 
 def test_a_missing_corpus_ends_the_table_at_once(trained, tmp_path):

@@ -1,6 +1,7 @@
 """Checkpoints are restored as they were saved, or the one before is."""
 
 import shutil
+import signal
 from pathlib import Path
 
 import jax
@@ -128,3 +129,20 @@ def test_a_full_disk_is_an_input_error_and_keeps_the_last_one(checkpoints, monke
     ):
         writer.save("latest", state(2), Progress(2))
     assert checkpoints().restore("latest", state(0))[1].epoch == 1
+
+
+def test_an_interrupt_while_writing_comes_after_it(checkpoints, monkeypatch, capfd):
+    """Else Orbax's threads would print tracebacks."""
+    writer = checkpoints()
+    manager = writer._managers["latest"]
+    save = manager.save
+
+    def interrupted(*arguments, **more):
+        signal.raise_signal(signal.SIGINT)
+        return save(*arguments, **more)
+
+    monkeypatch.setattr(manager, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        writer.save("latest", state(1), Progress(1))
+    assert checkpoints().restore("latest", state(0))[1].epoch == 1
+    assert "Traceback" not in capfd.readouterr().err
