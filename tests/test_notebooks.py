@@ -32,7 +32,7 @@ def run(monkeypatch):
 def test_the_colab_notebook(run, tiny, tmp_path):
     flags = f"--config=configs/test.py --config.data.data_dir={tiny.data_dir}"
     text, pictures = run("ergl_colab.ipynb", FLAGS=flags, WORKDIR=tmp_path / "run")
-    assert '"class_mean_accuracy"' in text and "log-odds" in text
+    assert '"class_mean_accuracy"' in text and "classified as" in text
     assert pictures == 3 and (tmp_path / "run" / "bundle" / "config.json").exists()
 
 
@@ -40,7 +40,7 @@ def test_the_colab_notebook(run, tiny, tmp_path):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client")
 def test_the_notebook_that_explains(run, tiny):
     text, pictures = run("explain.ipynb", BUNDLE=tiny.workdir / "bundle")
-    assert "chance:" in text and "together:" in text
+    assert "by chance:" in text and "together:" in text
     assert pictures == 4
 
 
