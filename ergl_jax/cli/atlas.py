@@ -4,13 +4,14 @@
     ergl atlas runs/seed0 runs/seed1 runs/seed2 --out atlas
 
 For each scene: its mean relation matrix, the scene it is most confused with, with example clips,
-and the relations that differ most between the two. The page shows the first run; with several runs
-on the same data it also says whether their explanations agree.
+and the relations that differ most between the two. The page shows the first run, and plays its
+examples; with several runs on the same data it begins with whether their explanations agree.
 """
 
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ergl_jax.cli.explain import add_method
 from ergl_jax.errors import InputError
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ergl_jax.datasets import sources
     from ergl_jax.inference import atlas, atlas_page
     from ergl_jax.inference.explain import METHODS
 
@@ -34,7 +36,13 @@ def run(args: argparse.Namespace) -> int:
     steps = METHODS[args.method]
     surveys = [atlas.survey(*open_run(workdir), steps=steps) for workdir in args.workdirs]
     agreement = atlas.agreement(surveys)
-    atlas_page.write(out, surveys[0], agreement, runs=[str(path) for path in args.workdirs])
+    atlas_page.write(
+        out,
+        surveys[0],
+        agreement,
+        runs=[str(path) for path in args.workdirs],
+        listen=sources.listener(_data_config(args.workdirs[0])),
+    )
     print(f"{len(surveys[0].names)} clips, {100 * surveys[0].accuracy:.1f} % correct")
     if agreement and agreement["clips"]:
         print(
@@ -52,18 +60,15 @@ def open_run(workdir: Path) -> tuple:
     Raises InputError unless `workdir` has a bundle, and a config.json whose dataset fits it.
     """
     from ergl_jax import progress
-    from ergl_jax.config import DataConfig
     from ergl_jax.datasets import sources
     from ergl_jax.inference.classify import load
     from ergl_jax.inference.explain import Explainer
     from ergl_jax.training.evaluate import check_fits
 
     explainer = Explainer(load(workdir / "bundle"))
-    path = workdir / "config.json"
-    with reading(path, "name the directory of a finished run", "a run's settings"):
-        saved = read_json(path)["data"]
+    config = _data_config(workdir)
     try:
-        dataset = sources.open_dataset(DataConfig.from_saved(saved))
+        dataset = sources.open_dataset(config)
         check_fits(explainer.model.bundle, dataset)
     except InputError as error:
         raise InputError(f"{workdir}: {error}") from error
@@ -75,3 +80,16 @@ def open_run(workdir: Path) -> tuple:
             yield clip["name"], dataset.scenes[clip["scene"]], clip["log_mel"]
 
     return explainer, clips()
+
+
+def _data_config(workdir: Path) -> Any:
+    """The `config.data` of a run; InputError unless its config.json has one."""
+    from ergl_jax.config import DataConfig
+
+    path = workdir / "config.json"
+    with reading(path, "name the directory of a finished run", "a run's settings"):
+        saved = read_json(path)["data"]
+    try:
+        return DataConfig.from_saved(saved)
+    except InputError as error:
+        raise InputError(f"{workdir}: {error}") from error

@@ -1,10 +1,13 @@
 """Where clips come from: the corpus that a `config.data` names, prepared."""
 
+import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ergl_jax.audio import get_front_end
+import numpy as np
+
+from ergl_jax.audio import get_front_end, segment
 from ergl_jax.config import DataConfig
 from ergl_jax.datasets import builder, manifest, splits, synthetic, tut2018
 from ergl_jax.datasets.batches import check_batch_size
@@ -91,3 +94,23 @@ def open_dataset(
         strict=strict,
         wait=wait,
     )
+
+
+def listener(config: DataConfig) -> Callable[[str], tuple[np.ndarray, int]]:
+    """A function that reads the sound of a row of the dataset of a `config.data`.
+
+    It maps the row's name to its samples (L,), without padding, and their rate in Hz. It raises
+    InputError if the recording can't be decoded.
+    """
+    front_end = get_front_end(config.front_end)
+    length = front_end.num_samples(config.clip_seconds)
+    clips = {clip.name: clip for clip in corpus(config).clips}
+
+    def listen(name: str) -> tuple[np.ndarray, int]:
+        recording, _, number = (name, "", "0") if name in clips else name.rpartition("#")
+        waveform = clips[recording].load(front_end.sample_rate, front_end.channel)
+        rows = segment(waveform, length, pad=config.pad, long=config.long)
+        _, row = next(itertools.islice(rows, int(number), None))
+        return row[: len(waveform)], front_end.sample_rate
+
+    return listen

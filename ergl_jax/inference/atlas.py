@@ -14,6 +14,7 @@ from scipy.stats import spearmanr
 
 from ergl_jax.errors import InputError
 from ergl_jax.inference.explain import Explainer
+from ergl_jax.inference.narrative import plain
 
 MAX_EXAMPLES = 3  # clips of each confusion
 MAX_RELATIONS = 5  # of each scene
@@ -27,7 +28,7 @@ class Survey:
     events: tuple[str, ...]
     names: tuple[str, ...]  # of the clips, (N,)
     truth: np.ndarray  # (N,), indices of scenes
-    probabilities: np.ndarray  # (N, S), calibrated
+    probabilities: np.ndarray  # (N, S)
     event_probabilities: np.ndarray  # (N, n)
     edge_means: np.ndarray  # (N, n, n), over each edge's channels
     node_contributions: np.ndarray  # (N, n), to the clip's most probable scene, in nats
@@ -115,12 +116,24 @@ def _confusions(survey: Survey) -> list[dict[str, Any]]:
                 "scene": survey.scenes[true],
                 "predicted": survey.scenes[predicted],
                 "clips": int(counts[true, predicted]),
-                "examples": [
-                    {"clip": survey.names[row], "probability": float(p[row])} for row in rows
-                ],
+                "examples": [_example(survey, int(row)) for row in rows],
             }
         )
     return confusions
+
+
+def _example(survey: Survey, row: int) -> dict[str, Any]:
+    """A clip and the probability of the scene that it is classified as."""
+    return {"clip": survey.names[row], "probability": float(survey.probabilities[row].max())}
+
+
+def own_event(scene: str, events: Iterable[str]) -> int | None:
+    """Index of the event that a scene is named after: "rooster" -> "Chicken, rooster"."""
+    for index, event in enumerate(events):
+        names = event.casefold()
+        if plain(scene).casefold() in (names, *map(str.strip, names.split(","))):
+            return index
+    return None
 
 
 def _scene(survey: Survey, scene: int) -> dict[str, Any]:
@@ -152,6 +165,16 @@ def _scene(survey: Survey, scene: int) -> dict[str, Any]:
             for i, j in np.transpose(np.unravel_index(order, d.shape))
             if d[i, j]
         ]
+    predicted = survey.predicted == scene
+    right = np.flatnonzero(here & predicted)
+    own, owned = own_event(survey.scenes[scene], survey.events), None
+    if own is not None:
+        strongest = survey.node_contributions[predicted].argmax(axis=1) == own
+        owned = {
+            "event": survey.events[own],
+            "clips": int(predicted.sum()),  # classified as this scene
+            "strongest": int(strongest.sum()),  # in which the event contributes most
+        }
     return {
         "scene": survey.scenes[scene],
         "clips": int(here.sum()),
@@ -161,6 +184,12 @@ def _scene(survey: Survey, scene: int) -> dict[str, Any]:
         "event_probabilities": survey.event_probabilities[here].mean(axis=0).tolist(),
         "edge_means": mean.tolist(),
         "apart": apart,
+        "own_event": owned,
+        "most_certain": (
+            _example(survey, int(right[survey.probabilities[right, scene].argmax()]))
+            if len(right)
+            else None
+        ),
     }
 
 

@@ -1,17 +1,23 @@
 """Writes a Survey: a self-contained HTML page, and its numbers as JSON."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from ergl_jax.errors import InputError
 from ergl_jax.files import atomic_write_together, make_directory
 from ergl_jax.inference import atlas, html_page
 
 PAGE = "atlas.html"
 MAX_EVENTS = 5  # of each scene
 MAX_CONFUSIONS = 20
+MAX_SECONDS = 5.0  # of an example's sound
+MIN_AGREEMENT = 0.7  # rank correlation
+
+# A clip's name -> its samples (L,) and their rate in Hz; InputError if they can't be read.
+Listen = Callable[[str], tuple[np.ndarray, int]]
 
 
 def write(
@@ -20,10 +26,12 @@ def write(
     agreement: dict[str, float] | None,
     *,
     runs: Sequence[str],
+    listen: Listen | None = None,
 ) -> Path:
     """Writes atlas.html and atlas.json, both or none, and returns the path of the page.
 
     `survey` is of the first of `runs`, work directories; `agreement` is `atlas.agreement` of all.
+    With `listen` the page plays its examples.
     Raises InputError if `directory` can't be created or written to.
     """
     summary = atlas.summary(survey)
@@ -31,7 +39,7 @@ def write(
     numbers = {"runs": list(runs), **summary, "agreement": finite or None}
     texts = {
         "atlas.json": json.dumps(numbers, indent=1, allow_nan=False),
-        PAGE: render(survey, agreement, runs),
+        PAGE: render(survey, agreement, runs, listen),
     }
     directory = make_directory(directory, "the directory")
     with atomic_write_together(directory) as tmp_path:
@@ -40,9 +48,17 @@ def write(
     return directory / PAGE
 
 
-def render(survey: atlas.Survey, agreement: dict[str, float] | None, runs: Sequence[str]) -> str:
-    """The page, with its script inside."""
+def render(
+    survey: atlas.Survey,
+    agreement: dict[str, float] | None,
+    runs: Sequence[str],
+    listen: Listen | None = None,
+) -> str:
+    """The page, with its script and its examples' sounds inside."""
     summary = atlas.summary(survey)
+    examples = [each for c in summary["confusions"][:MAX_CONFUSIONS] for each in c["examples"]]
+    examples += [page["most_certain"] for page in summary["pages"] if page["most_certain"]]
+    owned = [page["own_event"] for page in summary["pages"] if page["own_event"]]
     by_scene = {page["scene"]: page for page in summary["pages"]}
     counts = survey.confusion
     panels = []
@@ -65,6 +81,19 @@ def render(survey: atlas.Survey, agreement: dict[str, float] | None, runs: Seque
         shares=counts / np.maximum(counts.sum(axis=1, keepdims=True), 1),
         max_confusions=MAX_CONFUSIONS,
         panels=panels,
+        own={key: sum(each[key] for each in owned) for key in ("clips", "strongest")},
+        sounds={each["clip"]: _sound(each["clip"], listen) for each in examples if listen},
+        seconds=MAX_SECONDS,
         agreement=agreement,
+        agrees=agreement and min(agreement["events"], agreement["relations"]) >= MIN_AGREEMENT,
         data=summary,
     )
+
+
+def _sound(clip: str, listen: Listen) -> str:
+    """The beginning of a clip as a data URI; "" if it can't be read."""
+    try:
+        waveform, rate = listen(clip)
+    except InputError:
+        return ""
+    return html_page.audio(waveform[: round(MAX_SECONDS * rate)], rate, "MP3")

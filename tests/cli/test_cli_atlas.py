@@ -47,6 +47,8 @@ def test_one_run_and_two_runs(tiny, other, tmp_path, capsys):
     assert capsys.readouterr().out == expected
     assert {path.name for path in out.iterdir()} == {"atlas.html", "atlas.json"}
     assert json.loads((out / "atlas.json").read_text())["agreement"] is None
+    page = (out / "atlas.html").read_text()
+    assert "<audio" in page and "not playable" not in page
     assert atlas(out, tiny.workdir, other) == 0
     printed = capsys.readouterr().out
     assert "over 10 pairs" in printed and "events 1.00, relations 1.00" in printed

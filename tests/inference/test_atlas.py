@@ -73,6 +73,27 @@ def test_confusions_are_listed_with_their_most_certain_clips():
     assert atlas.summary(predicting(survey, {}))["confusions"] == []
 
 
+def test_the_event_that_a_scene_is_named_after():
+    events = ("Music", "Chicken, rooster", "Baby cry, infant cry", "Rain on surface", "Rain")
+    found = {name: atlas.own_event(name, events) for name in ("rooster", "baby_cry", "rain", "dog")}
+    assert found == {"rooster": 1, "baby_cry": 2, "rain": 4, "dog": None}
+    survey = predicting(hand_made(), {0: 1, 1: 2})
+    named = pages(survey, scenes=("park", "dog", "home", "moon"))
+    assert named["park"]["own_event"] is None
+    clips = survey.predicted == 1
+    strongest = sum(max(row) == row[0] for row in survey.node_contributions[clips])
+    expected = {"event": "Dog", "clips": 10, "strongest": strongest}
+    assert named["dog"]["own_event"] == expected and 0 < strongest < 10
+
+
+def test_the_most_certain_clip_of_a_scene_is_a_right_one():
+    survey = predicting(hand_made(), {3: 1, **{k: 0 for k in range(2, 30, 3)}})
+    survey.probabilities[6, 0], survey.probabilities[2, 0] = 0.98, 0.99
+    found = pages(survey)
+    assert found["park"]["most_certain"] == {"clip": "clip6", "probability": 0.98}
+    assert found["home"]["most_certain"] is None
+
+
 def test_agreement_is_spearmans_correlation():
     a, b = predicting(hand_made(0), {}), predicting(hand_made(1), {5: 3})
     found = atlas.agreement([a, b])
