@@ -1,14 +1,16 @@
-"""A Gradio page: record or upload a sound and see its scene, graph and timeline."""
+"""A Gradio page: record or upload a sound and see its scene, timeline and graph."""
 
+import base64
 import html
 from typing import Any
 
 import gradio as gr
 
+from ergl_jax.bundle import Bundle
 from ergl_jax.errors import InputError
-from ergl_jax.inference import narrative, pictures
+from ergl_jax.inference import explanation_page, narrative, pictures
 from ergl_jax.inference.classify import Model
-from ergl_jax.inference.explain import Explainer
+from ergl_jax.inference.explain import Explainer, Explanation
 from ergl_jax.models.ergl import ERGL
 
 
@@ -27,7 +29,7 @@ def build(model: Model):
         try:
             if explainer is None:
                 result: Any = model.classify(path)
-                return dict(result.scenes), str(result), None, None
+                return dict(result.scenes), str(result), ""
             explanation = explainer(path)
         except InputError as error:
             # Escaped: Gradio renders messages as HTML, and this one contains names.
@@ -35,11 +37,11 @@ def build(model: Model):
         return (
             dict(explanation.classification.scenes),
             narrative.paragraph(explanation),
-            pictures.graph(explanation),
-            pictures.timeline(explanation, bundle.front_end),
+            _pictures(explanation, bundle),
         )
 
-    with gr.Blocks(title="ergl_jax", analytics_enabled=False) as page:
+    every, age = 600, 3600  # seconds, for uploads
+    with gr.Blocks(title="ergl_jax", analytics_enabled=False, delete_cache=(every, age)) as page:
         gr.Markdown("# What scene is this?\n\nRecord or upload a sound.")
         # Not Markdown, which would load images that names in the bundle may refer to.
         about = f"Trained on {bundle.dataset}. Scenes: {', '.join(bundle.scenes)}."
@@ -50,10 +52,28 @@ def build(model: Model):
                 button = gr.Button("Classify", variant="primary")
             scenes = gr.Label(num_top_classes=5, label="scene")
         why = gr.Textbox(label="why", lines=6)
-        graph = gr.Plot(label="graph", visible=explainer is not None)
-        timeline = gr.Plot(label="timeline", visible=explainer is not None)
-        button.click(answer, sound, [scenes, why, graph, timeline], api_name="classify")
+        shown = gr.HTML(visible=explainer is not None)
+        button.click(answer, sound, [scenes, why, shown], api_name="classify")
     return page
+
+
+def _pictures(explanation: Explanation, bundle: Bundle) -> str:
+    """Timeline and graph in the page's own text colour, and a link to the whole page."""
+    figures = explanation_page.draw(explanation, bundle)
+    drawn = [
+        f'<div role="img" aria-label="{name}" style="flex: 1 1 20rem; max-width: 31rem">'
+        f"{pictures.inline_svg(figures[name], name)}</div>"
+        for name in ("timeline", "graph")
+    ]
+    # The page is inside the link: no file of it is left on this machine.
+    page = explanation_page.render(explanation, figures, bundle).encode()
+    link = (
+        f'<a download="{explanation_page.PAGE}" href="data:text/html;base64,'
+        f'{base64.b64encode(page).decode()}">Download the whole page</a>: how far the explanation '
+        "can be trusted, every relation, and the sound"
+    )
+    row = f'<div style="display: flex; flex-wrap: wrap; gap: 2rem">{"".join(drawn)}</div>'
+    return f"<p>{link}</p>{row}"
 
 
 def launch(page, *, port: int | None, share: bool) -> None:

@@ -26,7 +26,14 @@ NAMES = (
     "{{ 7 * 7 }}${7 * 7}",
 )
 TEXTS = "[...document.querySelectorAll('textarea')].map(each => each.value).join('\\n')"
-PICTURES = "document.querySelectorAll('img[src^=\"data:image\"]').length >= 2"
+PICTURES = "document.querySelectorAll('[role=img] > svg').length == 2"
+DOWNLOADED = """
+  atob(document.querySelector('a[download="explanation.html"]').href.split(',')[1]).slice(0, 15)
+"""
+# The sum of red, green and blue of the graph's text.
+INK = """getComputedStyle(
+    document.querySelector('[role=img][aria-label=graph] [style*="fill: currentColor"]')
+  ).fill.match(/\\d+/g).slice(0, 3).reduce((sum, x) => sum + Number(x), 0)"""
 # Elements that run or load what a name refers to.
 LOADED = """[...document.querySelectorAll(
     "[onerror], [onload], [src*='127.0.0.1:9/'], [src=x], a[href^='javascript:']"
@@ -108,6 +115,13 @@ def test_a_recording_is_explained_and_hostile_names_are_text(tiny, tmp_path, rea
         text = browser.evaluate(f"document.body.innerText + {TEXTS}")
         assert all(name in text for name in (*bundle.scenes[:6], NAMES[1]))
         assert ("classified as" in text) == readable
+        if readable:
+            assert browser.evaluate(DOWNLOADED) == "<!doctype html>"
+            inks = []
+            for dark in (False, True):
+                browser.evaluate(f"document.body.classList.toggle('dark', {str(dark).lower()})")
+                inks.append(browser.evaluate(INK))
+            assert inks[0] + 400 < inks[1]
         assert browser.evaluate("document.title") == "ergl_jax"
         assert browser.evaluate(LOADED) == [], json.dumps(browser.complaints)
         outside = [x for x in browser.requests if not x.startswith(("data:", "blob:", address))]
