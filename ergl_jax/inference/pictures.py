@@ -26,6 +26,7 @@ from ergl_jax.inference.explain import Explanation
 from ergl_jax.inference.narrative import DETECTED, plain
 
 INK = "#1b1f24"  # text and lines; the page replaces it by its own text colour
+PAPER = "#fefefe"  # behind nodes, so that no arrow shows through; in the page its background
 POSITIVE, NEGATIVE = "#c8374a", "#3b78c4"  # readable on white and on black
 GREY = "#8a8f98"
 # From NEGATIVE to POSITIVE, transparent at zero: it suits a white page and a dark one.
@@ -77,6 +78,8 @@ def inline_svg(figure: Figure, name: str) -> Markup:
     text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'\b(id="|href="#|url\(#)', rf"\1{name}-", text)
     text = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 aria-hidden="true">', text)
+    # `--body-background-fill` is Gradio's.
+    text = text.replace(PAPER, "var(--surface, var(--body-background-fill))")
     return Markup(text.replace(INK, "currentColor"))
 
 
@@ -134,24 +137,21 @@ def graph(explanation: Explanation) -> Figure:
     """
     p = np.clip(explanation.activations.event_probabilities, 0, 1)
     names = [label(name, 14) for name in explanation.events]
-    lines = np.array([1 + name.count("\n") for name in names])
+    room = np.array([1.9 + name.count("\n") for name in names])  # lines, with the gap between two
     margin = CHARACTER * 9 * max(len(line) for name in names for line in name.splitlines())
     radius = WIDTH / 2 - margin - 0.3  # inches, as all lengths here; of the ellipse, sideways
     order = _strongest_neighbours(explanation.edge_contributions)
     # Clockwise from above: the first half of the events is on the right.
     right = (len(names) + 1) // 2
     sides = {1: order[:right], -1: order[right:][::-1]}
-    height = max(3.0, *(LINE * (lines[events] + 0.9).sum() for events in sides.values()))
+    height = max(3.0, *(LINE * room[events].sum() for events in sides.values()))
     places = np.empty((len(names), 2))
     for side, events in sides.items():
-        share = (lines[events] + 0.9).cumsum() - (lines[events] + 0.9) / 2
-        share /= (lines[events] + 0.9).sum()
-        # Nodes at the heights of their labels.
+        # Nodes are at the heights of their labels.
+        share = (room[events].cumsum() - room[events] / 2) / room[events].sum()  # from above
         places[events] = np.stack([2 * side * radius * np.sqrt(share - share**2), 0.5 - share], 1)
     places[:, 1] *= height
-    areas = 350 * (0.1 + 0.9 * p)  # points²
-    radii = np.sqrt(areas) / 2  # points
-    opacity = FAINT + (1 - FAINT) * np.minimum(1, p / DETECTED)
+    diameters, opacity = _size(p), _opacity(p)
     limit = np.abs(explanation.node_contributions).max() or 1.0
     colours = ScalarMappable(Normalize(-limit, limit), DIVERGING)
     face = colours.to_rgba(explanation.node_contributions)
@@ -163,9 +163,10 @@ def graph(explanation: Explanation) -> Figure:
     axes.axis("off")
     axes.set(xlim=(-WIDTH / 2, WIDTH / 2), ylim=(-height / 2, height / 2))
     edge = [(*to_rgb(INK), x) for x in opacity]
-    axes.scatter(
-        places[:, 0], places[:, 1], s=areas, c=face, edgecolors=edge, linewidths=0.8, zorder=3
-    )
+    marks: Any = {"s": diameters**2, "c": face, "edgecolors": edge, "linewidths": 0.8, "zorder": 3}
+    axes.scatter(places[:, 0], places[:, 1], **marks)
+    axes.scatter(places[:, 0], places[:, 1], s=diameters**2, c=PAPER, linewidths=0, zorder=2.5)
+    line: Any = {"arrowstyle": "-", "shrinkA": 2, "color": INK, "alpha": 0.4, "lw": 0.6}
     for event, (x, y) in enumerate(places):
         side = 1 if event in sides[1] else -1
         axes.annotate(
@@ -176,29 +177,30 @@ def graph(explanation: Explanation) -> Figure:
             va="center",
             alpha=0.4 + 0.6 * opacity[event],
             linespacing=1,
-            arrowprops={
-                "arrowstyle": "-",
-                "shrinkA": 2,
-                "shrinkB": radii[event],
-                "color": INK,
-                "alpha": 0.4,
-                "lw": 0.6,
-            },
+            arrowprops=line | {"shrinkB": diameters[event] / 2},
         )
-    _draw_arrows(axes, explanation, places, radii)
+    _draw_arrows(axes, explanation, places, diameters / 2)
     _draw_legend(figure, colours, (height + below) / 0.15)
     return figure
+
+
+def _size(p: Any) -> Any:
+    """A node's diameter in points, for an event's probability."""
+    return np.sqrt(350 * (0.1 + 0.9 * p))
+
+
+def _opacity(p: Any) -> Any:
+    return FAINT + (1 - FAINT) * np.minimum(1, p / DETECTED)
 
 
 def _draw_legend(figure: Figure, colours: ScalarMappable, rows: float) -> None:
     """Below the graph; `rows` is the figure's height in 0.15 inches."""
     circle: Any = {"ls": "", "marker": "o", "mfc": "none", "mec": INK}
-    sizes = [np.sqrt(350 * (0.1 + 0.9 * p)) for p in (0.1, 0.9)]
     handles = {
         "raises the log-odds": Line2D([], [], color=POSITIVE, lw=2.5),
         "lowers them": Line2D([], [], color=NEGATIVE, lw=2.5),
-        "probability 0.1, not heard": Line2D([], [], ms=sizes[0], **circle, alpha=FAINT),
-        "probability 0.9": Line2D([], [], ms=sizes[1], **circle),
+        "probability 0.1, not heard": Line2D([], [], ms=_size(0.1), **circle, alpha=_opacity(0.1)),
+        "probability 0.9": Line2D([], [], ms=_size(0.9), **circle),
     }
     place: Any = {"loc": "lower center", "bbox_to_anchor": (0.5, 4 / rows), "ncols": 2}
     figure.legend(list(handles.values()), list(handles), labelspacing=0.9, **place)
