@@ -25,15 +25,18 @@ from safetensors.numpy import load as load_weights
 from safetensors.numpy import save as save_weights
 
 import ergl_jax
+from ergl_jax import known as knowns
 from ergl_jax import registry, schema
 from ergl_jax.audio import FRONT_ENDS, FrontEnd
 from ergl_jax.config import ModelConfig
 from ergl_jax.errors import InputError
 from ergl_jax.files import atomic_write, is_remote, locked, user_path, writing
+from ergl_jax.known import Known
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = 1
 RANGES = {"clip_seconds": (0.01, 3600.0), "temperature": (1e-3, 1e3)}
+KNOWN = "known/"  # begins the names of these arrays among the weights
 DIGEST = "config_sha256"  # in the metadata of the weights; older bundles have none
 
 _FIELDS: dict[str, type] = {
@@ -48,8 +51,9 @@ _FIELDS: dict[str, type] = {
     "dataset": str,
     "source": str,
     "temperature": float,
+    "calibration": str,
 }
-_ADDED_LATER = {"source": "", "temperature": 1.0}  # absent from older bundles
+_ADDED_LATER = {"source": "", "temperature": 1.0, "calibration": ""}  # absent from older bundles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +70,10 @@ class Bundle:
       licence: of the data it was trained on.
       dataset: name of that data.
       source: where its initial weights come from; "" for random ones.
-      temperature: scene logits are divided by it, so that their softmax is calibrated; 1 where
-        there were no validation clips to fit it to.
+      temperature: scene logits are divided by it; 1 if it wasn't fitted.
+      calibration: what it was fitted to, such as "57 validation clips", so that probabilities are
+        calibrated; "" if it wasn't.
+      known: tells unknown sounds from those of training; None without validation clips.
     """
 
     model: ModelConfig
@@ -81,6 +87,34 @@ class Bundle:
     dataset: str
     source: str = ""
     temperature: float = 1.0
+    calibration: str = ""
+    known: Known | None = None
+
+    @property
+    def about_probabilities(self) -> str:
+        """Whether they are calibrated, in a sentence."""
+        if not self.calibration:
+            return (
+                "Probabilities are not calibrated: no temperature was fitted. It needs validation "
+                "clips, some of them misclassified."
+            )
+        return (
+            f"Probabilities are calibrated: logits are divided by a temperature of "
+            f"{self.temperature:.3g}, fitted to {self.calibration}."
+        )
+
+    @property
+    def about_known(self) -> str:
+        """Whether it abstains from unknown sounds, in a sentence."""
+        if self.known is None:
+            return (
+                "Unknown sounds are not told from known ones: that takes a run with "
+                f"{knowns.MIN_VALIDATION} validation clips or more."
+            )
+        return (
+            f"It abstains beyond a distance of {self.known.limit():.3g} from its training clips, "
+            f"chosen on {len(self.known.distances)} validation clips."
+        )
 
     @property
     def clip_shape(self) -> tuple[int, int]:
@@ -112,6 +146,7 @@ class Bundle:
             "licence": self.licence,
             "source": self.source,
             "temperature": self.temperature,
+            "calibration": self.calibration,
             "versions": {
                 "ergl_jax": ergl_jax.__version__,
                 "jax": jax.__version__,
@@ -119,6 +154,8 @@ class Bundle:
             },
         }
         flat = flatten_dict(self.variables, sep="/")
+        if self.known:
+            flat |= {KNOWN + name: x for name, x in self.known.arrays().items()}
         flat = {name: np.ascontiguousarray(x) for name, x in flat.items()}
         text = (json.dumps(config, indent=2) + "\n").encode()
         weights = save_weights(flat, metadata={DIGEST: hashlib.sha256(text).hexdigest()})
@@ -187,6 +224,9 @@ def load(directory: str | os.PathLike) -> Bundle:
     with _refusing(f"{weights_path} is damaged"):
         flat = load_weights(weights)
     with _refusing(f"{weights_path} does not fit {CONFIG}"):
+        named = {name for name in flat if name.startswith(KNOWN)}
+        arrays = {name.removeprefix(KNOWN): flat.pop(name) for name in named}
+        known = knowns.parse(arrays) if arrays else None
         _check_weights(bundle, flat)
     digest = _metadata(weights).get(DIGEST)
     if digest and digest != hashlib.sha256(text).hexdigest():
@@ -194,7 +234,7 @@ def load(directory: str | os.PathLike) -> Bundle:
             f"{path} is not the one that {WEIGHTS} was saved with: restore it, or change the "
             "bundle from Python and save it (dataclasses.replace)"
         )
-    return dataclasses.replace(bundle, variables=unflatten_dict(flat, sep="/"))
+    return dataclasses.replace(bundle, variables=unflatten_dict(flat, sep="/"), known=known)
 
 
 @contextlib.contextmanager
@@ -211,6 +251,8 @@ def _parse(text: bytes) -> Bundle:
     config = json.loads(text)
     if isinstance(config, dict):
         config = _ADDED_LATER | config
+        if config["temperature"] != 1.0 and not config["calibration"]:
+            config["calibration"] = "validation clips"  # their number wasn't saved then
         if config.get("format", FORMAT) != FORMAT:
             raise ValueError(
                 f"format={config['format']!r}, but this version reads only {FORMAT}: install the "

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 from ergl_jax import bundle as bundles
 from ergl_jax.audio import FRONT_ENDS
 from ergl_jax.errors import InputError
+from ergl_jax.inference.classify import Model
 
 
 @pytest.fixture
@@ -48,10 +49,11 @@ def test_what_is_saved_is_loaded_and_replaces_a_bundle(directory):
         again = bundles.load(target)
         assert again.licence == "CC0"
         for field in dataclasses.fields(bundle):
-            if field.name not in ("variables", "licence"):
+            if field.name not in ("variables", "licence", "known"):
                 assert getattr(again, field.name) == getattr(bundle, field.name), field.name
         assert jax.tree.structure(again.variables) == jax.tree.structure(bundle.variables)
         jax.tree.map(np.testing.assert_array_equal, again.variables, bundle.variables)
+        jax.tree.map(np.testing.assert_array_equal, again.known.arrays(), bundle.known.arrays())
         names = sorted(path.name for path in target.iterdir())
         assert names == ["config.json", "model.safetensors"]
     assert not leftover.exists()
@@ -98,10 +100,21 @@ def test_the_loaded_model_is_the_trained_one(tiny, directory):
 
 
 def test_older_bundles_are_read(directory, spoil):
-    """They have no temperature, no source, and no hash of config.json."""
-    spoil(temperature=None, source=None)
+    """They have no temperature, no source, no hash of config.json, and know no unknown sounds."""
+    weights = directory / "model.safetensors"
+    arrays = load_file(weights)
+    save_file({name: x for name, x in arrays.items() if not name.startswith("known/")}, weights)
+    spoil(temperature=None, source=None, calibration=None)
     bundle = bundles.load(directory)
-    assert (bundle.temperature, bundle.source) == (1.0, "")
+    assert (bundle.temperature, bundle.source, bundle.calibration) == (1.0, "", "")
+    assert bundle.known is None and "not calibrated" in bundle.about_probabilities
+    result = Model(bundle).classify(np.zeros(100), sample_rate=8000)
+    assert result.known is None and result.to_dict()["scene"] == result.scene
+
+
+def test_an_older_temperature_was_fitted(directory, spoil):
+    spoil(temperature=1.5, calibration=None)
+    assert "1.5, fitted to validation clips" in bundles.load(directory).about_probabilities
 
 
 def test_a_bundle_that_is_replaced_is_never_seen_in_part(directory, monkeypatch):
@@ -195,6 +208,7 @@ def test_damaged_and_other_weights_are_refused(directory):
         (whole | {"params/../../x": np.zeros(1)}, "params/../../x is float64 .* no such weights"),
         (whole | {name: whole[name][None]}, f"{name} is float32 "),
         ({key: np.float16(x) for key, x in whole.items()}, "is float16 "),
+        (whole | {"known/mean": whole["known/mean"][1:]}, "known/"),
     ):
         save_file(flat, path)
         refused(directory, reason)

@@ -25,10 +25,11 @@ ROOMS = {
     "systems": "",
     "config": "audio errors labels models schema systems",
     "registry": "baselines config models systems",
-    "bundle": "audio config errors files registry schema",
-    "inference": "audio bundle errors files kernels models schema",
-    "training": "audio bundle config datasets errors files inference kernels locks models progress "
-    "registry schema systems",
+    "known": "",
+    "bundle": "audio config errors files known registry schema",
+    "inference": "audio bundle errors files kernels known models schema",
+    "training": "audio bundle config datasets errors files inference kernels known locks models "
+    "progress registry schema systems",
     "compiling": "audio config datasets errors files labels registry systems training",
     "recipes": "audio bundle config datasets errors files inference labels locks registry schema "
     "systems training",

@@ -2,10 +2,12 @@
 
     ergl classify --bundle runs/synthetic/bundle clip.wav recordings/ "more/*.flac"
 
-Recordings may have any length and sample rate: probabilities are the mean over windows of the
-bundle's clip length, and for more than one window each is listed too. Folders are searched
-recursively for audio files, except hidden ones, and through links. In the output, what a file name
-has of bytes that are not UTF-8 is written as \\udc80 to \\udcff.
+Of a recording unlike those that the model was trained on it names no scene: its probabilities are
+mere guesses. Recordings may have any length and sample rate: probabilities are the mean over
+windows of the bundle's clip length, and for more than one window each is listed too. Folders are
+searched recursively for audio files, except hidden ones.
+
+JSON and CSV have a record with an error for each recording that could not be classified.
 
 Exit status: 0, or 2 if a recording could not be classified; the others still are.
 """
@@ -15,9 +17,15 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING
 
 from ergl_jax.errors import InputError, report
 from ergl_jax.files import user_path
+
+if TYPE_CHECKING:
+    from ergl_jax.bundle import Bundle
+    from ergl_jax.inference.results import Classification
 
 HELP = "classify the scene of recordings"
 
@@ -36,6 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="name no scene if the most probable one is below P",
     )
+    add(
+        "--keep",
+        type=probability,
+        default=0.95,
+        metavar="SHARE",
+        help="abstain from unknown sounds; SHARE of known ones are answered (%(default)s; 1: all)",
+    )
 
 
 def probability(text: str) -> float:
@@ -50,53 +65,68 @@ def run(args: argparse.Namespace) -> int:
     from ergl_jax.audio.recordings import expand
     from ergl_jax.inference.classify import load
 
-    model = load(args.bundle)
+    model = load(args.bundle, keep=args.keep)
     model.check_scenes()
-    write = _write_json if args.json else _csv_writer(model.bundle) if args.csv else _write_text
-    failures = []
+    write = _write_json if args.json else _csv_writer(model.bundle) if args.csv else None
+    found: list[bool] = []  # of each recording, whether it was classified
 
-    def failed(error: InputError) -> None:
+    def failed(file: str, error: InputError) -> None:
         report(error)
-        failures.append(error)
+        found.append(False)
+        if write:
+            write({"file": file, "error": str(error)})
 
     def recordings() -> Iterator[str]:
         for pattern in args.recordings:
             try:
-                yield from expand(pattern, failed)
+                yield from expand(pattern, partial(failed, pattern))
             except InputError as error:
-                failed(error)
+                failed(pattern, error)
 
-    for _, result in model.classify_each(recordings()):
+    for recording, result in model.classify_each(recordings()):
         if isinstance(result, InputError):
-            failed(result)
+            failed(str(recording), result)
         else:
-            write(result, result.probability < args.abstain_below)
-            sys.stdout.flush()
-    return 2 if failures else 0
+            found.append(True)
+            doubtful = result.probability < args.abstain_below
+            if write:
+                record = result.to_dict() | {"calibration": model.bundle.calibration}
+                write(record | {"scene": None} if doubtful else record)
+            else:
+                _print(result, doubtful)
+        sys.stdout.flush()
+    if any(found) and not write:
+        print(model.bundle.about_probabilities)
+    return 0 if all(found) else 2
 
 
-def _write_text(result, abstains: bool) -> None:
-    print(result)
-    if abstains:
-        print("  abstains: no scene is probable enough")
+def _print(result: "Classification", doubtful: bool) -> None:
+    head, *rest = str(result).splitlines()
+    if doubtful:
+        rest.insert(0, "  no answer: no scene is probable enough")
+    print(head, *rest, sep="\n")
 
 
-def _write_json(result, abstains: bool) -> None:
-    print(json.dumps(result.to_dict() | ({"scene": None} if abstains else {})))
+def _write_json(record: dict) -> None:
+    print(json.dumps(record))
 
 
-def _csv_writer(bundle) -> Callable:
-    """Writes the header; returns a function that writes a row. Abstaining leaves scene empty."""
-    row = csv.writer(sys.stdout).writerow
+def _csv_writer(bundle: "Bundle") -> Callable[[dict], None]:
+    """Writes the header; returns a function that writes a record as a row."""
     scenes = [f"scene:{name}" for name in bundle.scenes]
-    row(
-        ["file", "seconds", "scene", "probability", *scenes, *(f"event:{x}" for x in bundle.events)]
-    )
+    events = [f"event:{name}" for name in bundle.events]
+    numbers = ["probability", "distance", "max_distance", *scenes, *events]
+    names = ["file", "seconds", "scene", *numbers, "notes", "error"]
+    writer = csv.DictWriter(sys.stdout, names, extrasaction="ignore")
+    writer.writeheader()
 
-    def write(result, abstains: bool) -> None:
-        numbers = [result.probability, *(result.scenes[name] for name in bundle.scenes)]
-        numbers += [result.events[name] for name in bundle.events]
-        scene = "" if abstains else result.scene
-        row([result.name, f"{result.stop:.3f}", scene, *(f"{x:.6f}" for x in numbers)])
+    def write(record: dict) -> None:
+        row = dict(record)
+        if "stop" in row:
+            row |= {"seconds": f"{row['stop']:.3f}", "notes": "; ".join(row["notes"])}
+        for kind in ("scene", "event"):
+            row |= {f"{kind}:{name}": x for name, x in row.get(f"{kind}s", {}).items()}
+        formatted = {x: f"{row[x]:.6f}" for x in numbers if row.get(x) is not None}
+        writer.writerow(row | formatted)
 
     return write

@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ergl_jax import audio
 from ergl_jax import bundle as bundles
 from ergl_jax.bundle import Bundle
 from ergl_jax.errors import InputError
-from ergl_jax.inference.embedding import embedding
+from ergl_jax.inference.embedding import embedding, output_and_features
 from ergl_jax.inference.results import Classification, Window
+from ergl_jax.known import KEEP
 
 if TYPE_CHECKING:
     from ergl_jax.inference.explain import Explainer, Explanation
@@ -33,9 +35,12 @@ SILENCE = 1e-5  # a peak below -100 dB of full scale
 MAX_SAMPLE_RATE = 10_000_000  # Hz; above, the resampler takes forever
 
 
-def load(directory: str | os.PathLike) -> "Model":
-    """The model in a bundle's directory; InputError if it can't be used (`bundle.load`)."""
-    return Model(bundles.load(directory))
+def load(directory: str | os.PathLike, *, keep: float = KEEP) -> "Model":
+    """The model in a bundle's directory; InputError if it can't be used (`bundle.load`).
+
+    `keep` as of `Model`.
+    """
+    return Model(bundles.load(directory), keep=keep)
 
 
 class Model:
@@ -47,10 +52,13 @@ class Model:
       variables: the module's variables, on the device.
       scenes: names, in the order of the module's outputs; a PANN has none.
       events: the same.
+      max_distance: beyond it a recording counts as unknown (`Known.limit`): chosen so that a share
+        `keep` of recordings of known classes does not; None if the bundle can't tell.
     """
 
-    def __init__(self, bundle: Bundle):
+    def __init__(self, bundle: Bundle, *, keep: float = KEEP):
         self.bundle = bundle
+        self.max_distance = bundle.known.limit(keep) if bundle.known else None
         self.scenes, self.events = bundle.scenes, bundle.events
         self.module = module = bundle.build()
         self.variables = jax.device_put(dict(bundle.variables))
@@ -58,11 +66,14 @@ class Model:
         @jax.jit
         def run(variables, waveforms):
             log_mel = audio.log_mel(waveforms, bundle.front_end)
-            output: Any = module.apply(variables, log_mel, train=False)
-            events = output.event_logits
-            if events is None:
-                events = np.zeros((len(waveforms), 0), np.float32)
-            return output.scene_logits / bundle.temperature, nn.sigmoid(events)
+            output: Any
+            features = none = jnp.zeros((len(waveforms), 0))
+            if bundle.known:
+                output, features = output_and_features(module, variables, log_mel)
+            else:
+                output = module.apply(variables, log_mel, train=False)
+            events = none if output.event_logits is None else nn.sigmoid(output.event_logits)
+            return output.scene_logits / bundle.temperature, events, features
 
         @jax.jit
         def embed(variables, waveforms):
@@ -116,12 +127,14 @@ class Model:
         if isinstance(recordings, str | os.PathLike):
             recordings, _ = _listed(recordings)
 
-        def probabilities(waveforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            logits, events = self.outputs(waveforms)
-            return _softmax(logits), events
+        def predict(waveforms: np.ndarray) -> tuple[np.ndarray, ...]:
+            logits, events, features = self._in_batches(self._run, waveforms)
+            known = self.bundle.known
+            distances = known.distance(features) if known else np.zeros(len(logits))
+            return _softmax(logits), events, distances
 
-        for pending in self._each(recordings, sample_rate, probabilities):
-            yield pending.recording, pending.error or _classification(pending, self.bundle)
+        for pending in self._each(recordings, sample_rate, predict):
+            yield pending.recording, pending.error or _classification(pending, self)
 
     def check_scenes(self) -> None:
         """InputError for a model without scenes."""
@@ -232,10 +245,10 @@ class Model:
         """Runs the model on windows (B, L), B >= 1, at the bundle's sample rate and clip length.
 
         Returns:
-          Scene logits (B, scenes) divided by the bundle's temperature, so that their softmax is
-          calibrated, and event probabilities (B, n), n = 0 for a model without events.
+          Scene logits (B, scenes) divided by the bundle's temperature, and event probabilities
+          (B, n), n = 0 for a model without events.
         """
-        logits, events = self._in_batches(self._run, waveforms)
+        logits, events, _ = self._in_batches(self._run, waveforms)
         return logits, events
 
     def _in_batches(self, program: Callable, waveforms: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -304,7 +317,7 @@ class _Pending:
     num_windows: int = 0
     is_decoded: bool = False  # to its end
     error: InputError | None = None
-    outputs: list = dataclasses.field(default_factory=list)  # (start, scenes, events) of windows
+    outputs: list = dataclasses.field(default_factory=list)  # (start, scenes, events, distance)
 
     @property
     def is_ready(self) -> bool:
@@ -319,8 +332,9 @@ class _Pending:
             yield block
 
 
-def _classification(pending: _Pending, bundle: Bundle) -> Classification:
-    _, scenes, events = zip(*pending.outputs, strict=True)
+def _classification(pending: _Pending, model: Model) -> Classification:
+    bundle = model.bundle
+    _, scenes, events, distances = zip(*pending.outputs, strict=True)
     recording, seconds, notes = pending.recording, pending.seconds, []
     if pending.peak < SILENCE:
         notes.append("silence: no sample is above -100 dB of full scale")
@@ -338,9 +352,11 @@ def _classification(pending: _Pending, bundle: Bundle) -> Classification:
         name=os.fspath(recording) if isinstance(recording, str | os.PathLike) else "",
         timeline=tuple(
             Window(start, min(start + bundle.clip_seconds, seconds), **predicted(scene, event))
-            for start, scene, event in pending.outputs
+            for start, scene, event, _ in pending.outputs
         ),
         notes=tuple(notes),
+        distance=None if model.max_distance is None else float(np.mean(distances)),
+        max_distance=model.max_distance,
     )
 
 

@@ -1,4 +1,4 @@
-"""The embedding of a clip: what a model's last layer reads."""
+"""Vectors of a clip: its embedding, and the features that tell unknown sounds from known ones."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from ergl_jax.models.output import Output
 
 SCENE_LAYERS = ("scene", "outputs")  # the second: of scenes and events together (`joint`)
 
@@ -17,15 +19,46 @@ def embedding(module: nn.Module, variables: Mapping, log_mel: jax.Array) -> jax.
     reads, as the mean over the frames or places that it is applied to. That is ERGL's nodes after
     the graph convolutions, D = n C.
     """
+    return _embedding(*_apply(module, variables, log_mel)[:2])
+
+
+def output_and_features(
+    module: nn.Module, variables: Mapping, log_mel: jax.Array
+) -> tuple[Output, jax.Array]:
+    """The Output of clips (B, F, M), and features (B, D) float32 for `ergl_jax.known`.
+
+    Features are the roots of the mean and of the standard deviation over time of what the encoder
+    returns: it hears more than the scene layer, which keeps only what tells the scenes apart; and
+    roots are less skewed. Of models without an encoder they are the embedding.
+    """
+    output, read, encoded = _apply(module, variables, log_mel)
+    if not encoded:
+        return output, _embedding(output, read)
+    (h,) = encoded  # (B, T, D / 2)
+    h = h.astype(jnp.float32)
+    return output, jnp.sqrt(jnp.concatenate([h.mean(axis=1).clip(0), h.std(axis=1)], axis=1))
+
+
+def _apply(module: nn.Module, variables: Mapping, log_mel: jax.Array) -> tuple[Any, list, list]:
+    """The Output, what scene layers read, and what encoders return."""
     read: list[jax.Array] = []
+    encoded: list[jax.Array] = []
 
     def keep(call, args, kwargs, context):
-        if context.module.name in SCENE_LAYERS and context.method_name == "__call__":
-            read.append(args[0])
-        return call(*args, **kwargs)
+        result = call(*args, **kwargs)
+        if context.method_name == "__call__":
+            if context.module.name in SCENE_LAYERS:
+                read.append(args[0])
+            if context.module.name == "encoder":
+                encoded.append(result)
+        return result
 
     with nn.intercept_methods(keep):
-        output: Any = module.apply(variables, log_mel, train=False)
+        output = module.apply(variables, log_mel, train=False)
+    return output, read, encoded
+
+
+def _embedding(output: Output, read: list[jax.Array]) -> jax.Array:
     if output.embedding is not None:
         return output.embedding
     (x,) = read

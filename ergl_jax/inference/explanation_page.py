@@ -90,7 +90,7 @@ def render(explanation: Explanation, figures: dict[str, Figure], bundle: Bundle)
         trust=trust,
         events_ranked=e.event_curves.is_better_than_chance,
         relations_ranked=e.edge_curves.is_better_than_chance,
-        calibration=calibration(bundle),
+        calibration=bundle.about_probabilities,
         counterfactual=counterfactual,
         without_relations=narrative.without_relations(e),
         window=e.classification.timeline[e.window],
@@ -104,14 +104,4 @@ def render(explanation: Explanation, figures: dict[str, Figure], bundle: Bundle)
             "left": timeline.x0,
             "right": timeline.x1,
         },
-    )
-
-
-def calibration(bundle: Bundle) -> str:
-    """Whether the probabilities of a bundle are calibrated, in a sentence."""
-    if bundle.temperature == 1.0:
-        return "Probabilities are not calibrated: no temperature was fitted on validation clips."
-    return (
-        f"Probabilities are calibrated: logits are divided by a temperature of "
-        f"{bundle.temperature:.3g}, fitted on validation clips."
     )

@@ -1,6 +1,6 @@
 """Exports a bundle as one file for other programs: StableHLO for JAX, ONNX for the rest.
 
-Both map log-mel spectrograms (B, F, M), of any number B of clips, to calibrated probabilities. The
+Both map log-mel spectrograms (B, F, M), of any number B of clips, to probabilities. The
 JSON next to the file (`<file>.json`) has all that leads from a recording to the result of
 `ergl classify`; docs/export.md has programs that do so. Keep the bundle: JAX guarantees for a
 limited time only that newer versions read StableHLO.
@@ -101,7 +101,7 @@ def describe(bundle: Bundle, form: str) -> dict[str, Any]:
     """All that a user of the file needs, for JSON; docs/export.md has the fields."""
     names = {"scene_probabilities": bundle.scenes, "event_probabilities": bundle.events}
     clip_samples = bundle.front_end.num_samples(bundle.clip_seconds)
-    copied = ("clip_seconds", "pad", "temperature", "dataset", "licence", "source")
+    copied = ("clip_seconds", "pad", "temperature", "calibration", "dataset", "licence", "source")
     return {
         "format": form,
         "platforms": list(PLATFORMS) if form == "stablehlo" else [],

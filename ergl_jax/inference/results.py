@@ -1,6 +1,7 @@
 """What a model predicts for a recording."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,18 +42,42 @@ class Classification(Window):
       name: its path, or "" for samples.
       timeline: its windows, in order.
       notes: warnings about the recording, a sentence each.
+      distance: from the clips that the model was trained on, the mean over windows; None if the
+        bundle can't tell (`Bundle.known`).
+      max_distance: beyond it, the recording is unlike the sounds that the model knows.
     """
 
     name: str
     timeline: tuple[Window, ...]
     notes: tuple[str, ...] = ()
+    distance: float | None = None
+    max_distance: float | None = None
+
+    @property
+    def known(self) -> bool | None:
+        """Whether the recording is like those of training; if not, `scene` is a mere guess.
+
+        None if the bundle can't tell.
+        """
+        if self.distance is None or self.max_distance is None:
+            return None
+        return self.distance <= self.max_distance
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {"scene": self.scene, "probability": self.probability} | dataclasses.asdict(self)
+        """For JSON; "scene" is None for an unknown sound. "max_distance" is None without limit."""
+        fields = dataclasses.asdict(self)
+        if self.max_distance == math.inf:
+            fields["max_distance"] = None
+        found = {"file": fields.pop("name"), "scene": None if self.known is False else self.scene}
+        return found | {"probability": self.probability, "known": self.known} | fields
 
     def __str__(self) -> str:
         lines = [f"{self.name or 'recording'}, {self.stop:.1f} s"]
+        if self.known is False:
+            lines.append(
+                f"  none of the {len(self.scenes)} classes it knows: distance {self.distance:.2f} "
+                f"from all of them, {self.max_distance:.2f} at most; its guess:"
+            )
         lines += [f"  {100 * p:5.1f} %  {scene}" for scene, p in list(self.scenes.items())[:3]]
         if self.events:
             events = [f"{event} {p:.2f}" for event, p in list(self.events.items())[:5]]

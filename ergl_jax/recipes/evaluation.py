@@ -36,6 +36,7 @@ def evaluate(
     """Scores of a model on the recordings of a corpus, whose names are their paths.
 
     Scenes and events are matched by name; events are scored if the corpus has all of the model's.
+    The other scores count an abstention as its guess.
 
     Args:
       model: of any bundle with scenes.
@@ -81,12 +82,19 @@ def evaluate(
         event_probabilities=values("events", bundle.events) if has_events else None,
     )
     scored = scores(predictions, np.array(columns, int), threshold=threshold)
-    # By calibrated probabilities, as they are shown.
-    calibrated = logits / bundle.temperature
-    scored["scene_loss"] = metrics.scene_metrics(calibrated, predictions.scene)["scene_loss"]
+    # By probabilities as they are shown, after division by the temperature.
+    shown = logits / bundle.temperature
+    scored["scene_loss"] = metrics.scene_metrics(shown, predictions.scene)["scene_loss"]
     scored["expected_calibration_error"] = metrics.expected_calibration_error(
         logits, predictions.scene, bundle.temperature
     )
+    if model.max_distance is not None:
+        known = np.array([result.known for result in found])
+        right = predictions.scene_logits.argmax(axis=1) == predictions.scene
+        scored |= {
+            "abstained": float((~known).mean()),  # of these it says that it knows no such sound
+            "answered_accuracy": float(right[known].mean()) if known.any() else None,
+        }
     scored |= {"recordings": len(found), "failures": len(corpus.clips) - len(found)}
     if directory:
         make_directory(directory, "--out")

@@ -64,7 +64,8 @@ def event_metrics(
 def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
     """The divisor of logits (N, scenes) with the least cross entropy on scenes (N,).
 
-    It lies within TEMPERATURES. 1 if every clip is classified correctly: the optimum would be 0.
+    It lies within TEMPERATURES. Exactly 1 if every clip is classified correctly, which leaves
+    nothing to fit: the optimum would be 0.
     """
     if (logits.argmax(axis=1) == truth).all():
         return 1.0

@@ -19,6 +19,7 @@ from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ergl_jax.errors import InputError
+from ergl_jax.inference.embedding import output_and_features
 from ergl_jax.kernels.devices import mean_over_devices
 from ergl_jax.models.losses import losses
 
@@ -233,11 +234,17 @@ class Trainer:
         return self.step_program(self.key, state, _split(batch))
 
 
-def predict_program(model: nn.Module, devices: Sequence[jax.Device] | None = None) -> Callable:
+def predict_program(
+    model: nn.Module, devices: Sequence[jax.Device] | None = None, *, features: bool = False
+) -> Callable:
     """The mapped program of `make_predict`: (variables, log_mel (d, B / d, F, M)) -> dict."""
 
     def predict(variables: Tree, log_mel: jax.Array) -> dict:
-        output: Any = model.apply(variables, log_mel, train=False)
+        output: Any
+        if features:
+            output, found = output_and_features(model, variables, log_mel)
+            return {"scene_logits": output.scene_logits, "embedding": found}
+        output = model.apply(variables, log_mel, train=False)
         result = {"scene_logits": output.scene_logits}
         if output.event_logits is not None:
             result["event_probabilities"] = nn.sigmoid(output.event_logits)
@@ -248,14 +255,17 @@ def predict_program(model: nn.Module, devices: Sequence[jax.Device] | None = Non
     return jax.pmap(predict, devices=devices)
 
 
-def make_predict(model: nn.Module) -> Callable[[Tree, np.ndarray], dict[str, np.ndarray]]:
+def make_predict(
+    model: nn.Module, *, features: bool = False
+) -> Callable[[Tree, np.ndarray], dict[str, np.ndarray]]:
     """A compiled function (variables, log_mel) -> dict of scene_logits (B, scenes).
 
-    And of event_probabilities (B, n) and embedding (B, D), for models that have them. `variables`
-    are replicated, log_mel (B, F, M) is a host array and B a multiple of d. Each process predicts
-    the clips that it is given.
+    And of event_probabilities (B, n) and embedding (B, D), for models that have them; with
+    `features`, of those of `output_and_features` as the embedding instead. `variables` are
+    replicated, log_mel (B, F, M) is a host array and B a multiple of d. Each process predicts the
+    clips that it is given.
     """
-    mapped = predict_program(model)
+    mapped = predict_program(model, features=features)
 
     def run(variables: Tree, log_mel: np.ndarray) -> dict[str, np.ndarray]:
         result = jax.device_get(mapped(variables, _split(log_mel)))

@@ -8,12 +8,14 @@ same work directory resumes after the last checkpoint.
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
 from ergl_jax import bundle as bundles
+from ergl_jax import known
 from ergl_jax.config import Config
 from ergl_jax.datasets import batches, sources
 from ergl_jax.datasets.builder import SceneDataset
@@ -113,7 +115,7 @@ class _Run:
         model, adamw, self.schedule, self.trainer = build(
             config, scene=scene, events=events[:, self.events], num_scenes=len(dataset.scenes)
         )
-        self.predict = step.make_predict(model)
+        self.model, self.predict = model, step.make_predict(model)
         self.shape = self.split[0]["log_mel"].shape  # (F, M)
         self.state = step.init_state(model, adamw, seed=config.seed, shape=self.shape)
         self.template, self.progress = jax.device_get(self.state), Progress()
@@ -239,10 +241,11 @@ class _Run:
         assert saved is not None  # the last epoch was saved
         state, tested = saved
         variables = _variables(state)
-        temperature, calibrated = 1.0, None
+        temperature, calibration, calibrated = 1.0, "", None
         if self.validation is not None:
             found = evaluate.predict(self.predict, step.replicate(variables), self.validation)
             temperature = metrics.fit_temperature(found.scene_logits, found.scene)
+            calibration = f"{len(found.scene)} validation clips" if temperature != 1.0 else ""
             calibrated = metrics.calibration_errors(found.scene_logits, found.scene, temperature)
         bundle = bundles.Bundle(
             model=config.model,
@@ -256,6 +259,8 @@ class _Run:
             dataset=dataset.name,
             source=self.progress.source,
             temperature=temperature,
+            calibration=calibration,
+            known=self.fit_known(variables),
         )
         if hosts.is_main_process():
             bundle.save(self.workdir / "bundle")
@@ -264,6 +269,8 @@ class _Run:
             "epoch": tested.epoch,
             "validation_class_mean_accuracy": tested.best_accuracy if best else None,
             "temperature": temperature,
+            "calibration": calibration,
+            "max_distance": bundle.known.limit() if bundle.known else None,
             "validation_calibration": calibrated,
             "parameters": sum(x.size for x in jax.tree.leaves(state.params)),
             "gmac_per_clip": macs.count(bundle.build(), variables, self.shape) / 1e9,
@@ -281,6 +288,15 @@ class _Run:
         if hosts.is_main_process():
             workdirs.write_json(self.workdir / "results.json", results)
         return results
+
+    def fit_known(self, variables: dict) -> known.Known | None:
+        """What tells unknown sounds from known ones; None without enough validation clips."""
+        if not (self.validation and self.selects):
+            return None
+        run, variables = step.make_predict(self.model, features=True), step.replicate(variables)
+        splits = (self.split, self.validation)
+        found: Any = [evaluate.predict(run, variables, split).embedding for split in splits]
+        return known.fit(*found)
 
     def close(self) -> None:
         if self.writer:

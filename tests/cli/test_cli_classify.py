@@ -47,7 +47,7 @@ def clips(tmp_path):
 
 
 def test_text_has_scene_events_windows_and_notes(classify, clips, model):
-    status, out, err = classify(clips / "c.OGG", clips / "b.wav")
+    status, out, err = classify("--keep=1", clips / "c.OGG", clips / "b.wav")
     result = model.classify(clips / "c.OGG")
     assert (status, err) == (0, [])
     lines = out.splitlines()
@@ -55,18 +55,24 @@ def test_text_has_scene_events_windows_and_notes(classify, clips, model):
     assert lines[1].split() == [f"{100 * result.probability:.1f}", "%", result.scene]
     assert lines[4].startswith(f"  events: {next(iter(result.events))} ")
     assert [line.split()[0] for line in lines[5:8]] == ["0.0", "2.0", "3.0"]
-    assert lines[-1] == "  note: 1 s are filled with silence to 2 s"
+    assert lines[-2:] == [
+        "  note: 1 s are filled with silence to 2 s",
+        model.bundle.about_probabilities,
+    ]
 
 
 def test_json_and_csv_of_a_folder_are_the_models_predictions(classify, clips, model):
-    status, out, err = classify("--json", clips)
+    status, out, err = classify("--json", "--keep=1", clips)
     results = [json.loads(line) for line in out.splitlines()]
-    rows = list(csv.DictReader(io.StringIO(classify("--csv", clips)[1])))
+    rows = list(csv.DictReader(io.StringIO(classify("--csv", "--keep=1", clips)[1])))
     assert (status, err) == (0, [])
     paths = [clips / name for name in ("a.flac", "b.wav", "c.OGG")]
     for result, row, path in zip(results, rows, paths, strict=True):
         expected = model.classify(path)
-        assert result["name"] == row["file"] == str(path)
+        assert result["file"] == row["file"] == str(path)
+        assert "; ".join(result["notes"]) == row["notes"]
+        assert result["calibration"] == model.bundle.calibration
+        assert result["distance"] == pytest.approx(float(row["distance"]), abs=1e-6)
         assert result["scene"] == row["scene"] == expected.scene
         assert float(row["seconds"]) == expected.stop
         assert len(result["timeline"]) == len(expected.timeline)
@@ -74,7 +80,7 @@ def test_json_and_csv_of_a_folder_are_the_models_predictions(classify, clips, mo
             assert result[f"{kind}s"] == pytest.approx(dict(values), abs=1e-6)
             columns = {name: float(row[f"{kind}:{name}"]) for name in values}
             assert columns == pytest.approx(dict(values), abs=2e-6)
-        assert len(row) == 4 + len(expected.scenes) + len(expected.events)
+        assert row["error"] == "" and not result.get("error")
 
 
 def test_folders_and_patterns_are_expanded(classify, clips, monkeypatch):
@@ -95,7 +101,7 @@ def test_folders_and_patterns_are_expanded(classify, clips, monkeypatch):
         if patterns == [clips]:  # links to folders aren't followed
             (clips / "deeper.wav" / "again").symlink_to(clips)
         status, out, err = classify("--json", *patterns)
-        names = [json.loads(line)["name"] for line in out.splitlines()]
+        names = [json.loads(line)["file"] for line in out.splitlines()]
         assert (status, err) == (0, [])
         assert names == [f"{clips}/{name}" for name in expected]
 
@@ -103,13 +109,27 @@ def test_folders_and_patterns_are_expanded(classify, clips, monkeypatch):
 def test_it_abstains_below_a_probability(classify, clips, model):
     probability = model.classify(clips / "a.flac").probability
     for below, abstains in ((probability - 1e-3, False), (probability + 1e-3, True)):
-        arguments = (f"--abstain-below={below}", clips / "a.flac")
-        assert ("abstains: no scene is probable enough\n" in classify(*arguments)[1]) == abstains
+        arguments = (f"--abstain-below={below}", "--keep=1", clips / "a.flac")
+        second = classify(*arguments)[1].splitlines()[1]
+        assert (second == "  no answer: no scene is probable enough") == abstains
         found = json.loads(classify("--json", *arguments)[1])
         assert (found["scene"] is None) == abstains
         assert found["probability"] == pytest.approx(probability, abs=1e-6)
         (row,) = csv.DictReader(io.StringIO(classify("--csv", *arguments)[1]))
         assert (row["scene"] == "") == abstains
+
+
+def test_it_abstains_from_unknown_sounds(classify, clips, model):
+    """--keep=0 leaves none but what is nearer than all validation clips."""
+    path = clips / "a.flac"
+    assert model.classify(path).distance > model.bundle.known.limit(0)
+    arguments = ("--keep=0", path)
+    assert classify(*arguments)[1].splitlines()[1].startswith("  none of the 10 classes it knows")
+    found = json.loads(classify("--json", *arguments)[1])
+    assert found["scene"] is None and not found["known"]
+    assert found["max_distance"] == model.bundle.known.limit(0) < found["distance"]
+    (row,) = csv.DictReader(io.StringIO(classify("--csv", *arguments)[1]))
+    assert row["scene"] == "" and float(row["distance"]) > float(row["max_distance"])
 
 
 @pytest.mark.parametrize("flag", ["--abstain-below=1.5", "--abstain-below=nan", "--csv"])
@@ -139,7 +159,13 @@ def test_unreadable_recordings_are_reported_and_skipped(classify, clips, tmp_pat
     for path, reason in zip(bad, reasons.values(), strict=True):
         (line,) = [line for line in err if str(path) in line]
         assert line.startswith("error: ") and reason in line
-    assert classify(form, clips / "a.flac", clips / "b.wav") == (0, out, [])
+    lines = out.splitlines()
+    rows = list(csv.DictReader(lines) if form == "--csv" else map(json.loads, lines))
+    errors = {row["file"]: row["error"] for row in rows if row.get("error")}
+    assert sorted(errors) == sorted([*map(str, bad), "", "x" * 5000])
+    assert [f"error: {error}" for error in errors.values()] == err
+    good = [row["file"] for row in rows if not row.get("error")]
+    assert good == [str(clips / "a.flac"), str(clips / "b.wav")]
 
 
 def test_a_denied_folder_is_reported(classify, clips, monkeypatch):
@@ -161,8 +187,9 @@ def test_it_runs_as_a_module_until_its_output_is_closed(tiny, clips):
     command = [sys.executable, "-m", "ergl_jax", "classify", "--json", "--bundle"]
     command.append(str(tiny.workdir / "bundle"))
     done = subprocess.run([*command, clips / "none.wav"], capture_output=True, text=True)
-    assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith(f"error: {clips / 'none.wav'} can't be read")
+    assert json.loads(done.stdout)["file"] == str(clips / "none.wav")
     with subprocess.Popen(
         [*command, clips], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as pipe:

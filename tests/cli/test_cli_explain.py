@@ -34,7 +34,7 @@ def test_all_files_are_written(explain, tmp_path, capsys):
     html = (out / "explanation.html").read_text(encoding="utf-8")
     assert "noise &amp; &lt;b&gt;.wav" in html and "<b>" not in html
     numbers = json.loads((out / "explanation.json").read_text())
-    assert numbers["classification"]["name"].endswith("noise & <b>.wav")
+    assert numbers["classification"]["file"].endswith("noise & <b>.wav")
     assert numbers["method"] == "gradient"
 
 

@@ -14,6 +14,7 @@ import ergl_jax
 from ergl_jax.audio import log_mel
 from ergl_jax.errors import InputError
 from ergl_jax.inference.classify import Classification, Model
+from ergl_jax.inference.embedding import output_and_features
 
 RATE = 16000  # of the tiny run's front end
 CLIP = 2 * RATE
@@ -77,9 +78,37 @@ def test_windows_of_a_long_recording_are_averaged(model):
     assert [window.start for window in result.timeline] == pytest.approx([0, 2, 4, 5.3])
     assert [window.stop for window in result.timeline] == pytest.approx([2, 4, 6, 7.3])
     again = json.loads(json.dumps(result.to_dict()))
-    assert again["scene"] == result.scene and again["probability"] == result.probability
+    assert again["scene"] == (result.scene if result.known else None)
+    assert again["probability"] == result.probability
     assert again["scenes"] == result.scenes and again["events"] == result.events
     assert [window["start"] for window in again["timeline"]] == [0, 2, 4, pytest.approx(5.3)]
+
+
+def test_distances_of_windows_are_averaged(model):
+    """A window's alone is that of the features that `fit` had."""
+    bundle, samples = model.bundle, noise(4)
+    features = [
+        output_and_features(bundle.build(), bundle.variables, log_mel(part[None], bundle.front_end))
+        for part in (samples[:CLIP], samples[CLIP:])
+    ]
+    expected = [bundle.known.distance(np.asarray(x)).item() for _, x in features]
+    result = model.classify(samples, sample_rate=RATE)
+    assert result.distance == pytest.approx(np.mean(expected), rel=1e-4)
+    assert result.max_distance == bundle.known.limit(0.95)
+
+
+def test_what_is_too_far_is_a_guess(model):
+    samples = noise(2)
+    distance = model.classify(samples, sample_rate=RATE).distance
+    for limit, known in ((distance - 0.01, False), (distance + 0.01, True)):
+        limits = dataclasses.replace(model.bundle.known, distances=np.full(20, limit, np.float32))
+        bundle = dataclasses.replace(model.bundle, known=limits)
+        result = Model(bundle).classify(samples, sample_rate=RATE)
+        assert result.known == known and result.scene in model.scenes
+        assert result.to_dict()["scene"] == (result.scene if known else None)
+        assert ("none of the 10 classes" in str(result).splitlines()[1]) != known
+        kept = Model(bundle, keep=1).classify(samples, sample_rate=RATE)
+        assert kept.known and kept.to_dict()["max_distance"] is None
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(8000, 3), (44100, 2)])

@@ -134,7 +134,8 @@ def test_rankings_no_better_than_chance_are_folded(tmp_path, p_events, p_relatio
 
 
 def test_a_fitted_temperature_is_named():
-    assert "a temperature of 1.3, fitted" in explanation_page.calibration(bundle(temperature=1.3))
+    fitted = bundle(temperature=1.3, calibration="57 validation clips").about_probabilities
+    assert "a temperature of 1.3, fitted to 57 validation clips" in fitted
 
 
 def test_graphml_leads_from_sender_to_receiver(one, path):

@@ -16,6 +16,7 @@ import soundfile
 from ergl_jax import bundle as bundles
 from ergl_jax.datasets import builder, sources, synthetic
 from ergl_jax.errors import InputError
+from ergl_jax.inference.embedding import output_and_features
 from ergl_jax.training import device_data, evaluate, metrics, train
 from ergl_jax.training.train import _Run
 
@@ -94,6 +95,17 @@ def test_the_temperature_is_fitted_on_validation(tiny):
     assert bundle.temperature == pytest.approx(expected, rel=1e-3)
     errors = metrics.calibration_errors(logits, clips["scene"], bundle.temperature)
     assert tiny.results["validation_calibration"] == pytest.approx(errors, abs=1e-4)
+    assert bundle.calibration == tiny.results["calibration"] == f"{len(logits)} validation clips"
+
+
+def test_the_limit_of_the_distance_keeps_validation_clips(tiny):
+    bundle = bundles.load(tiny.workdir / "bundle")
+    clips = builder.load(next(tiny.data_dir.glob("*/*/*"))).split("validation").arrays()
+    _, features = output_and_features(bundle.build(), bundle.variables, clips["log_mel"])
+    distances = bundle.known.distance(np.asarray(features))
+    np.testing.assert_allclose(np.sort(distances), bundle.known.distances, rtol=1e-3)
+    kept = distances <= 1.001 * tiny.results["max_distance"]
+    assert kept.mean() >= min(0.95, 1 - 1 / len(kept))
 
 
 def test_evaluation_and_a_second_start_give_the_same(tiny, tmp_path):
@@ -265,6 +277,7 @@ def test_a_folder_streamed_without_validation_or_test(tiny, tmp_path, recordings
     assert results["test"] is None and results["validation_class_mean_accuracy"] is None
     assert results["clips"] == {"train": 20} and results["epoch"] == 2  # the last is the result
     assert results["temperature"] == 1.0 and results["validation_calibration"] is None
+    assert results["calibration"] == "" and results["max_distance"] is None
     assert [line["epoch"] for line in lines(tmp_path / "run")] == [1, 2]
     assert not any("validation" in name for line in lines(tmp_path / "run") for name in line)
     bundle = bundles.load(tmp_path / "run" / "bundle")
