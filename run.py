@@ -118,6 +118,13 @@ def describe_illegal(error: Exception) -> str:
     return f"{found[1]}={found[2]} is not {kind} (see configs/ergl.py)"
 
 
+def default_workdir(config_file: str, config: Config) -> str:
+    """runs/<source>-<model>; soundscapes, which are a folder too, count as a source."""
+    argument = config_file.partition(":")[2].partition(",")[0]
+    source = argument if argument in ergl.SOURCES else config.data.source
+    return f"runs/{source}-{config.model.name}"
+
+
 @hosts.exit_together
 @command(resumes=True)
 def main(argv: list[str]) -> None:
@@ -131,11 +138,7 @@ def main(argv: list[str]) -> None:
         name = f"runs/table-{CONFIG.value.table}-{CONFIG.value.source}"
     else:
         configs = [Config.from_dict(CONFIG.value.to_dict())]
-        # Soundscapes, a folder too, have another directory than other folders.
-        _, _, argument = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
-        source = argument.partition(",")[0]
-        source = source if source in ergl.SOURCES else configs[0].data.source
-        name = f"runs/{source}-{configs[0].model.name}"
+        name = default_workdir(flags.FLAGS["config"].config_filename, configs[0])
     if MODE.value == "compile":
         jax.config.update("jax_platforms", "cpu")  # compile without using any chip
     use_barriers()

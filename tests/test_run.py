@@ -7,6 +7,8 @@ from absl import flags
 from programs import ROOT, python
 
 import run
+from configs import ergl
+from ergl_jax.config import Config
 
 
 @pytest.mark.filterwarnings("ignore:.*load_module:DeprecationWarning")  # ml_collections does
@@ -54,6 +56,19 @@ def test_a_wrong_flag_is_one_line(arguments, words, monkeypatch, capsys):
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and all(word in line for word in words)
+
+
+def test_each_source_has_a_default_work_directory():
+    found = {}
+    for file in ("ergl.py", "ergl.py:synthetic", "ergl.py:folder", "ergl.py:soundscapes"):
+        config = ergl.get_config(*file.split(":")[1:])
+        with config.unlocked():
+            config.data.manifest = "my.csv"
+        config = Config.from_dict(config.to_dict())
+        found[file] = run.default_workdir(f"configs/{file}", config)
+    names = "tut2018", "synthetic", "folder", "soundscapes"
+    assert list(found.values()) == [f"runs/{name}-ergl" for name in names]
+    assert run.default_workdir("my.py:large", config) == "runs/folder-ergl"
 
 
 @pytest.mark.slow

@@ -139,7 +139,7 @@ def read_manifest(
     for problem in problems():
         raise InputError(problem)
     if events_file is not None:
-        names, probabilities = _read_events(user_path(events_file), rows)
+        names, probabilities = _read_events(find_path(user_path(events_file)), rows)
     else:
         values = [[float(row.cells[column]) for column in columns] for row in rows]
         probabilities = np.array(values, np.float32)  # (N, E)

@@ -4,12 +4,14 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import soundfile
+from rights import obeyed
 
 import ergl_jax
 from ergl_jax.cli import main
@@ -180,6 +182,40 @@ def test_a_denied_folder_is_reported(classify, clips, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse)  # root may read all
     status, _, err = classify(clips)
     assert status == 2 and err == [f"error: {clips}/closed can't be read: Permission denied"]
+
+
+@pytest.mark.parametrize("form", ["--json", "--csv"])
+def test_what_may_not_be_read_is_reported_and_the_rest_is_classified(classify, clips, form):
+    shutil.copytree(clips, clips / "closed")
+    (clips / "closed").chmod(0)
+    shutil.copy(clips / "b.wav", clips / "secret.wav")
+    (clips / "secret.wav").chmod(0)
+    try:
+        with obeyed():
+            status, out, err = classify(form, clips)
+    finally:
+        (clips / "closed").chmod(0o700)
+    denied = [
+        f"error: {clips / name} can't be read: Permission denied"
+        for name in ("closed", "secret.wav")
+    ]
+    assert status == 2 and err == denied
+    assert out == classify(form, *(clips / name for name in ("a.flac", "b.wav", "c.OGG")))[1]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_names_that_are_not_utf_8_stay_distinct(classify, clips, monkeypatch, encoding):
+    names = [b"a\xe8.wav", b"a\xe9.wav", "é.wav".encode(), "\u0416.wav".encode()]
+    for name in names:
+        shutil.copy(clips / "b.wav", os.fsencode(clips) + b"/" + name)
+    for form in ("--csv", "--json"):
+        output = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, encoding))
+        status, *_ = classify(form, *(os.fsdecode(os.fsencode(clips) + b"/" + x) for x in names))
+        sys.stdout.flush()
+        lines = output.getvalue().decode(encoding).splitlines()[form == "--csv" :]
+        assert status == 0 and len({line.partition(",")[0] for line in lines}) == len(names)
+    monkeypatch.undo()
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import soundfile
 
 import ergl_jax
 from ergl_jax.cli import main
+from ergl_jax.training import workdirs
 
 RATE = 16000
 SMALL = ("train.epochs=2", "model.encoder.architecture=cnn6", "model.encoder.width_divisor=32")
@@ -52,6 +54,14 @@ def test_a_run_of_a_folder(folder, runs, capsys):
     out = capsys.readouterr().out
     assert "run.py" in out and f"ergl classify NEW.wav --bundle {runs[0]}" in out
     assert (runs[0] / "bundle" / "model.safetensors").read_bytes() == weights
+
+
+def test_a_run_that_is_trained_already_is_refused(folder, tmp_path, capsys):
+    out = tmp_path / "run"
+    with workdirs.held(out):  # by this process
+        assert train(folder, out) == 2
+        assert f"{out} is in use by process {os.getpid()} on " in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_what_can_be_wrong_is_told_before_features_are_made(folder, tmp_path, capsys):

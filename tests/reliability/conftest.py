@@ -27,7 +27,7 @@ class Started:
     def send(self, number: int) -> None:
         os.kill(self.pid, number)
 
-    def wait(self, seconds: float = 120) -> int:
+    def wait(self, seconds: float = 300) -> int:
         """Its exit status; minus the number of the signal that ended it."""
         return self.ends.get(timeout=seconds)
 
