@@ -213,8 +213,10 @@ def test_names_that_are_not_utf_8_stay_distinct(classify, clips, monkeypatch, en
         monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, encoding))
         status, *_ = classify(form, *(os.fsdecode(os.fsencode(clips) + b"/" + x) for x in names))
         sys.stdout.flush()
-        lines = output.getvalue().decode(encoding).splitlines()[form == "--csv" :]
-        assert status == 0 and len({line.partition(",")[0] for line in lines}) == len(names)
+        lines = output.getvalue().decode(encoding).splitlines()
+        rows = map(json.loads, lines) if form == "--json" else csv.DictReader(lines)
+        found = {row["name" if form == "--json" else "file"] for row in rows}
+        assert status == 0 and len(found) == len(names)
     monkeypatch.undo()
 
 
