@@ -118,8 +118,8 @@ def open_topology(topology: str) -> tuple[Chip, list[jax.Device]]:
     compilation_cache.reset_cache()
     axes = 1 if chip.gpu else 3 if name in ("v4", "v5p") else 2
     sides = shape.split("x") if colon else ["1"] * axes
-    if not all(side.isdecimal() and int(side) for side in sides) or (chip.gpu and len(sides) > 1):
-        form = f"{name}:" + {1: "8", 2: "2x2", 3: "2x2x1"}[axes]
+    form = f"{name}:" + {1: "8", 2: "2x2", 3: "2x2x1"}[axes]
+    if not all(side.isdecimal() and int(side) for side in sides) or len(sides) > axes:
         raise InputError(f"--topology={topology!r}: write it as {form}")
     try:
         devices = _gpus(chip, int(sides[0])) if chip.gpu else _tpus(name, [int(x) for x in sides])
@@ -127,7 +127,10 @@ def open_topology(topology: str) -> tuple[Chip, list[jax.Device]]:
         raise
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"can't compile for --topology={topology!r}: {reason}") from error
+        raise InputError(
+            f"can't compile for --topology={topology!r}: {reason}; name one that can be rented, "
+            f"such as {form}"
+        ) from error
     return chip, devices
 
 

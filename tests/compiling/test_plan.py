@@ -60,6 +60,7 @@ def test_sizes_of_tut2018_without_its_recordings(config, tmp_path):
         ("v9:2x2", "no chip 'v9'; choose one of v4, v5e"),
         ("v5e:2by2", "write it as v5e:2x2"),
         ("v5e:0x0", "write it as v5e:2x2"),
+        ("v5e:2x2x2x2", "write it as v5e:2x2"),
         ("v5e:", "write it as v5e:2x2"),
         ("h100:2x4", "write it as h100:8"),
         ("h100:none", "write it as h100:8"),

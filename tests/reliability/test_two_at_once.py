@@ -85,20 +85,32 @@ def corpus(tmp_path):
     return tmp_path / "my.csv"
 
 
-def program(name, *arguments):
-    return subprocess.Popen(
-        [sys.executable, f"data_prep/{name}", *map(str, arguments)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": f"{ROOT}", "GLIBC_TUNABLES": ""},
-    )
+@pytest.fixture
+def program():
+    """Starts a program of data_prep; what still runs after a test is killed."""
+    started = []
+
+    def program(name, *arguments):
+        process = subprocess.Popen(
+            [sys.executable, f"data_prep/{name}", *map(str, arguments)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "GLIBC_TUNABLES": ""},
+        )
+        started.append(process)
+        return process
+
+    yield program
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
-def refused(first, lock, *command):
-    """Stops `first` at its lock while the same command is refused, and lets it end."""
-    while not (found := list(lock.parent.glob(lock.name))):
+def refused(program, first, lock, *command):
+    """Stops `first` at its lock, a pattern; the same command is then refused."""
+    while not list(lock.parent.glob(lock.name)):
         assert first.poll() is None, first.communicate()
         time.sleep(0.001)
     first.send_signal(signal.SIGSTOP)
@@ -106,7 +118,6 @@ def refused(first, lock, *command):
     _, err = second.communicate(timeout=120)
     assert second.returncode == 2, err
     assert f"is in use by process {first.pid} on " in err.splitlines()[-1]
-    return found
 
 
 def ends(first):
@@ -116,12 +127,13 @@ def ends(first):
     return out
 
 
-def test_features_are_prepared_once(corpus, tmp_path, start):
+def test_features_are_prepared_once(corpus, tmp_path, start, program):
     """prepare_dataset.py stops; a run, which needs them, waits."""
-    flags = ["--front_end=panns_16k", "--clip_seconds=2", f"--data_dir={tmp_path / 'data'}"]
+    flags = ["--front_end=panns_16k", "--clip_seconds=2", "--validation_fraction=0"]
+    flags.append(f"--data_dir={tmp_path / 'data'}")
     command = ["prepare_dataset.py", f"--manifest={corpus}", *flags]
     first = program(*command)
-    refused(first, tmp_path / "data" / "ergl_scenes" / "*.lock", *command)
+    refused(program, first, tmp_path / "data" / "ergl_scenes" / "*.lock", *command)
     data = {"source": "folder", "manifest": corpus, "front_end": "panns_16k", "clip_seconds": 2.0}
     data |= {"data_dir": tmp_path / "data", "num_events": 1, "validation_fraction": 0.0}
     settings = [f"--config.data.{name}={value}" for name, value in data.items()]
@@ -135,11 +147,11 @@ def test_features_are_prepared_once(corpus, tmp_path, start):
     assert Path(path).is_relative_to(prepared)
 
 
-def test_labels_and_mixtures_are_made_once(corpus, tmp_path, tiny):
+def test_labels_are_made_once(corpus, tmp_path, tiny, program):
     out = tmp_path / "my.events.npz"
     bundle = f"--bundle={tiny.workdir / 'bundle'}"
     command = ["pseudo_label.py", bundle, f"--manifest={corpus}", f"--out={out}"]
     first = program(*command)
-    refused(first, tmp_path / "my.events.npz.lock", *command)
+    refused(program, first, tmp_path / "my.events.npz.lock", *command)
     ends(first)
     assert out.exists() and not list(tmp_path.glob("my.events.npz.*"))
