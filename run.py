@@ -126,7 +126,7 @@ def default_workdir(config_file: str, config: Config) -> str:
 
 
 @hosts.exit_together
-@command(resumes=True)
+@command(resumes=lambda: MODE.value == "train")
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"{argv[1]!r} is not a flag: write --name=value")

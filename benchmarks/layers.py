@@ -29,7 +29,9 @@ class FlaxConv(nn.Module):
     @nn.compact
     def __call__(self, x):
         sides = (self.side, self.side)
-        return nn.Conv(self.channels, sides, use_bias=False, dtype=self.dtype)(x)
+        conv = nn.Conv(self.channels, sides, use_bias=False, dtype=self.dtype)
+        nn.share_scope(self, conv)  # its kernel is where Conv has its own
+        return conv(x)
 
 
 class FlaxBatchNormReLU(nn.Module):
@@ -40,7 +42,7 @@ class FlaxBatchNormReLU(nn.Module):
     pool: bool = False
 
     @nn.compact
-    def __call__(self, x, *, train):
+    def __call__(self, x, *, train, convolved=None):
         x = nn.relu(
             nn.BatchNorm(
                 use_running_average=not train,

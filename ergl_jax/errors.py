@@ -56,14 +56,20 @@ def report(error: InputError) -> None:
     print(f"error: {text}", file=sys.stderr, flush=True)
 
 
-def command(*, resumes: bool) -> Callable[[Callable], Callable[..., int | None]]:
+def command(
+    *, resumes: bool | Callable[[], bool]
+) -> Callable[[Callable], Callable[..., int | None]]:
     """Decorates a program's `main`: errors and signals become exit statuses without a traceback.
 
     2 for an InputError, 130 for Ctrl-C and 143 for SIGTERM (128 plus the signal's number, as in
     shells), 1 if its output is no longer read (`... | head`). `resumes` is whether the same command
-    continues a stopped one.
+    continues a stopped one, or a function that tells, called after a stop.
     """
-    hint = "; the same command continues it" if resumes else ""
+
+    def hint() -> str:
+        continues = resumes() if callable(resumes) else resumes
+        return "; the same command continues it" if continues else ""
+
     handlers: Handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: _stop}
 
     def decorate(main: Callable[..., int | None]) -> Callable[..., int | None]:
@@ -83,10 +89,10 @@ def command(*, resumes: bool) -> Callable[[Callable], Callable[..., int | None]]
                 report(InputError(f"JAX_PLATFORMS={platforms!r}: {reason}"))
                 return 2
             except KeyboardInterrupt:
-                print(f"{STOPS[signal.SIGINT]}{hint}", file=sys.stderr)
+                print(f"{STOPS[signal.SIGINT]}{hint()}", file=sys.stderr)
                 return 128 + signal.SIGINT
             except Stopped as stop:
-                print(str(stop) or f"{STOPS[signal.SIGTERM]}{hint}", file=sys.stderr)
+                print(str(stop) or f"{STOPS[signal.SIGTERM]}{hint()}", file=sys.stderr)
                 return 128 + signal.SIGTERM
             except BrokenPipeError:
                 # Discards what is still in the buffer, or Python would complain when it exits.

@@ -31,8 +31,8 @@ def batch_norm_relu_reference(
     x: jax.Array, scale: jax.Array, bias: jax.Array, axis_name: str | None, pool: bool = False
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`batch_norm_relu` with JAX's own gradient."""
-    mean, var = _statistics(_moments(x), axis_name)
-    factor, offset = _affine(mean, var, scale, bias)
+    mean, var = statistics(_moments(x), axis_name)
+    factor, offset = affine(mean, var, scale, bias)
     return _apply(x, factor, offset, pool), mean, var
 
 
@@ -46,19 +46,19 @@ def batch_norm_relu(
     all axes but the last and over the devices of `axis_name`. Gradients flow through y alone. With
     `pool`, x is (B, F, M, C) and y its 2x2 average pool, (B, F // 2, M // 2, C).
     """
-    return _forward(x, scale, bias, axis_name, pool)[0]
+    return forward(x, scale, bias, axis_name, pool)[0]
 
 
-def _forward(x, scale, bias, axis_name, pool):
+def forward(x, scale, bias, axis_name, pool):
     moments = lax.platform_dependent(x, tpu=_moments_on_tpu, default=_moments)
-    mean, var = _statistics(moments, axis_name)
+    mean, var = statistics(moments, axis_name)
     y = normalise_relu(x, mean, var, scale, bias, pool)
     return (y, mean, var), (x, mean, var, scale, bias)
 
 
-def _backward(axis_name, pool, kept, cotangents):
+def backward(axis_name, pool, kept, cotangents):
     x, mean, var, scale, bias = kept
-    factor, offset = _affine(mean, var, scale, bias)
+    factor, offset = affine(mean, var, scale, bias)
     dy = cotangents[0]
     d_bias, dy_x = lax.platform_dependent(
         x,
@@ -69,12 +69,7 @@ def _backward(axis_name, pool, kept, cotangents):
         default=partial(_sums, pool=pool),
     )
     count = x.size // x.shape[-1]
-    root = lax.rsqrt(var + EPSILON)
-    d_scale = root * (dy_x - mean * d_bias)
-    # dx = factor (dy - mean(dy) - x^ mean(dy x^)) with x^ = (x - mean) root.
-    mean_dy, mean_dyx = mean_over_devices((d_bias / count, d_scale / count), axis_name)
-    slope = -factor * root * mean_dyx
-    constant = factor * mean_dy + slope * mean
+    d_scale, slope, constant = through_statistics(mean, var, scale, d_bias, dy_x, count, axis_name)
     dx = lax.platform_dependent(
         x,
         dy,
@@ -88,7 +83,7 @@ def _backward(axis_name, pool, kept, cotangents):
     return dx, d_scale, d_bias
 
 
-batch_norm_relu.defvjp(_forward, _backward)
+batch_norm_relu.defvjp(forward, backward)
 
 
 def normalise_relu(
@@ -100,7 +95,7 @@ def normalise_relu(
     pool: bool = False,
 ) -> jax.Array:
     """`batch_norm_relu` with a given mean and variance, (C,) as scale and bias."""
-    factor, offset = _affine(mean, var, scale, bias)
+    factor, offset = affine(mean, var, scale, bias)
     return lax.platform_dependent(
         x,
         factor,
@@ -110,10 +105,21 @@ def normalise_relu(
     )
 
 
-def _affine(mean, var, scale, bias):
+def affine(mean, var, scale, bias):
     """BatchNorm as a factor and an offset, (C,) each."""
     factor = scale * lax.rsqrt(var + EPSILON)
     return factor, bias - mean * factor
+
+
+def through_statistics(mean, var, scale, d_bias, dy_x, count, axis_name):
+    """d_scale, and the slope and constant in dx = factor dy + slope x - constant."""
+    root = lax.rsqrt(var + EPSILON)
+    factor = scale * root
+    d_scale = root * (dy_x - mean * d_bias)
+    # dx = factor (dy - mean(dy) - x^ mean(dy x^)) with x^ = (x - mean) root.
+    mean_dy, mean_dyx = mean_over_devices((d_bias / count, d_scale / count), axis_name)
+    slope = -factor * root * mean_dyx
+    return d_scale, slope, factor * mean_dy + slope * mean
 
 
 def _moments(x):
@@ -123,7 +129,7 @@ def _moments(x):
     return wide.mean(axes), (wide * wide).mean(axes)
 
 
-def _statistics(moments, axis_name):
+def statistics(moments, axis_name):
     mean, squares = mean_over_devices(moments, axis_name)
     return mean, jnp.maximum(squares - mean * mean, 0.0)
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from ergl_jax.kernels.batch_norm import batch_norm_relu, normalise_relu
 from ergl_jax.kernels.convolution import convolve
+from ergl_jax.kernels.first_layer import convolve_batch_norm_relu
 
 # Uniform in ±sqrt(6 / fan_in), for convolutions and dense layers.
 he_uniform = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
@@ -59,8 +60,14 @@ class BatchNormReLU(nn.Module):
     pool: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """(..., C) -> (..., C) of `dtype`; `train` uses and records the batch's statistics."""
+    def __call__(
+        self, x: jax.Array, *, train: bool, convolved: tuple[jax.Array, jax.Array] | None = None
+    ) -> jax.Array:
+        """(..., C) -> (..., C) of `dtype`; `train` uses and records the batch's statistics.
+
+        `convolved` may tell the input and the kernel of the convolution that made x, if the input
+        has one channel: kernels/first_layer.py needs less memory with these than with x.
+        """
         channels = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, channels)
         bias = self.param("bias", nn.initializers.zeros, channels)
@@ -69,7 +76,13 @@ class BatchNormReLU(nn.Module):
         x = x.astype(self.dtype)
         if not train:
             return normalise_relu(x, mean.value, var.value, scale, bias, self.pool)
-        y, batch_mean, batch_var = batch_norm_relu(x, scale, bias, self.axis_name, self.pool)
+        if convolved is None or self.pool:
+            y, batch_mean, batch_var = batch_norm_relu(x, scale, bias, self.axis_name, self.pool)
+        else:
+            source, kernel = convolved
+            y, batch_mean, batch_var = convolve_batch_norm_relu(
+                source.astype(self.dtype), kernel, scale, bias, self.axis_name
+            )
         if not self.is_initializing():
             keep = BATCH_NORM_MOMENTUM
             mean.value = keep * mean.value + (1 - keep) * batch_mean
@@ -91,9 +104,12 @@ class ConvBlock(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """(B, F, M, C) -> (B, F/2, M/2, channels), or (B, F, M, channels) without the pool."""
         for convolution in range(1, self.convolutions + 1):
-            x = Conv(self.channels, self.kernel, self.dtype)(x)
+            conv = Conv(self.channels, self.kernel, self.dtype)
             pool = self.pool and convolution == self.convolutions
-            x = BatchNormReLU(self.axis_name, self.dtype, pool)(x, train=train)
+            norm = BatchNormReLU(self.axis_name, self.dtype, pool)
+            y = conv(x)
+            convolved = (x, conv.variables["params"]["kernel"]) if x.shape[-1] == 1 else None
+            x = norm(y, train=train, convolved=convolved)
         return x
 
 

@@ -29,7 +29,9 @@ def raises_when_deleted(error):
     Raises()
 
 
-@pytest.mark.parametrize(("resumes", "end"), [(True, "; the same command"), (False, "\n")])
+@pytest.mark.parametrize(
+    ("resumes", "end"), [(True, "; the same command"), (False, "\n"), (lambda: False, "\n")]
+)
 def test_an_interrupt_in_a_destructor_is_not_lost(capsys, resumes, end):
     @command(resumes=resumes)
     def main():
