@@ -21,7 +21,7 @@ def reference(x, kernel, scale, bias, axis_name):
 
 @pytest.mark.parametrize("devices", [1, 4])
 @pytest.mark.parametrize("side", [3, 5])
-@pytest.mark.parametrize("device", ["cpu", "tpu"])
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_convolve_batch_norm_relu(device, side, devices, request):
     """Values, gradients, mean and variance; vmap's named axis stands for devices."""
     keys = jax.random.split(jax.random.key(0), 5)
@@ -41,8 +41,8 @@ def test_convolve_batch_norm_relu(device, side, devices, request):
         return (dx, y), rest, statistics
 
     want = grads(reference, x, weights, None)
-    if device == "tpu":
-        request.getfixturevalue("tpu_forms")
+    if device == "gpu":
+        request.getfixturevalue("gpu_forms")
     parts = [a.reshape(devices, -1, *a.shape[1:]) for a in (x, weights)]
     got = jax.vmap(lambda *a: grads(convolve_batch_norm_relu, *a, "batch"), axis_name="batch")(
         *parts
@@ -76,7 +76,7 @@ class FlaxBlock(nn.Module):
         return nn.avg_pool(x, (2, 2), (2, 2))
 
 
-def test_a_block_equals_flax(tpu_forms):
+def test_a_block_equals_flax(gpu_forms):
     """Its output, gradients and running averages, on four devices."""
     x = 0.5 + jax.random.normal(jax.random.key(0), (4, 2, FRAMES, MELS, 1)).cumsum(2)
     variables = FlaxBlock().init(jax.random.key(1), x[0], train=False)
