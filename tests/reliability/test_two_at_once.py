@@ -24,7 +24,7 @@ def command(tiny):
 
 def held(process, path):
     """Waits for the lock that the process makes, and stops it there; its text."""
-    process.until(path.exists)
+    process.until(lambda: path.exists() and path.read_text())
     process.send(signal.SIGSTOP)
     return json.loads(path.read_text())
 
@@ -110,7 +110,7 @@ def program():
 
 def refused(program, first, lock, *command):
     """Stops `first` at its lock, a pattern; the same command is then refused."""
-    while not list(lock.parent.glob(lock.name)):
+    while not any(path.read_text() for path in lock.parent.glob(lock.name)):
         assert first.poll() is None, first.communicate()
         time.sleep(0.001)
     first.send_signal(signal.SIGSTOP)
