@@ -43,6 +43,7 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     data.data_dir = "data/prepared"
     # "paper" (32 kHz), or a PANN's: "panns_16k" (Cnn14_16k) or "panns_32k" (Cnn14, Cnn10, Cnn6);
     # or another system's: "kong", "kong_20hz", "dcase2018", "mel128", "mtl", "mltf", "scattering".
+    # "paper:left", ":right" or ":mix" takes that channel of every recording; "paper" their mean.
     data.front_end = "paper"
     # Every clip is cut or filled to this length.
     data.clip_seconds = 10.0

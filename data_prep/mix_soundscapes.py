@@ -28,6 +28,7 @@ from arguments import names, number
 
 from ergl_jax import locks, progress
 from ergl_jax.datasets import esc, scene_files, soundscapes
+from ergl_jax.datasets.notes import Notes
 from ergl_jax.datasets.tables import write_table
 from ergl_jax.errors import InputError, Parser, command
 from ergl_jax.files import (
@@ -145,8 +146,15 @@ def _mix(options, splits, scene_file, pools, used) -> int:
     }
     _check_settings(options.out, settings)
 
-    load = functools.partial(soundscapes.load_recording, sample_rate=options.sample_rate)
-    load = functools.lru_cache(maxsize=256)(load)
+    noted: dict[str, list[str]] = {}
+
+    @functools.lru_cache(maxsize=256)
+    def load(recording: esc.Recording) -> np.ndarray:
+        notes: list[str] = []
+        waveform = soundscapes.load_recording(recording, options.sample_rate, notes)
+        noted.setdefault(recording.name, notes)
+        return waveform
+
     clips, sounds = [], []
     todo = [
         (f, s, n) for f in splits for s in scene_file.scenes for n in range(options.clips_per_scene)
@@ -172,6 +180,10 @@ def _mix(options, splits, scene_file, pools, used) -> int:
         sounds += [_annotation(name, sound, options.sample_rate) for sound in recorded]
     events = [event for event in scene_file.labels if any(event in pool for pool in pools.values())]
     _write_tables(options.out, events, clips, sounds)
+    notes = Notes()
+    for name, its_notes in sorted(noted.items()):
+        notes.add(name, its_notes)
+    notes.write(options.out / "notes.csv")
     print(f"{len(clips)} clips, {len(sounds)} sounds in {options.out / 'manifest.csv'}")
     return 0
 

@@ -20,7 +20,7 @@ import sys
 import arguments
 
 from ergl_jax import locks
-from ergl_jax.audio import FRONT_ENDS, get_front_end
+from ergl_jax.audio import CHANNELS, FRONT_ENDS, get_front_end
 from ergl_jax.cache import use_caches
 from ergl_jax.datasets import sources, tut2018
 from ergl_jax.errors import InputError, Parser, command
@@ -51,6 +51,9 @@ def _parser() -> Parser:
     add("--keep-archives", "--keep_archives", action="store_true", help=keep)
     add("--data_dir", default="data/prepared", help="where datasets are kept, and TUT 2018")
     add("--front_end", default="paper", help=" or ".join(FRONT_ENDS))
+    add(
+        "--channel", choices=list(CHANNELS), help="of stereo recordings, if not the front end's own"
+    )
     add("--clip_seconds", type=float, default=10.0, help="duration of a clip")
     add("--pad", default="zero", choices=["zero", "repeat"], help="what fills a shorter recording")
     add("--long", default="crop", choices=["crop", "windows"], help="what a longer one becomes")
@@ -77,6 +80,8 @@ def _get(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     args = _parser().parse_args(argv)
+    if args.channel:
+        args.front_end = f"{args.front_end.partition(':')[0]}:{args.channel}"
     get_front_end(args.front_end)  # a mistake is reported before hours of download
     _get(args)
     if args.manifest_only:

@@ -16,6 +16,7 @@ if __name__ == "__main__":
     leave_at_once()
     use_huge_pages()  # it starts the program again: before the slow imports
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from arguments import number
 
 from ergl_jax import bundle as bundles
 from ergl_jax import locks
+from ergl_jax.audio import CHANNELS
 from ergl_jax.cache import use_caches
 from ergl_jax.errors import Parser, command
 from ergl_jax.files import local_path, user_path
@@ -43,6 +45,8 @@ def _parser() -> Parser:
     add("--pad", choices=["zero", "repeat"], help=pads)
     longs = "label the centre of a longer recording (the default), or all of it by the mean"
     add("--long", default="crop", choices=["crop", "windows"], help=longs)
+    channels = "of a recording with several; mix: their mean; default: as the bundle"
+    add("--channel", choices=list(CHANNELS), help=channels)
     sizes = "clips at a time, over all devices; default 8"
     add("--batch_size", type=number(int, 1, 2**20), default=8, help=sizes)
     add("--strict", action="store_true", help="stop at the first recording that can't be decoded")
@@ -56,6 +60,8 @@ def main(argv: list[str] | None = None) -> int:
     use_cores(args.batch_size)
     use_caches()
     bundle = bundles.load(args.bundle)
+    front_end = bundle.front_end.with_channel(args.channel)
+    bundle = dataclasses.replace(bundle, front_end=front_end)
     with locks.hold(Path(f"{args.out}.lock"), f"{args.out}", "name another --out"):
         failures = pseudo_labels.label(
             bundle,

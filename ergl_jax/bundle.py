@@ -27,7 +27,7 @@ from safetensors.numpy import save as save_weights
 import ergl_jax
 from ergl_jax import known as knowns
 from ergl_jax import registry, schema
-from ergl_jax.audio import FRONT_ENDS, FrontEnd
+from ergl_jax.audio import CHANNELS, FRONT_ENDS, FrontEnd
 from ergl_jax.config import ModelConfig
 from ergl_jax.errors import InputError
 from ergl_jax.files import atomic_write, is_remote, locked, user_path, writing
@@ -260,7 +260,8 @@ def _parse(text: bytes) -> Bundle:
             )
     schema.check(config, _FIELDS, others=True)
     found = config["front_end"].items()
-    for front_end in FRONT_ENDS.values():
+    channels = (None, *CHANNELS)
+    for front_end in (x.with_channel(y) for x in FRONT_ENDS.values() for y in channels):
         if front_end.numbers().items() <= found <= dataclasses.asdict(front_end).items():
             break
     else:

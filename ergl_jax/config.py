@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, NamedTuple, Self, get_args, get_origin, get_type_hints
 
 from ergl_jax import schema
-from ergl_jax.audio import FRONT_ENDS
+from ergl_jax.audio import CHANNELS, FRONT_ENDS
 from ergl_jax.errors import InputError
 from ergl_jax.labels import AUDIOSET
 from ergl_jax.models.events import TOKENS
@@ -45,7 +45,13 @@ def above(low: float) -> Rule:
     return Rule(lambda x: x > low, f"must be above {low}")
 
 
+def _is_front_end(name: str) -> bool:
+    front_end, _, channel = name.partition(":")
+    return front_end in FRONT_ENDS and (name == front_end or channel in CHANNELS)
+
+
 below_one = Rule(lambda x: x < 1, "must be below 1")
+FRONT_END = Rule(_is_front_end, one_of(*FRONT_ENDS).text + f"; or one with :{', :'.join(CHANNELS)}")
 Positive = Annotated[int, at_least(1)]
 NotNegative = Annotated[int, at_least(0)]
 Dropout = Annotated[float, at_least(0), below_one]
@@ -61,7 +67,7 @@ class DataConfig:
     validation_folds: tuple = ()
     licence: str = ""
     data_dir: str = "data/prepared"
-    front_end: Annotated[str, one_of(*FRONT_ENDS)] = "paper"
+    front_end: Annotated[str, FRONT_END] = "paper"
     clip_seconds: Annotated[float, above(0), at_most(MAX_CLIP_SECONDS)] = 10.0
     pad: Annotated[str, one_of("zero", "repeat")] = "zero"
     long: Annotated[str, one_of("crop", "windows")] = "crop"

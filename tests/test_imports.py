@@ -39,6 +39,7 @@ ROOMS = {
     "__init__": "inference",
 }
 ONE_FILE = {
+    "av": "ergl_jax/audio/ffmpeg.py",
     "orbax": "ergl_jax/training/checkpoints.py",
     "tensorflow_datasets": "ergl_jax/datasets/builder.py",
     "grain": "ergl_jax/datasets/batches.py",

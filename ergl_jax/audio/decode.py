@@ -1,35 +1,50 @@
 """Audio file to mono waveform."""
 
 import io
+import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
 import soxr
 
-from ergl_jax.errors import InputError
-from ergl_jax.files import reading
+from ergl_jax.audio import ffmpeg, headers
+from ergl_jax.audio.ffmpeg import Blocks
+from ergl_jax.audio.levels import Levels
+from ergl_jax.files import is_remote, reading
 
-MAX_PEAK = 1e15  # times full scale; a little above, the power of float32 samples overflows
 BLOCK = 1 << 18  # samples that are decoded at a time
-# libsndfile's log of a file that is shorter than its header says: "data : 800 (should be 436)"
-TRUNCATED = re.compile(
-    r"^\s*(?:data|SSND|Data Size|Riff size|riff)\s*: (\d+) \(should be (\d+)\)", re.M
-)
-UNKNOWN_SIZE = 0x7FFF0000  # programs that write into a pipe put the maximum into the header
+# The first bytes of what libsndfile reads; not those of MP3, whose length it takes from the header.
+LIBSNDFILE = (b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b"fLaC", b"OggS", b".snd", b"caff")
+# Bytes of a sample, of formats that don't compress
+WIDTHS = {"PCM_S8": 1, "PCM_U8": 1, "ULAW": 1, "ALAW": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4}
+WIDTHS |= {"FLOAT": 4, "DOUBLE": 8}
+MAX_UNREAD = 1 << 16  # bytes of headers and tags in files of these formats
+MAX_SECONDS = 1e6  # more is no length that libsndfile has found
+# libsndfile's log of a file that is shorter than its header says: "SSND : 800 (should be 436)"
+TRUNCATED = re.compile(r"^\s*(?:SSND|Data Size|Riff size|riff)\s*: (\d+) \(should be (\d+)\)", re.M)
 
 
-def read_audio(path: str | os.PathLike, sample_rate: int, channel: str = "mean") -> np.ndarray:
+def read_audio(
+    path: str | os.PathLike,
+    sample_rate: int,
+    channel: str = "mean",
+    notes: list[str] | None = None,
+) -> np.ndarray:
     """Decodes a whole recording to (L,) float32; see `stream_audio`."""
-    return np.concatenate(list(stream_audio(path, sample_rate, channel)))
+    return np.concatenate(list(stream_audio(path, sample_rate, channel, notes)))
 
 
 def stream_audio(
-    path: str | os.PathLike, sample_rate: int, channel: str = "mean"
+    path: str | os.PathLike,
+    sample_rate: int,
+    channel: str = "mean",
+    notes: list[str] | None = None,
 ) -> Iterator[np.ndarray]:
-    """Decodes a recording (WAV, FLAC, OGG, MP3 and whatever else libsndfile reads) in blocks.
+    """Decodes a recording of any format that libsndfile or FFmpeg reads, in blocks.
 
     Mixed to mono, resampled (soxr, HQ) to `sample_rate`. Memory does not grow with the length.
 
@@ -37,21 +52,96 @@ def stream_audio(
       path: the file; a remote one must be an `epath.Path`.
       sample_rate: Hz of the result.
       channel: how several channels become one: see `mono`.
+      notes: receives, after the last block, a sentence about each thing that is unusual, such as
+        what of the recording could not be decoded.
 
     Returns:
       Consecutive blocks (l,) float32, l >= 1, integer formats scaled to full scale 1.
 
     Raises:
-      InputError: missing, not a file, not audio, empty, truncated (MP3 and OGG don't show it), NaN,
+      InputError: missing, not a file, not audio, empty, a WAV or FLAC that was cut off, NaN,
         infinite or louder than MAX_PEAK.
     """
+    notes = [] if notes is None else notes
     with reading(path):
+        if os.path.exists(path) and not os.path.isdir(path) and not os.path.isfile(path):
+            # Opening a pipe would wait for another program to write to it.
+            raise ValueError("a device or a pipe, not a file: copy it to one")
+        # Opened here since libsndfile calls a missing file and a directory "System error". Without
+        # a buffer, since libsndfile moves the descriptor.
+        opened: Any = path.open("rb") if is_remote(path) else open(path, "rb", buffering=0)  # type: ignore[union-attr]
+        with opened as file:
+            blocks = _decode(file, os.path.splitext(os.fspath(path))[1], notes)
+            yield from mix(blocks, sample_rate, channel, path, notes)
+
+
+_END = np.zeros((0, 1), np.float32), 0.0
+
+
+def mix(
+    blocks: Iterable[tuple[np.ndarray, float]],
+    sample_rate: int,
+    channel: str,
+    name: str | os.PathLike,
+    notes: list[str],
+) -> Iterator[np.ndarray]:
+    """Samples (l, channels) of any rates as blocks (l,) of one; see `stream_audio`.
+
+    Raises InputError that begins with `name` for wrong samples, ValueError if none are left.
+    """
+    levels = Levels(name, channel)
+    resampler, rate = None, 0.0
+    total = length = 0  # samples taken and given
+    for samples, its_rate in itertools.chain(blocks, [_END]):
+        pieces = []
+        if its_rate != rate:
+            if resampler is not None:  # gives what it has kept
+                pieces.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+            resampler, rate = None, its_rate
+            if len(samples) and rate != sample_rate:
+                resampler = soxr.ResampleStream(rate, sample_rate, 1, "float32", "HQ")
+        if len(samples):
+            total += len(samples)
+            waveform = levels.mix(samples, rate)
+            pieces.append(waveform if resampler is None else resampler.resample_chunk(waveform))
+        for piece in pieces:
+            if len(piece):
+                length += len(piece)
+                levels.hear(piece)
+                yield piece
+    if not length:
+        short = f"too short, no sample is left at {sample_rate} Hz"
+        raise ValueError(short if total else "it has no samples")
+    notes += levels.notes()
+
+
+def _decode(file: BinaryIO, suffix: str, notes: list[str]) -> Blocks:
+    """Samples (l, channels) and their rate, by the decoder that reads the file to its end.
+
+    `suffix`, of its name, helps FFmpeg where the content is ambiguous.
+    """
+    name = f"recording{suffix}".encode("ascii", "ignore").decode()
+    size = file.seek(0, os.SEEK_END)
+    if not size:
+        raise ValueError("the file is empty (0 bytes): get it again")
+    for part in headers.parts(file, size, notes):
+        section = headers.Section(file, part.start, part.stop, name)
+        reason = ""
+        if section.read(4).startswith(LIBSNDFILE) and part.is_finished and part.streams == 1:
+            source = _source(file, section)
+            try:
+                sound = _Sequential(source, closefd=False)
+            except soundfile.LibsndfileError as error:
+                reason = error.error_string.strip().rstrip(".")
+            else:
+                with sound:
+                    yield from _by_libsndfile(sound, source, section, notes)
+                continue
+        options = {} if part.is_finished else {"ignore_length": "1"}
         try:
-            yield from _decode(path, sample_rate, channel)
-        except soundfile.LibsndfileError as error:
-            reason = error.error_string.strip().rstrip(".") or "damaged"  # FLAC gives no reason
-            if "does not exist" in reason:  # libsndfile's message for an unknown format
-                reason = "Format not recognised"
+            yield from ffmpeg.blocks(section, BLOCK, notes, **options)
+        except ffmpeg.NotAudio as error:
+            reason = headers.not_audio(file, size) or reason or str(error)
             raise ValueError(f"not decodable as audio: {reason}") from error
 
 
@@ -66,66 +156,55 @@ class _Sequential(soundfile.SoundFile):
         return False
 
 
-def _decode(path: str | os.PathLike, sample_rate: int, channel: str) -> Iterator[np.ndarray]:
-    if os.path.exists(path) and not os.path.isdir(path) and not os.path.isfile(path):
-        # Opening a pipe would wait for another program to write to it.
-        raise ValueError("a device or a pipe, not a file: copy it to one")
-    # Opened here since libsndfile calls a missing file and a directory "System error".
-    with path.open("rb") if hasattr(path, "open") else open(path, "rb") as file:
-        if not file.seek(0, os.SEEK_END):
-            raise ValueError("the file is empty (0 bytes)")
-        file.seek(0)
-        # A local file by its descriptor: otherwise libsndfile calls back into Python, where Ctrl-C
-        # is lost.
-        source = file.fileno() if isinstance(file, io.BufferedReader) else file
-        with _Sequential(source, closefd=False) as sound:
-            yield from _resample_blocks(sound, path, sample_rate, channel)
+def _source(file: BinaryIO, section: headers.Section) -> int | headers.Section:
+    """What libsndfile opens: of a whole local file the descriptor.
+
+    Otherwise libsndfile calls back into Python, where Ctrl-C is lost.
+    """
+    section.seek(0)
+    if not section.is_whole or not isinstance(file, io.FileIO):
+        return section
+    os.lseek(file.fileno(), 0, os.SEEK_SET)
+    return file.fileno()
 
 
-def _resample_blocks(
-    sound: soundfile.SoundFile, path: str | os.PathLike, sample_rate: int, channel: str
-) -> Iterator[np.ndarray]:
+def _by_libsndfile(
+    sound: soundfile.SoundFile,
+    source: int | headers.Section,
+    section: headers.Section,
+    notes: list[str],
+) -> Blocks:
     for size, actual in TRUNCATED.findall(sound.extra_info):
-        if int(actual) < int(size) < UNKNOWN_SIZE:
+        if int(actual) < int(size) < headers.UNKNOWN_SIZE:
+            raise ValueError(headers.truncated(int(actual), int(size)))
+    total, rate, reason = 0, sound.samplerate, ""
+    try:
+        while True:
+            # Not more than its header says: libsndfile would read on, and forget what it has read.
+            count = min(BLOCK, max(1, sound.frames - total))
+            samples = sound.read(count, dtype="float32", always_2d=True)  # (l, channels)
+            if not len(samples):
+                break
+            total += len(samples)
+            yield samples, rate
+    except soundfile.LibsndfileError as error:
+        reason = error.error_string.strip().rstrip(".") or "damaged"  # FLAC gives no reason
+    at = os.lseek(source, 0, os.SEEK_CUR) if isinstance(source, int) else source.tell()
+    if sound.format == "FLAC" and (reason or at < section.size):  # another one may be appended
+        skip, total = total, 0
+        for samples, rate in ffmpeg.blocks(section, BLOCK, notes):
+            if total + len(samples) > skip:
+                yield samples[max(0, skip - total) :], rate
+            total += len(samples)
+    unread = section.size - total * sound.channels * WIDTHS.get(sound.subtype, np.inf)
+    if unread > MAX_UNREAD and sound.format not in ("WAV", "WAVEX", "RF64", "FLAC"):
+        if not total:
             raise ValueError(
-                f"truncated: {actual} of the {size} bytes in its header ({sound.frames} samples); "
-                "get it again, or save what is there as a new file"
+                "its header says that it has no samples: the recorder did not finish it"
             )
-    resampler = soxr.ResampleStream(
-        sound.samplerate, sample_rate, num_channels=1, dtype="float32", quality="HQ"
-    )
-    total, length, last = 0, 0, False  # samples read and yielded
-    while not last:
-        samples = sound.read(BLOCK, dtype="float32", always_2d=True)  # (l, channels)
-        last = not len(samples)
-        check_samples(samples, path)
-        waveform = mono(samples, channel)
-        if sound.samplerate != sample_rate:
-            waveform = resampler.resample_chunk(waveform, last=last)
-        total, length = total + len(samples), length + len(waveform)
-        if len(waveform):
-            yield waveform
-    if not length:
-        short = f"too short, no sample is left at {sample_rate} Hz"
-        raise ValueError(short if total else "it has no samples")
-
-
-def mono(samples: np.ndarray, channel: str) -> np.ndarray:
-    """(L, channels) -> (L,): the "mean" of the channels, or the first, "left" one."""
-    return samples[:, 0].copy() if channel == "left" else samples.mean(axis=1)
-
-
-def resample(waveform: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
-    """A waveform (L,) at `rate` Hz, resampled to `sample_rate` Hz as by `stream_audio`."""
-    if rate == sample_rate:
-        return waveform
-    return soxr.resample(waveform, rate, sample_rate, quality="HQ")
-
-
-def check_samples(samples: np.ndarray, name: str | os.PathLike) -> None:
-    """InputError for samples that are NaN, infinite or louder than MAX_PEAK."""
-    peak = np.abs(samples).max(initial=0.0)
-    if not peak <= MAX_PEAK:
-        loud = f"a sample of {peak:.0e}, where full scale is 1: damaged?"
-        found = loud if np.isfinite(peak) else "samples that are NaN or infinite"
-        raise InputError(f"{name}: has {found}")
+        notes.append(f"its header leaves out {unread:.0f} bytes of the file, which are not used")
+    missing = (sound.frames - total) / sound.samplerate
+    if reason and missing > 0:
+        raise ValueError(f"not decodable as audio: {reason}")
+    if ffmpeg.SHORT < missing < MAX_SECONDS:
+        notes.append(ffmpeg.incomplete(total / rate, sound.frames / rate))

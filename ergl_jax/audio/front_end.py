@@ -6,6 +6,13 @@ from typing import Literal
 
 from ergl_jax.errors import InputError
 
+# What a user may choose of a recording's channels: FrontEnd.channel
+CHANNELS: dict[str, Literal["mean", "left", "right"]] = {
+    "left": "left",
+    "right": "right",
+    "mix": "mean",
+}
+
 
 @dataclass(frozen=True)
 class FrontEnd:
@@ -31,7 +38,7 @@ class FrontEnd:
     frames: Literal["centred", "centred_whole", "inside"] = "centred"
     magnitude: bool = False  # mel bands of |X| instead of |X|^2
     offset: float = 0.0  # ln(x + offset); 0: 10 log10(max(x, 1e-10)), in dB
-    channel: Literal["mean", "left"] = "mean"  # how a recording becomes mono
+    channel: Literal["mean", "left", "right"] = "mean"  # how a recording becomes mono
     # The waveform is cut into segments of this length, one every `segment_hop`, and their frames
     # are concatenated; zeros fill the last one, win_length - hop at most. 0: not cut
     segment: int = 0
@@ -67,6 +74,14 @@ class FrontEnd:
         if self.frames == "inside":
             return self.span
         return max(self.n_fft // 2 + 1, self.hop if self.frames == "centred_whole" else 0)
+
+    def with_channel(self, channel: str | None) -> "FrontEnd":
+        """The same for another one of CHANNELS; InputError if it is none. None changes nothing."""
+        if channel is None:
+            return self
+        if channel not in CHANNELS:
+            raise InputError(f"channel={channel!r} is not one of: {', '.join(CHANNELS)}")
+        return replace(self, channel=CHANNELS[channel])
 
     def numbers(self) -> dict[str, str | int | float | bool]:
         """The fields that differ from their default, for JSON (bundles, dataset fingerprints)."""
@@ -136,7 +151,8 @@ FRONT_ENDS = {front_end.name: front_end for front_end in (*_PANNS, *_COMPARED)}
 
 
 def get_front_end(name: str) -> FrontEnd:
-    """The front end of this name; InputError lists the names."""
+    """The front end of this name, or with a channel "paper:right"; InputError lists the names."""
+    name, colon, channel = name.partition(":")
     if name not in FRONT_ENDS:
         raise InputError(f"front_end={name!r} is not one of: {', '.join(FRONT_ENDS)}")
-    return FRONT_ENDS[name]
+    return FRONT_ENDS[name].with_channel(channel if colon else None)

@@ -10,7 +10,12 @@ from pathlib import Path
 from ergl_jax.errors import InputError
 from ergl_jax.files import find_path, local_path
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".opus")
+# Of the audio files in folders; a file that is named itself may have any.
+SUFFIXES = (
+    *(".wav", ".flac", ".ogg", ".mp3", ".m4a", ".aif", ".aiff", ".aifc", ".opus", ".oga", ".aac"),
+    *(".wave", ".bwf", ".rf64", ".w64", ".caf", ".au", ".snd", ".mp2", ".mpga", ".m4b", ".mp4"),
+    *(".mov", ".webm", ".weba", ".mka", ".mkv", ".wma", ".3gp", ".3g2", ".3gpp", ".amr", ".awb"),
+)
 Fail = Callable[[InputError], None]
 
 

@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("recordings", nargs="+", metavar="CLIP", help="a file, a folder, or a quoted pattern")
     add("--bundle", type=user_path, required=True, help="directory of a bundle")
+    add_channel(parser)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object a line, with timeline")
     form.add_argument("--csv", action="store_true", help="one row a recording")
@@ -50,6 +51,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.95,
         metavar="SHARE",
         help="abstain from unknown sounds; SHARE of known ones are answered (%(default)s; 1: all)",
+    )
+
+
+def add_channel(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--channel",
+        choices=("left", "right", "mix"),
+        help="of a recording with several; mix: their mean; default: as in training",
     )
 
 
@@ -83,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
             except InputError as error:
                 failed(pattern, error)
 
-    for recording, result in model.classify_each(recordings()):
+    for recording, result in model.classify_each(recordings(), channel=args.channel):
         if isinstance(result, InputError):
             failed(str(recording), result)
         else:

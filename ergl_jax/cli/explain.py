@@ -9,6 +9,7 @@ longer than the bundle's clips it explains the window in which the scene is most
 
 import argparse
 
+from ergl_jax.cli.classify import add_channel
 from ergl_jax.files import check_directory, find_path, local_path, user_path
 
 HELP = "explain the scene of a recording: a page, pictures, numbers"
@@ -19,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("recording", type=local_path, metavar="CLIP", help="an audio file")
     add("--bundle", type=user_path, required=True, help="directory of the bundle of an ERGL")
     add("--out", type=local_path, required=True, metavar="DIR", help="directory to write to")
+    add_channel(parser)
     add_method(parser)
 
 
@@ -38,7 +40,8 @@ def run(args: argparse.Namespace) -> int:
     from ergl_jax.inference.classify import load
 
     model = load(args.bundle)
-    explanation = model.explain(find_path(args.recording), method=args.method)
+    path = find_path(args.recording)
+    explanation = model.explain(path, channel=args.channel, method=args.method)
     page = explanation_page.write(explanation, model.bundle, args.out)
     print(narrative.paragraph(explanation))
     print(f"page: {page}")

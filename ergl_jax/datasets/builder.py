@@ -7,7 +7,6 @@ temporary directory and renames it at the end, so a dataset is complete or absen
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import functools
 import hashlib
@@ -26,6 +25,7 @@ from ergl_jax import audio, locks, progress
 from ergl_jax.audio import segments
 from ergl_jax.datasets import gcs_cache
 from ergl_jax.datasets.manifest import SPLITS, Clip, Corpus
+from ergl_jax.datasets.notes import Notes, read_pairs
 from ergl_jax.datasets.tables import write_table
 from ergl_jax.errors import InputError
 from ergl_jax.files import is_remote, make_directory, reading, user_path
@@ -33,6 +33,7 @@ from ergl_jax.files import is_remote, make_directory, reading, user_path
 BATCH = 16  # waveforms per call of log_mel; the last batch is padded, so it compiles once
 ROWS_PER_SHARD = 1000  # about 256 MB of 10 s clips
 FEATURES = "features.json"
+NOTES = "notes.csv"  # older datasets have none
 FAILURES = "failures.csv"  # written last: a directory without it is incomplete
 
 tfds.disable_progress_bar()  # its bars count splits and shards; ours counts clips
@@ -91,6 +92,8 @@ def prepare(
     if dataset.failures and strict:
         reason = dataset.failures[0][1]
         raise InputError(f"{reason} (found earlier; delete {dataset.path} to retry)")
+    if dataset.notes:
+        progress.say(f"{len(dataset.notes)} notes on recordings: {dataset.path / NOTES}")
     if dataset.failures:
         count = f"{len(dataset.failures)} of {len(corpus.clips)} clips"
         progress.say(f"{count} could not be prepared: {dataset.path / FAILURES}")
@@ -121,9 +124,8 @@ def load(path: str | os.PathLike) -> SceneDataset:
     fields |= {name: tuple(fields[name]) for name in ("scenes", "events")}
     fields["front_end"] = audio.FrontEnd(**fields["front_end"])
     sizes = {split: info.splits[split].num_examples for split in SPLITS if split in info.splits}
-    with open(path / FAILURES, newline="", encoding="utf-8") as file:
-        failures = [(row["name"], row["reason"]) for row in csv.DictReader(file)]
-    return SceneDataset(path=path, sizes=sizes, failures=failures, **fields)
+    fields |= {"failures": read_pairs(path / FAILURES), "notes": read_pairs(path / NOTES)}
+    return SceneDataset(path=path, sizes=sizes, **fields)
 
 
 def _check_features(path: Path) -> None:
@@ -154,6 +156,7 @@ class SceneDataset:
     sizes: dict[str, int]  # rows of each split that has any
     class_sizes: dict[str, list[int]]  # rows of each scene, by split
     failures: list[tuple[str, str]]  # clips left out: name, reason
+    notes: list[tuple[str, str]]  # on clips that were not: name, note
 
     def split(self, name: str) -> SceneSplit:
         """The rows of "train", "validation" or "test"; InputError if the dataset has none."""
@@ -206,6 +209,7 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
         self._pad, self._long, self._strict = pad, long, strict
         self._fingerprint = _fingerprint(corpus, front_end, clip_seconds, pad, long)
         self._failures: list[tuple[str, str]] = []
+        self._notes = Notes()
         self._class_sizes: dict[str, list[int]] = {}
         config = tfds.core.BuilderConfig(name=self._fingerprint[:16], version=str(self.VERSION))
         super().__init__(data_dir=data_dir, config=config, file_format="array_record")
@@ -253,6 +257,7 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
                     writer.add_examples({split: rows})
         writer.close_all()
         self.info.set_splits(info.splits)
+        write_table(Path(self.data_dir) / NOTES, ("name", "note"), self._notes.rows)
         write_table(Path(self.data_dir) / FAILURES, ("name", "reason"), self._failures)
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator[list[dict]]]:
@@ -280,20 +285,22 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
     def _rows(self, clips: list[Clip], length: int) -> Iterator[dict]:
         """Yields the rows of clips that can be decoded, each with its waveform (L,)."""
 
-        def decode(clip: Clip) -> list[np.ndarray]:
-            waveform = clip.load(self._front_end.sample_rate, self._front_end.channel)
+        def decode(clip: Clip) -> tuple[list[np.ndarray], list[str]]:
+            notes: list[str] = []
+            waveform = clip.load(self._front_end.sample_rate, self._front_end.channel, notes)
             cut = segments.segment(waveform, length, pad=self._pad, long=self._long)
-            return [waveform for _, waveform in cut]
+            return [waveform for _, waveform in cut], notes
 
         for clip, future in segments.prefetch(decode, clips):
             try:
-                waveforms = future.result()
+                waveforms, notes = future.result()
             except InputError as error:
                 if self._strict:
                     raise
                 self._failures.append((clip.name, str(error)))
                 progress.say(f"left out: {error}")
-                waveforms = []
+                waveforms, notes = [], []
+            self._notes.add(clip.name, notes)
             self._bar.update()
             events = np.asarray(clip.events, np.float32)
             for k, waveform in enumerate(waveforms):

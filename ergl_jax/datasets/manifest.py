@@ -46,8 +46,8 @@ class Clip:
     split: str  # one of SPLITS
     group: str  # clips recorded together; a group is in one split
     events: np.ndarray  # (E,) float32 in 0..1
-    # (sample_rate, channel) as of `audio.read_audio` -> waveform (L,) float32, or InputError
-    load: Callable[[int, str], np.ndarray]
+    # As `audio.read_audio`: (sample_rate, channel, notes) -> waveform (L,) float32, or InputError
+    load: Callable[[int, str, list[str]], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +156,8 @@ def read_manifest(
         )
         for row, recording, events in zip(rows, paths, probabilities, strict=True)
     ]
-    states = json.dumps([[clip.name, _state(p)] for clip, p in zip(clips, paths, strict=True)])
+    pairs = zip(clips, paths, strict=True)
+    states = json.dumps([[clip.name, _state(p), *_decoder(p)] for clip, p in pairs])
     fingerprint = hashlib.sha256(states.encode()).hexdigest()
     return Corpus(path.stem, tuple(scenes), names, clips, licence, fingerprint)
 
@@ -215,6 +216,11 @@ def _state(path: Path) -> list[int] | None:
 
 def _nfc(text: str) -> str:
     return unicodedata.normalize("NFC", text)
+
+
+def _decoder(path: Path) -> list[int]:
+    """What a fingerprint has of formats of which older versions could miss a part."""
+    return [2] if path.suffix.lower() in (".mp3", ".ogg", ".oga", ".opus") else []
 
 
 def _is_probability(text: str) -> bool:

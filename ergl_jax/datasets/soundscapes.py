@@ -59,9 +59,14 @@ class Soundscape:
         return self.looped + self.sounds
 
 
-def load_recording(recording: Recording, sample_rate: int) -> np.ndarray:
-    """Its waveform (L,) float32 without silent ends; InputError if all of it is silent."""
-    waveform = trim(read_audio(recording.path, sample_rate), sample_rate)
+def load_recording(
+    recording: Recording, sample_rate: int, notes: list[str] | None = None
+) -> np.ndarray:
+    """Its waveform (L,) float32 without silent ends; InputError if all of it is silent.
+
+    `notes` as in `audio.read_audio`.
+    """
+    waveform = trim(read_audio(recording.path, sample_rate, notes=notes), sample_rate)
     if not len(waveform):
         raise InputError(f"{recording.path}: is silent; remove its row")
     return waveform

@@ -108,7 +108,7 @@ def listener(config: DataConfig) -> Callable[[str], tuple[np.ndarray, int]]:
 
     def listen(name: str) -> tuple[np.ndarray, int]:
         recording, _, number = (name, "", "0") if name in clips else name.rpartition("#")
-        waveform = clips[recording].load(front_end.sample_rate, front_end.channel)
+        waveform = clips[recording].load(front_end.sample_rate, front_end.channel, [])
         rows = segment(waveform, length, pad=config.pad, long=config.long)
         _, row = next(itertools.islice(rows, int(number), None))
         return row[: len(waveform)], front_end.sample_rate

@@ -111,7 +111,7 @@ class Synthesis:
     take: int
     clip_seconds: float
 
-    def __call__(self, sample_rate: int, channel: str = "mean") -> np.ndarray:
+    def __call__(self, sample_rate: int, channel: str = "mean", notes: object = ()) -> np.ndarray:
         """The waveform (round(clip_seconds * sample_rate),) float32 in -1..1, for any channel."""
         wave = self._mix(sample_rate, self.activity())
         return wave / limit_peak(wave, PEAK)

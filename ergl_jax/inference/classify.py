@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from ergl_jax.inference.explain import Explainer, Explanation
 
 BATCH_SIZE = 8
-SILENCE = 1e-5  # a peak below -100 dB of full scale
 MAX_SAMPLE_RATE = 10_000_000  # Hz; above, the resampler takes forever
 
 
@@ -90,7 +89,11 @@ class Model:
         )
 
     def classify(
-        self, recordings: str | os.PathLike | np.ndarray | list, *, sample_rate: float | None = None
+        self,
+        recordings: str | os.PathLike | np.ndarray | list,
+        *,
+        sample_rate: float | None = None,
+        channel: str | None = None,
     ) -> Classification | list[Classification]:
         """Classifies a recording, or each recording of a list or a folder.
 
@@ -101,22 +104,27 @@ class Model:
           recordings: a file; or samples (L,) or (L, channels), floating point, full scale 1; or a
             list of these; or a folder, all of whose audio files are taken (`audio.expand`).
           sample_rate: of samples, in Hz.
+          channel: "left", "right" or "mix" (their mean); default: as the bundle's front end.
 
         Raises:
-          InputError: a file can't be read or isn't audio, or samples are not finite; the model has
-            no scenes.
+          InputError: a file can't be read or isn't audio, samples are not finite, or another
+            `channel`; the model has no scenes.
           ValueError: samples of another type or shape, or without a sample rate.
         """
         each, several = _listed(recordings)
         results = []
-        for _, result in self.classify_each(each, sample_rate=sample_rate):
+        for _, result in self.classify_each(each, sample_rate=sample_rate, channel=channel):
             if isinstance(result, InputError):
                 raise result
             results.append(result)
         return results if several else results[0]
 
     def classify_each(
-        self, recordings: str | os.PathLike | Iterable, *, sample_rate: float | None = None
+        self,
+        recordings: str | os.PathLike | Iterable,
+        *,
+        sample_rate: float | None = None,
+        channel: str | None = None,
     ) -> Iterator[tuple[Any, Classification | InputError]]:
         """Yields each of `recordings` with its Classification, or with the error raised for it.
 
@@ -133,7 +141,7 @@ class Model:
             distances = known.distance(features) if known else np.zeros(len(logits))
             return _softmax(logits), events, distances
 
-        for pending in self._each(recordings, sample_rate, predict):
+        for pending in self._each(recordings, sample_rate, channel, predict):
             yield pending.recording, pending.error or _classification(pending, self)
 
     def check_scenes(self) -> None:
@@ -149,6 +157,7 @@ class Model:
         recording: str | os.PathLike | np.ndarray,
         *,
         sample_rate: float | None = None,
+        channel: str | None = None,
         method: str = "gradient",
     ) -> "Explanation":
         """Explains the scene by the graph: which events and relations contribute to it.
@@ -159,12 +168,13 @@ class Model:
         Args:
           recording: a file or samples, as in `classify`.
           sample_rate: of samples, in Hz.
+          channel: as in `classify`.
           method: "gradient" (times input) or "integrated" gradients.
 
         Raises:
           InputError: as in `classify`, or the model has no graph: only an ERGL has one.
         """
-        return self._explainer(recording, sample_rate=sample_rate, method=method)
+        return self._explainer(recording, sample_rate=sample_rate, channel=channel, method=method)
 
     @functools.cached_property
     def _explainer(self) -> "Explainer":
@@ -173,7 +183,11 @@ class Model:
         return Explainer(self)
 
     def embed(
-        self, recordings: str | os.PathLike | np.ndarray | list, *, sample_rate: float | None = None
+        self,
+        recordings: str | os.PathLike | np.ndarray | list,
+        *,
+        sample_rate: float | None = None,
+        channel: str | None = None,
     ) -> np.ndarray:
         """Embeds recordings, for search and clustering.
 
@@ -183,6 +197,7 @@ class Model:
         Args:
           recordings: as in `classify`, with the same errors.
           sample_rate: of samples, in Hz.
+          channel: as in `classify`.
 
         Returns:
           (D,) float32 of a recording, (N, D) of a list or folder, in the order of `classify`.
@@ -190,7 +205,7 @@ class Model:
         each, several = _listed(recordings)
         vectors = []
         for pending in self._each(
-            each, sample_rate, lambda waveforms: self._in_batches(self._embed, waveforms)
+            each, sample_rate, channel, lambda waveforms: self._in_batches(self._embed, waveforms)
         ):
             if pending.error:
                 raise pending.error
@@ -201,11 +216,13 @@ class Model:
         self,
         recordings: Iterable,
         sample_rate: float | None,
+        channel: str | None,
         run: Callable[[np.ndarray], tuple[np.ndarray, ...]],
     ) -> Iterator["_Pending"]:
         """Yields each recording with its error, or with what `run` returns for its windows."""
         queue: collections.deque[_Pending] = collections.deque()
-        windows = self._windows(recordings, sample_rate, queue)
+        front_end = self.bundle.front_end.with_channel(channel)
+        windows = self._windows(recordings, sample_rate, front_end, queue)
         while True:
             if batch := list(itertools.islice(windows, BATCH_SIZE)):
                 found = run(np.stack([window for _, _, window in batch]))
@@ -221,16 +238,20 @@ class Model:
                 return
 
     def _windows(
-        self, recordings: Iterable, sample_rate: float | None, queue: "collections.deque[_Pending]"
+        self,
+        recordings: Iterable,
+        sample_rate: float | None,
+        front_end: audio.FrontEnd,
+        queue: "collections.deque[_Pending]",
     ) -> Iterator[tuple["_Pending", float, np.ndarray]]:
         """Yields (recording, start in seconds, (L,)) for each window; queues each recording."""
-        front_end, pad = self.bundle.front_end, self.bundle.pad
+        pad = self.bundle.pad
         length = front_end.num_samples(self.bundle.clip_seconds)
         for recording in recordings:
             pending = _Pending(recording)
             queue.append(pending)
             try:
-                blocks = waveform_blocks(recording, sample_rate, front_end)
+                blocks = waveform_blocks(recording, sample_rate, front_end, pending.notes)
                 blocks = pending.measured(blocks, front_end.sample_rate)
                 for start, window in audio.segment(
                     blocks, length, pad=pad, min_rest=min_rest(length)
@@ -281,11 +302,19 @@ def min_rest(length: int) -> int:
 
 
 def waveform_blocks(
-    recording: str | os.PathLike | np.ndarray, sample_rate: float | None, front_end: audio.FrontEnd
+    recording: str | os.PathLike | np.ndarray,
+    sample_rate: float | None,
+    front_end: audio.FrontEnd,
+    notes: list[str] | None = None,
 ) -> Iterator[np.ndarray]:
-    """A file or samples as mono blocks (l,) for a front end; see `Model.classify` for errors."""
+    """A file or samples as mono blocks (l,) for a front end; see `Model.classify` for errors.
+
+    `notes` as in `audio.stream_audio`.
+    """
+    notes = [] if notes is None else notes
+    rate, channel = front_end.sample_rate, front_end.channel
     if isinstance(recording, str | os.PathLike):
-        yield from audio.stream_audio(recording, front_end.sample_rate, front_end.channel)
+        yield from audio.stream_audio(recording, rate, channel, notes)
         return
     if not isinstance(sample_rate, numbers.Real) or not 1 <= sample_rate <= MAX_SAMPLE_RATE:
         raise ValueError(
@@ -299,12 +328,9 @@ def waveform_blocks(
             f"samples are {samples.dtype} {samples.shape}: pass (L,) or (L, channels), not empty, "
             "floating point with full scale 1 (divide int16 by 32768)"
         )
-    audio.check_samples(samples, "samples")
-    waveform = audio.mono(samples.astype(np.float32).reshape(len(samples), -1), front_end.channel)
-    waveform = audio.resample(waveform, sample_rate, front_end.sample_rate)
-    if not len(waveform):
-        raise ValueError(f"samples are too short: none is left at {front_end.sample_rate} Hz")
-    yield waveform
+    audio.check_samples(samples, "samples")  # before float64 overflows
+    samples = samples.astype(np.float32).reshape(len(samples), -1)
+    yield from audio.mix([(samples, float(sample_rate))], rate, channel, "samples", notes)
 
 
 @dataclasses.dataclass
@@ -312,12 +338,12 @@ class _Pending:
     """A recording whose windows are being classified."""
 
     recording: Any
-    seconds: float = 0.0  # decoded so far, as the three below
-    peak: float = 0.0
+    seconds: float = 0.0  # decoded so far, as the two below
     num_windows: int = 0
     is_decoded: bool = False  # to its end
     error: InputError | None = None
     outputs: list = dataclasses.field(default_factory=list)  # (start, scenes, events, distance)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def is_ready(self) -> bool:
@@ -325,19 +351,16 @@ class _Pending:
         return classified or self.error is not None
 
     def measured(self, blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
-        """The same blocks; updates `seconds` and `peak`."""
+        """The same blocks; updates `seconds`."""
         for block in blocks:
             self.seconds += len(block) / rate
-            self.peak = max(self.peak, float(np.abs(block).max()))
             yield block
 
 
 def _classification(pending: _Pending, model: Model) -> Classification:
     bundle = model.bundle
     _, scenes, events, distances = zip(*pending.outputs, strict=True)
-    recording, seconds, notes = pending.recording, pending.seconds, []
-    if pending.peak < SILENCE:
-        notes.append("silence: no sample is above -100 dB of full scale")
+    recording, seconds, notes = pending.recording, pending.seconds, pending.notes
     if seconds < bundle.clip_seconds:
         how = {"zero": "silence", "repeat": "itself again"}[bundle.pad]
         notes.append(f"{seconds:.3g} s are filled with {how} to {bundle.clip_seconds:g} s")

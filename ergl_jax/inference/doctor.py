@@ -18,7 +18,7 @@ import soundfile
 
 import ergl_jax
 from ergl_jax import audio
-from ergl_jax.audio import FRONT_ENDS, FrontEnd
+from ergl_jax.audio import FRONT_ENDS, FrontEnd, ffmpeg
 from ergl_jax.audio.mel import librosa_arguments
 from ergl_jax.inference.classify import Model, load
 
@@ -77,6 +77,7 @@ def _machine() -> dict[str, str | Callable[[], str]]:
         "python": platform.python_version(),
         "platform": f"{platform.platform()}, {platform.machine()}",
         "soundfile": f"{soundfile.__version__}, libsndfile {soundfile.__libsndfile_version__}",
+        "ffmpeg": ffmpeg.version,
         "cores": f"{len(cores)} of {os.cpu_count()}",
         "matmul precision": config.jax_default_matmul_precision or "the device's default",
         "x64": "on" if config.jax_enable_x64 else "off",

@@ -209,16 +209,17 @@ class Explainer:
         recording: str | os.PathLike | np.ndarray,
         *,
         sample_rate: float | None = None,
+        channel: str | None = None,
         method: str = "gradient",
     ) -> Explanation:
         """Explains the window in which the recording's scene is most probable: `Model.explain`."""
         if method not in METHODS:
             raise ValueError(f"method={method!r} is not one of: {', '.join(METHODS)}")
-        classified: Any = self.model.classify([recording], sample_rate=sample_rate)
+        classified: Any = self.model.classify([recording], sample_rate=sample_rate, channel=channel)
         classification = classified[0]
         timeline = classification.timeline
         index = max(range(len(timeline)), key=lambda k: timeline[k].scenes[classification.scene])
-        waveform = self._window(recording, sample_rate, index)
+        waveform = self._window(recording, sample_rate, channel, index)
         bundle = self.model.bundle
         activations = self.activations(audio.log_mel(waveform[None], bundle.front_end)[0])
         nodes, edges = activations.nodes, activations.edges
@@ -257,10 +258,12 @@ class Explainer:
         computed = jax.device_get(self._compute(self.model.variables, log_mel[None]))
         return Activations(np.asarray(log_mel), **{name: x[0] for name, x in computed.items()})
 
-    def _window(self, recording, sample_rate: float | None, index: int) -> np.ndarray:
+    def _window(
+        self, recording, sample_rate: float | None, channel: str | None, index: int
+    ) -> np.ndarray:
         """(L,): reads the recording again, since classifying a long one doesn't keep its audio."""
         bundle = self.model.bundle
-        blocks = waveform_blocks(recording, sample_rate, bundle.front_end)
+        blocks = waveform_blocks(recording, sample_rate, bundle.front_end.with_channel(channel))
         length = bundle.front_end.num_samples(bundle.clip_seconds)
         windows = itertools.islice(audio.segment(blocks, length, pad=bundle.pad), index, None)
         for _, window in windows:

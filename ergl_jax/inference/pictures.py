@@ -20,8 +20,8 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
 
 from ergl_jax.audio import FrontEnd
+from ergl_jax.audio.levels import SILENCE
 from ergl_jax.audio.mel import mel_edges
-from ergl_jax.inference.classify import SILENCE
 from ergl_jax.inference.explain import Explanation
 from ergl_jax.inference.narrative import DETECTED, plain
 

@@ -19,6 +19,7 @@ from ergl_jax import progress
 from ergl_jax.audio import log_mel, read_audio, segments
 from ergl_jax.bundle import Bundle
 from ergl_jax.datasets.manifest import Recording, read_recordings
+from ergl_jax.datasets.notes import Notes
 from ergl_jax.errors import InputError
 from ergl_jax.files import atomic_write, local_path, make_directory
 from ergl_jax.kernels.devices import split_batch
@@ -40,7 +41,8 @@ def label(
     Until all labels are computed they are in `<out>.<hash>.partial`: after an interruption the same
     call resumes, and repeats only recordings that have changed. Recordings that can't be decoded
     are left out and listed in `<out's stem>.failures.csv`; the next call tries only those again,
-    and a manifest for training must not list them.
+    and a manifest for training must not list them. Notes on what is unusual in the others are in
+    `<out's stem>.notes.csv`.
 
     Args:
       bundle: the teacher.
@@ -69,20 +71,21 @@ def label(
     recipe = _recipe(bundle, names, clip_seconds, pad, long)
     partial = _Partial(out, recipe, recordings, len(bundle.events))
     todo = partial.missing()
-    failures = []
+    failures, noted = [], Notes()
 
-    def decode(index: int) -> list[np.ndarray]:
-        """A recording's clips (L,)."""
-        front_end = bundle.front_end
-        waveform = read_audio(recordings[index].path, front_end.sample_rate, front_end.channel)
-        length = front_end.num_samples(clip_seconds)
-        return [clip for _, clip in segments.segment(waveform, length, pad=pad, long=long)]
+    def decode(index: int) -> tuple[list[np.ndarray], list[str]]:
+        """A recording's clips (L,), and notes on it."""
+        rate, channel = bundle.front_end.sample_rate, bundle.front_end.channel
+        notes: list[str] = []
+        waveform = read_audio(recordings[index].path, rate, channel, notes)
+        length = bundle.front_end.num_samples(clip_seconds)
+        return [clip for _, clip in segments.segment(waveform, length, pad=pad, long=long)], notes
 
     def clips() -> Iterator[tuple[int, int, np.ndarray]]:
         """Yields each clip to label: its recording, how many clips that one has, waveform (L,)."""
         for index, future in segments.prefetch(decode, todo):
             try:
-                waveforms = future.result()
+                waveforms, notes = future.result()
             except InputError as error:
                 if strict:
                     raise
@@ -90,6 +93,7 @@ def label(
                 progress.say(f"left out: {error}")
                 bar.update()
                 continue
+            noted.add(names[index], notes)
             for waveform in waveforms:
                 yield index, len(waveforms), waveform
 
@@ -114,6 +118,8 @@ def label(
         if failures:
             with open(path, "w", newline="", encoding="utf-8") as listing:
                 csv.writer(listing).writerows([("name", "reason"), *failures])
+        if len(todo):
+            noted.write(out.with_name(f"{out.stem}.notes.csv"))
     if not failures or not len(done):
         partial.delete()
     if not len(done):

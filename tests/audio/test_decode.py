@@ -8,7 +8,7 @@ import soundfile
 import soxr
 
 from ergl_jax.audio import FRONT_ENDS, decode, log_mel, read_audio, segment, stream_audio
-from ergl_jax.audio.decode import MAX_PEAK
+from ergl_jax.audio.levels import MAX_PEAK
 from ergl_jax.errors import InputError
 
 RATE = 16000
@@ -123,9 +123,11 @@ def test_blocks_of_any_format_equal_the_whole(tmp_path, monkeypatch, suffix, kin
     path = tmp_path / f"noise.{suffix}"
     noise(path, 48000, 2, frames, **kind)
     blocks = np.concatenate(list(stream_audio(path, RATE)))
-    # The MP3 decoder rounds differently depending on the address it writes to.
-    atol = 5e-7 if suffix == "mp3" else 0
+    # FFmpeg decodes MP3, libmpg123 is the oracle.
+    atol = 1e-5 if suffix == "mp3" else 0
     np.testing.assert_allclose(blocks, read_whole(path, RATE), rtol=0, atol=atol, strict=True)
+    monkeypatch.setattr(decode, "BLOCK", 1 << 18)
+    np.testing.assert_array_equal(blocks, read_audio(path, RATE), strict=True)
 
 
 def test_blocks_before_an_error_are_yielded(tmp_path, monkeypatch):
@@ -171,7 +173,7 @@ def truncate(path, share=0.5, **kind):
         (lambda path: None, "can't be read: No such file"),
         (lambda path: path.mkdir(), "can't be read: Is a directory"),
         (lambda path: path.touch(), r"the file is empty \(0 bytes\)"),
-        (lambda path: path.write_text("no audio " * 99), "can't be read.*Format not recognised"),
+        (lambda path: path.write_text("no audio " * 99), "not decodable as audio: text"),
         (lambda path: truncate(path, format="FLAC"), "not decodable as audio: "),
         (lambda path: truncate(path, format="WAV"), "truncated: 9985 of the 20014 bytes"),
         (lambda path: truncate(path, 1 - 1e-4, format="WAV", subtype="PCM_24"), "truncated: "),

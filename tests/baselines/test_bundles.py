@@ -32,10 +32,20 @@ def test_a_front_end_is_saved_and_loaded_if_it_is_unchanged(bundle, tmp_path):
     config = json.loads(path.read_text())
     written = config["front_end"]
     assert "channel" not in written and "segment" not in written  # of later versions
-    for change in ({"offset": 1e-7}, {"magnitude": False}, {"channel": "left"}, {"of": 1}):
+    for change in ({"offset": 1e-7}, {"magnitude": False}, {"channel": "third"}, {"of": 1}):
         path.write_text(json.dumps(config | {"front_end": written | change}))
         with pytest.raises(InputError, match="can't reproduce the front end"):
             bundles.load(path.parent)
+
+
+@pytest.mark.parametrize("name", ["kong:left", "kong:right", "mltf:mix", "mltf", "kong"])
+def test_a_front_end_with_a_channel_is_saved_and_loaded(bundle, tmp_path, name):
+    front_end = get_front_end(name)
+    wanted = {"left": "left", "right": "right", "mix": "mean", "mltf": "left", "kong": "mean"}
+    assert front_end.channel == wanted[name.rpartition(":")[2]]
+    if front_end.n_mels == 64:
+        dataclasses.replace(bundle, front_end=front_end).save(tmp_path / "bundle")
+        assert bundles.load(tmp_path / "bundle").front_end == front_end
 
 
 def test_the_left_channel_is_classified_and_explained(bundle, tmp_path):

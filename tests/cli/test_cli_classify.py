@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+from made_recordings import encode
 from rights import obeyed
 
 import ergl_jax
@@ -106,6 +107,37 @@ def test_folders_and_patterns_are_expanded(classify, clips, monkeypatch):
         names = [json.loads(line)["file"] for line in out.splitlines()]
         assert (status, err) == (0, [])
         assert names == [f"{clips}/{name}" for name in expected]
+
+
+def test_notes_and_the_chosen_channel_are_in_every_form(classify, tmp_path):
+    samples = np.random.default_rng(0).normal(0, 0.1, 2 * RATE)
+    soundfile.write(tmp_path / "inverted.wav", np.stack([samples, -samples], axis=1), RATE)
+    soundfile.write(tmp_path / "one_sample.wav", samples[:1], RATE)
+    soundfile.write(tmp_path / "slow.wav", samples[:50], 1)
+    soundfile.write(tmp_path / "silent.wav", 0 * samples, RATE)
+    wanted = {"inverted": "--channel", "one_sample": "filled", "silent": "silence", "slow": "1 Hz"}
+    results = [json.loads(line) for line in classify("--json", tmp_path)[1].splitlines()]
+    rows = list(csv.DictReader(io.StringIO(classify("--csv", tmp_path)[1])))
+    text = classify(tmp_path)[1]
+    for (name, note), result, row in zip(wanted.items(), results, rows, strict=True):
+        assert name in result["name"] and note in " ".join(result["notes"])
+        assert row["notes"] == "; ".join(result["notes"])
+        assert all(f"  note: {each}\n" in text for each in result["notes"])
+    (row,) = csv.DictReader(
+        io.StringIO(classify("--csv", "--channel=right", tmp_path / "inverted.wav")[1])
+    )
+    assert row["notes"] == ""
+
+
+def test_phone_recordings_in_folders_are_found(classify, tmp_path):
+    samples = np.random.default_rng(0).normal(0, 0.1, 2 * 44100)
+    for name in ("a.M4A", "b.3gp", "c.mp4"):
+        encode(tmp_path / name, samples, 44100, "aac", container="mp4")
+    soundfile.write(tmp_path / "d.caf", samples, 44100)
+    soundfile.write(tmp_path / "e.w64", samples, 44100)
+    status, out, err = classify("--json", tmp_path)
+    names = [json.loads(line)["name"] for line in out.splitlines()]
+    assert (status, err) == (0, []) and names == sorted(map(str, tmp_path.iterdir()))
 
 
 def test_it_abstains_below_a_probability(classify, clips, model):

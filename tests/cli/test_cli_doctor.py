@@ -52,6 +52,7 @@ def test_it_prints_versions_devices_and_a_bundle(examine, tiny, tmp_path, monkey
     assert status == 0
     assert found["ergl_jax"] == ergl_jax.__version__ and found["jax"] == jax.__version__
     assert found["python"] == sys.version.split()[0] and "libsndfile" in found["soundfile"]
+    assert found["ffmpeg"].endswith(f", by av {importlib.metadata.version('av')}")
     assert found["devices"].startswith("cpu, ")
     assert found["x64"] == "off" and found["XLA_FLAGS"] == '""' and "SECRET" not in found
     for topic in ["WAV", "FLAC", "OGG", "MP3"]:

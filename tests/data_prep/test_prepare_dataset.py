@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from ergl_jax.audio import log_mel
 from ergl_jax.datasets import builder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,6 +49,21 @@ def test_prepares_and_reports(prepare):
         ["tram", "4", "1", "1"],
         ["all", "8", "2", "2"],
     ]
+
+
+def test_a_channel_is_chosen_and_cancelled_channels_are_noted(prepare, tmp_path):
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, 4000)
+    soundfile.write(tmp_path / "0.wav", np.stack([noise, -noise], axis=1), 16000)
+    _, mixed, output = prepare()
+    ((name, note),) = mixed.notes
+    assert name == "0.wav" and "--channel" in note and f"note: 0.wav: {note}" in output.err
+    for channel, sign in (("left", 1), ("right", -1)):
+        _, dataset, output = prepare(f"--channel={channel}")
+        assert dataset.front_end.channel == channel and dataset.notes == []
+        samples = soundfile.read(tmp_path / "0.wav", dtype="float32")[0][:, 0] * sign
+        expected = log_mel(samples[None], dataset.front_end)[0]
+        np.testing.assert_allclose(dataset.split("train")[0]["log_mel"], expected, atol=1e-3)
+    assert prepare("--channel=mix")[1].path == mixed.path
 
 
 def test_folds_and_fraction(prepare):

@@ -34,6 +34,18 @@ def test_labels_are_where_training_looks(main, arguments, tiny, tmp_path, capfd)
     assert np.ptp([clip.events for clip in corpus.clips], axis=0).min() > 0
 
 
+def test_notes_are_listed_and_a_channel_is_chosen(main, arguments, tmp_path, capfd):
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, 30000)
+    soundfile.write(tmp_path / "1.wav", np.stack([noise, -noise], axis=1), 16000)
+    listed = tmp_path / "my.events.notes.csv"
+    assert main(arguments) == 0
+    err = capfd.readouterr().err
+    assert "note: 1.wav: " in err and f"1 notes on recordings: {listed}" in err
+    assert "--channel" in listed.read_text()
+    assert main([*arguments, "--channel=left"]) == 0
+    assert not listed.exists() and "note: " not in capfd.readouterr().err
+
+
 def test_flags_and_their_defaults(main, arguments, monkeypatch, capfd):
     seen = {}
     monkeypatch.setattr(pseudo_labels, "label", lambda *_, **options: seen.update(options) or [])

@@ -23,7 +23,7 @@ def waveform(i, samples=4000):
 
 
 def make_clip(i, split="train", samples=4000, error=None, log=None):
-    def load(rate, channel):
+    def load(rate, channel, notes):
         assert rate == FRONT_END.sample_rate
         if log is not None:
             log.append(i)
@@ -166,6 +166,27 @@ def test_clips_that_cannot_be_decoded_are_listed_and_left_out(tmp_path, capfd):
     assert not list((tmp_path / "new").rglob("*.array_record*"))
 
 
+def test_notes_are_printed_listed_and_found_again(tmp_path, capfd):
+    def noted(i):
+        def load(rate, channel, notes):
+            notes.append(f"unusual {i}")
+            return waveform(i)
+
+        return dataclasses.replace(make_clip(i), load=load)
+
+    corpus = make_corpus([make_clip(9), *(noted(i) for i in range(8))])
+    expected = [(f"c{i}.wav", f"unusual {i}") for i in range(8)]
+    for attempt in range(2):  # built, then reused
+        dataset = prepare(corpus, tmp_path)
+        assert dataset.notes == expected and dataset.failures == []
+        err = capfd.readouterr().err
+        assert f"8 notes on recordings: {dataset.path / 'notes.csv'}" in err
+        assert err.count("note: ") == (0 if attempt else 5)
+    assert prepare(make_corpus([make_clip(9)]), tmp_path).notes == []
+    (dataset.path / "notes.csv").unlink()  # as in a dataset of an older version
+    assert builder.load(dataset.path).notes == []
+
+
 def test_a_split_that_loses_every_clip_is_an_error(tmp_path, capfd):
     bad = make_clip(1, "test", error=InputError("c1.wav: holds no samples"))
     with pytest.raises(InputError, match="none of the 1 test clips .* c1.wav: holds no samples"):
@@ -196,7 +217,7 @@ def test_two_that_build_the_same_at_once_both_get_it(tmp_path):
     clips = [make_clip(0), make_clip(1)]
     other = []
 
-    def load(rate, channel):  # another process is done while this one is still at work
+    def load(rate, channel, notes):  # another process is done while this one is still at work
         other.append(prepare(make_corpus(clips), tmp_path))
         return waveform(0)
 

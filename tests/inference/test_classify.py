@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from made_recordings import encode
 
 import ergl_jax
 from ergl_jax.audio import log_mel
@@ -163,6 +164,53 @@ def test_silent_and_short_recordings_have_notes(model):
     assert len(notes(np.zeros(100))) == 2
 
 
+@pytest.mark.parametrize(
+    "name, codec", [("a.mp3", "libmp3lame"), ("a.m4a", "aac"), ("a.webm", "libopus")]
+)
+def test_a_compressed_recording_is_classified_as_its_wav(model, tmp_path, name, codec):
+    rate = 48000
+    t = np.arange(6 * rate) / rate
+    samples = noise(6 * rate / RATE)[: len(t)] * 0.2 + 0.3 * np.sin(2000 * t * (1 + 0.1 * t))
+    plain = model.classify(write(tmp_path / "a.wav", samples.astype(np.float32), rate))
+    found = model.classify(encode(tmp_path / name, samples, rate, codec))
+    assert found.stop == pytest.approx(plain.stop, abs=0.05) and found.notes == ()
+    assert found.scene == plain.scene
+    assert found.scenes == pytest.approx(plain.scenes, abs=0.02)
+
+
+def test_a_channel_is_chosen(model, tmp_path):
+    left, right = noise(2), noise(2, seed=1)
+    stereo = np.stack([left, right], axis=1)
+    path = write(tmp_path / "stereo.wav", stereo)
+    wanted = {"left": left, "right": right, "mix": stereo.mean(axis=1), None: stereo.mean(axis=1)}
+    for channel, samples in wanted.items():
+        expected = model.classify(samples, sample_rate=RATE)
+        assert model.classify(stereo, sample_rate=RATE, channel=channel) == expected
+        named = dataclasses.replace(expected, name=str(path))
+        assert model.classify(path, channel=channel) == named
+    with pytest.raises(InputError, match="channel='centre' is not one of: left, right, mix"):
+        model.classify(path, channel="centre")
+
+
+def test_samples_of_any_float_type_are_classified(model):
+    samples = noise(2).astype(np.float16)
+    expected = model.classify(samples.astype(np.float32), sample_rate=RATE)
+    for kind in (np.float16, np.float64, np.longdouble):
+        assert model.classify(samples.astype(kind), sample_rate=RATE) == expected
+
+
+@pytest.mark.parametrize(
+    "samples, note",
+    [
+        (np.stack([noise(2), -noise(2)], axis=1), "choose another with --channel"),
+        (np.rint(32768 * noise(2)), "full scale is 1"),
+    ],
+)
+def test_unusual_samples_have_notes(model, samples, note):
+    (found,) = model.classify(samples, sample_rate=RATE).notes
+    assert note in found
+
+
 def test_padding_and_temperature_are_the_bundles(model):
     bundle = dataclasses.replace(model.bundle, pad="repeat", temperature=5.0)
     samples = noise(0.7)
@@ -186,7 +234,7 @@ def test_wrong_samples_are_refused(model):
         (None, RATE, "samples are object"),
         (np.zeros(CLIP, np.int16), RATE, "int16.*divide"),
         (np.full(CLIP, np.nan), RATE, "samples: .* NaN"),
-        (np.zeros(10), 1e7, "too short: none is left at 16000 Hz"),
+        (np.zeros(10), 1e7, "too short, no sample is left at 16000 Hz"),
     ):
         with pytest.raises(ValueError, match=message):
             model.classify(samples, sample_rate=rate)
