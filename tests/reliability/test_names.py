@@ -180,9 +180,9 @@ def test_tables_hold_names_as_they_are(tiny, named, tmp_path, capfd):
         assert ergl_main(["classify", f"--bundle={named}", "--csv", clip.name]) == 0
     header, row = csv.reader(io.StringIO(capfd.readouterr().out))
     bundle = load_bundle(named)
-    assert header[-1] == "notes" and header[4:-1] == [f"scene:{n}" for n in bundle.scenes] + [
-        f"event:{n}" for n in bundle.events
-    ]
+    assert header[-2:] == ["notes", "error"] and header[6:-2] == [
+        f"scene:{n}" for n in bundle.scenes
+    ] + [f"event:{n}" for n in bundle.events]
     assert row[0] == clip.name and row[2] in bundle.scenes
     dataset = sources.open_dataset(tiny.config().data)
     dataset = dataclasses.replace(dataset, scenes=bundle.scenes)
