@@ -120,7 +120,7 @@ def test_notes_and_the_chosen_channel_are_in_every_form(classify, tmp_path):
     rows = list(csv.DictReader(io.StringIO(classify("--csv", tmp_path)[1])))
     text = classify(tmp_path)[1]
     for (name, note), result, row in zip(wanted.items(), results, rows, strict=True):
-        assert name in result["name"] and note in " ".join(result["notes"])
+        assert name in result["file"] and note in " ".join(result["notes"])
         assert row["notes"] == "; ".join(result["notes"])
         assert all(f"  note: {each}\n" in text for each in result["notes"])
     (row,) = csv.DictReader(
@@ -136,7 +136,7 @@ def test_phone_recordings_in_folders_are_found(classify, tmp_path):
     soundfile.write(tmp_path / "d.caf", samples, 44100)
     soundfile.write(tmp_path / "e.w64", samples, 44100)
     status, out, err = classify("--json", tmp_path)
-    names = [json.loads(line)["name"] for line in out.splitlines()]
+    names = [json.loads(line)["file"] for line in out.splitlines()]
     assert (status, err) == (0, []) and names == sorted(map(str, tmp_path.iterdir()))
 
 
