@@ -12,8 +12,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from ergl_jax import audio
-from ergl_jax.inference.classify import Model, waveform_blocks
+from ergl_jax.inference.classify import Model
 from ergl_jax.inference.contributions import scene_log_odds
+from ergl_jax.inference.windows import waveform_blocks
 
 
 @dataclasses.dataclass(frozen=True)

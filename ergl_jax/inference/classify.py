@@ -5,12 +5,10 @@ embedding.
 """
 
 import collections
-import dataclasses
 import functools
 import itertools
-import math
-import numbers
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +23,13 @@ from ergl_jax.bundle import Bundle
 from ergl_jax.errors import InputError
 from ergl_jax.inference.embedding import embedding, output_and_features
 from ergl_jax.inference.results import Classification, Window
+from ergl_jax.inference.windows import Pending, windows
 from ergl_jax.known import KEEP
 
 if TYPE_CHECKING:
     from ergl_jax.inference.explain import Explainer, Explanation
 
 BATCH_SIZE = 8
-MAX_SAMPLE_RATE = 10_000_000  # Hz; above, the resampler takes forever
 
 
 def load(directory: str | os.PathLike, *, keep: float = KEEP) -> "Model":
@@ -192,7 +190,7 @@ class Model:
         """Embeds recordings, for search and clustering.
 
         An embedding is what the model's scene layer reads, or a PANN's own (2048 numbers), as the
-        mean over windows.
+        mean over windows. What `classify` notes about a recording is a warning here.
 
         Args:
           recordings: as in `classify`, with the same errors.
@@ -209,6 +207,8 @@ class Model:
         ):
             if pending.error:
                 raise pending.error
+            for note in pending.notes:
+                warnings.warn(f"{pending.name or 'samples'}: {note}", stacklevel=2)
             vectors.append(np.mean([vector for _, vector in pending.outputs], axis=0))
         return np.array(vectors) if several else vectors[0]
 
@@ -218,13 +218,12 @@ class Model:
         sample_rate: float | None,
         channel: str | None,
         run: Callable[[np.ndarray], tuple[np.ndarray, ...]],
-    ) -> Iterator["_Pending"]:
+    ) -> Iterator[Pending]:
         """Yields each recording with its error, or with what `run` returns for its windows."""
-        queue: collections.deque[_Pending] = collections.deque()
-        front_end = self.bundle.front_end.with_channel(channel)
-        windows = self._windows(recordings, sample_rate, front_end, queue)
+        queue: collections.deque[Pending] = collections.deque()
+        each = windows(recordings, sample_rate, channel, self.bundle, queue)
         while True:
-            if batch := list(itertools.islice(windows, BATCH_SIZE)):
+            if batch := list(itertools.islice(each, BATCH_SIZE)):
                 found = run(np.stack([window for _, _, window in batch]))
                 for (pending, start, _), *outputs in zip(batch, *found, strict=True):
                     pending.outputs.append((start, *outputs))
@@ -236,31 +235,6 @@ class Model:
                 yield queue.popleft()
             if not batch:
                 return
-
-    def _windows(
-        self,
-        recordings: Iterable,
-        sample_rate: float | None,
-        front_end: audio.FrontEnd,
-        queue: "collections.deque[_Pending]",
-    ) -> Iterator[tuple["_Pending", float, np.ndarray]]:
-        """Yields (recording, start in seconds, (L,)) for each window; queues each recording."""
-        pad = self.bundle.pad
-        length = front_end.num_samples(self.bundle.clip_seconds)
-        for recording in recordings:
-            pending = _Pending(recording)
-            queue.append(pending)
-            try:
-                blocks = waveform_blocks(recording, sample_rate, front_end, pending.notes)
-                blocks = pending.measured(blocks, front_end.sample_rate)
-                for start, window in audio.segment(
-                    blocks, length, pad=pad, min_rest=min_rest(length)
-                ):
-                    pending.num_windows += 1
-                    yield pending, start / front_end.sample_rate, window
-                pending.is_decoded = True
-            except InputError as error:
-                pending.error = error
 
     def outputs(self, waveforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Runs the model on windows (B, L), B >= 1, at the bundle's sample rate and clip length.
@@ -293,74 +267,10 @@ def _listed(recordings: Any) -> tuple[list, bool]:
     return [recordings], False
 
 
-def min_rest(length: int) -> int:
-    """Samples after the last full window of `length` that need a window; see `audio.segment`.
-
-    Many files of five seconds have a millisecond more, which needs none.
-    """
-    return math.ceil(length / 100)
-
-
-def waveform_blocks(
-    recording: str | os.PathLike | np.ndarray,
-    sample_rate: float | None,
-    front_end: audio.FrontEnd,
-    notes: list[str] | None = None,
-) -> Iterator[np.ndarray]:
-    """A file or samples as mono blocks (l,) for a front end; see `Model.classify` for errors.
-
-    `notes` as in `audio.stream_audio`.
-    """
-    notes = [] if notes is None else notes
-    rate, channel = front_end.sample_rate, front_end.channel
-    if isinstance(recording, str | os.PathLike):
-        yield from audio.stream_audio(recording, rate, channel, notes)
-        return
-    if not isinstance(sample_rate, numbers.Real) or not 1 <= sample_rate <= MAX_SAMPLE_RATE:
-        raise ValueError(
-            f"sample_rate={sample_rate!r}: samples need their rate in Hz, 1 to {MAX_SAMPLE_RATE}: "
-            "classify(samples, sample_rate=HZ)"
-        )
-    samples = np.asarray(recording)
-    shape_fits = samples.ndim in (1, 2) and samples.size and samples.shape[-1] <= len(samples)
-    if not shape_fits or not np.issubdtype(samples.dtype, np.floating):
-        raise ValueError(
-            f"samples are {samples.dtype} {samples.shape}: pass (L,) or (L, channels), not empty, "
-            "floating point with full scale 1 (divide int16 by 32768)"
-        )
-    audio.check_samples(samples, "samples")  # before float64 overflows
-    samples = samples.astype(np.float32).reshape(len(samples), -1)
-    yield from audio.mix([(samples, float(sample_rate))], rate, channel, "samples", notes)
-
-
-@dataclasses.dataclass
-class _Pending:
-    """A recording whose windows are being classified."""
-
-    recording: Any
-    seconds: float = 0.0  # decoded so far, as the two below
-    num_windows: int = 0
-    is_decoded: bool = False  # to its end
-    error: InputError | None = None
-    outputs: list = dataclasses.field(default_factory=list)  # (start, scenes, events, distance)
-    notes: list[str] = dataclasses.field(default_factory=list)
-
-    @property
-    def is_ready(self) -> bool:
-        classified = self.is_decoded and len(self.outputs) == self.num_windows
-        return classified or self.error is not None
-
-    def measured(self, blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
-        """The same blocks; updates `seconds`."""
-        for block in blocks:
-            self.seconds += len(block) / rate
-            yield block
-
-
-def _classification(pending: _Pending, model: Model) -> Classification:
+def _classification(pending: Pending, model: Model) -> Classification:
     bundle = model.bundle
     _, scenes, events, distances = zip(*pending.outputs, strict=True)
-    recording, seconds, notes = pending.recording, pending.seconds, pending.notes
+    seconds, notes = pending.seconds, pending.notes
     if seconds < bundle.clip_seconds:
         how = {"zero": "silence", "repeat": "itself again"}[bundle.pad]
         notes.append(f"{seconds:.3g} s are filled with {how} to {bundle.clip_seconds:g} s")
@@ -372,7 +282,7 @@ def _classification(pending: _Pending, model: Model) -> Classification:
         start=0.0,
         stop=seconds,
         **predicted(np.mean(scenes, axis=0), np.mean(events, axis=0)),
-        name=os.fspath(recording) if isinstance(recording, str | os.PathLike) else "",
+        name=pending.name,
         timeline=tuple(
             Window(start, min(start + bundle.clip_seconds, seconds), **predicted(scene, event))
             for start, scene, event, _ in pending.outputs

@@ -17,8 +17,9 @@ from flax import linen as nn
 from ergl_jax import audio
 from ergl_jax.errors import InputError
 from ergl_jax.inference import fidelity
-from ergl_jax.inference.classify import Classification, Model, waveform_blocks
+from ergl_jax.inference.classify import Classification, Model
 from ergl_jax.inference.contributions import GraphReader, scene_log_odds
+from ergl_jax.inference.windows import waveform_blocks
 from ergl_jax.models.ergl import ERGL
 
 METHODS = {"gradient": 0, "integrated": 32}  # `steps` of GraphReader.contributions

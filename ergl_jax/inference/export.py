@@ -32,7 +32,7 @@ from ergl_jax.files import (
     local_path,
     make_directory,
 )
-from ergl_jax.inference.classify import min_rest
+from ergl_jax.inference.windows import min_rest
 from ergl_jax.kernels.lanes import free_layouts
 
 PLATFORMS = ("cpu", "cuda", "tpu")

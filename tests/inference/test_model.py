@@ -132,6 +132,11 @@ def test_a_pann_embeds_and_does_not_classify(pann, folder, tmp_path, capsys):
     assert out == "" and err.count("\n") == 1 and "has no scenes, only events" in err
 
 
+def test_what_is_unusual_about_a_recording_is_a_warning(model):
+    with pytest.warns(UserWarning, match="samples: silence"):
+        model.embed(np.zeros(CLIP, np.float32), sample_rate=RATE)
+
+
 def test_damaged_weights_embed_nothing(model, folder):
     variables = jax.tree.map(np.copy, dict(model.bundle.variables))
     variables["params"]["events"] = jax.tree.map(
