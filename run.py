@@ -149,6 +149,7 @@ def main(argv: list[str]) -> None:
         use_cores(math.gcd(*(config.train.batch_size for config in configs)))
     use_caches()
     workdir = user_path(name if WORKDIR.value is None else WORKDIR.value, "--workdir")
+    workdir = workdirs.of(workdir) if MODE.value == "evaluate" else workdir
     topology = TOPOLOGY.value or ""
     if MODE.value != "compile" and (topology or CLIPS.value or LARGEST_BATCH.value):
         raise InputError("--topology, --clips and --largest_batch need --mode=compile")

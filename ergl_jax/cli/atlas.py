@@ -31,17 +31,19 @@ def run(args: argparse.Namespace) -> int:
     from ergl_jax.datasets import sources
     from ergl_jax.inference import atlas, atlas_page
     from ergl_jax.inference.explain import METHODS
+    from ergl_jax.training import workdirs
 
+    runs = [workdirs.of(path) for path in args.workdirs]
     out = check_directory(args.out, "--out")
     steps = METHODS[args.method]
-    surveys = [atlas.survey(*open_run(workdir), steps=steps) for workdir in args.workdirs]
+    surveys = [atlas.survey(*open_run(workdir), steps=steps) for workdir in runs]
     agreement = atlas.agreement(surveys)
     atlas_page.write(
         out,
         surveys[0],
         agreement,
-        runs=[str(path) for path in args.workdirs],
-        listen=sources.listener(_data_config(args.workdirs[0])),
+        runs=[str(path) for path in runs],
+        listen=sources.listener(_data_config(runs[0])),
     )
     print(f"{len(surveys[0].names)} clips, {100 * surveys[0].accuracy:.1f} % correct")
     if agreement and agreement["clips"]:

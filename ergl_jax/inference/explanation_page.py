@@ -79,6 +79,7 @@ def render(explanation: Explanation, figures: dict[str, Figure], bundle: Bundle)
     timeline = figures["timeline"].axes[0].get_position()  # final, since it is drawn by now
     data = {name: numbers[name] for name in ("events", "edge_contributions", "edge_means")}
     scene, heard, trust, counterfactual = narrative.sentences(e)
+    guess = e.classification.abstention
     return html_page.render(
         PAGE,
         ("matrix.js", "explanation.js"),
@@ -90,6 +91,7 @@ def render(explanation: Explanation, figures: dict[str, Figure], bundle: Bundle)
         trust=trust,
         events_ranked=e.event_curves.is_better_than_chance,
         relations_ranked=e.edge_curves.is_better_than_chance,
+        notes=[f"{guess} is explained"] * bool(guess) + list(e.classification.notes),
         calibration=bundle.about_probabilities,
         counterfactual=counterfactual,
         without_relations=narrative.without_relations(e),

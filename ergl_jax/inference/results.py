@@ -63,6 +63,16 @@ class Classification(Window):
             return None
         return self.distance <= self.max_distance
 
+    @property
+    def abstention(self) -> str:
+        """Why `scene` is a mere guess, or ""."""
+        if self.known is not False:
+            return ""
+        return (
+            f"None of the {len(self.scenes)} classes it knows: {self.distance:.2f} from the "
+            f"training clips, {self.max_distance:.2f} at most; its guess"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON; "scene" is None for an unknown sound. "max_distance" is None without limit."""
         fields = dataclasses.asdict(self)
@@ -73,11 +83,8 @@ class Classification(Window):
 
     def __str__(self) -> str:
         lines = [f"{self.name or 'recording'}, {self.stop:.1f} s"]
-        if self.known is False:
-            lines.append(
-                f"  none of the {len(self.scenes)} classes it knows: distance {self.distance:.2f} "
-                f"from all of them, {self.max_distance:.2f} at most; its guess:"
-            )
+        if self.abstention:
+            lines.append(f"  {self.abstention}:")
         lines += [f"  {100 * p:5.1f} %  {scene}" for scene, p in list(self.scenes.items())[:3]]
         if self.events:
             events = [f"{event} {p:.2f}" for event, p in list(self.events.items())[:5]]

@@ -33,8 +33,7 @@ class Run:
 
 def read(workdir: Path) -> Run:
     """A finished run; InputError for a directory without one."""
-    if workdir.name == "bundle" and (workdir.parent / "config.json").exists():
-        workdir = workdir.parent
+    workdir = workdirs.of(workdir)
     remedy = "name the directory of a finished run with a test split"
     path = workdir / "config.json"
     with reading(path, remedy, "a run's settings"):

@@ -150,7 +150,7 @@ def evaluate_bundle(workdir: Path, config: DataConfig) -> dict:
 def write(directory: Path, predictions: Predictions, names: Iterable[str], bundle: Bundle) -> None:
     """Writes predictions.csv, confusion.csv and confusion.png of clips with these names.
 
-    Probabilities are calibrated, as those of `ergl classify`.
+    Probabilities are those of `ergl classify`, logits divided by the temperature.
     """
     scenes = bundle.scenes
     counts = metrics.confusion(

@@ -28,6 +28,12 @@ PATHS = (
 )
 
 
+def of(path: Path) -> Path:
+    """The work directory: `path`, or the one whose bundle it is."""
+    inside = path.name == "bundle" and (path.parent / "config.json").exists()
+    return path.parent if inside else path
+
+
 def check(workdir: Path, config: Mapping[str, Any]) -> None:
     """Raises InputError if `workdir` belongs to a run with another configuration than this one."""
     path = workdir / "config.json"

@@ -41,7 +41,7 @@ def error(capsys):
 
 def test_one_run_and_two_runs(tiny, other, tmp_path, capsys):
     out = tmp_path / "new" / "out"
-    assert atlas(out, tiny.workdir) == 0
+    assert atlas(out, tiny.workdir / "bundle") == 0
     correct = 100 * tiny.results["test"]["accuracy"]
     expected = f"10 clips, {correct:.1f} % correct\nWrote {out}/atlas.html and {out}/atlas.json\n"
     assert capsys.readouterr().out == expected

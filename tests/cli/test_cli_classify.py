@@ -158,7 +158,7 @@ def test_it_abstains_from_unknown_sounds(classify, clips, model):
     path = clips / "a.flac"
     assert model.classify(path).distance > model.bundle.known.limit(0)
     arguments = ("--keep=0", path)
-    assert classify(*arguments)[1].splitlines()[1].startswith("  none of the 10 classes it knows")
+    assert classify(*arguments)[1].splitlines()[1].startswith("  None of the 10 classes it knows")
     found = json.loads(classify("--json", *arguments)[1])
     assert found["scene"] is None and not found["known"]
     assert found["max_distance"] == model.bundle.known.limit(0) < found["distance"]

@@ -28,7 +28,7 @@ def test_all_files_are_written(explain, tmp_path, capsys):
     out = tmp_path / "out"
     assert explain() == 0
     captured = capsys.readouterr()
-    paragraph, page = captured.out.strip().split("\n")
+    *_, paragraph, page = captured.out.strip().split("\n")
     assert "is classified as" in paragraph and page == f"page: {out / 'explanation.html'}"
     assert captured.err == "" and {path.name for path in out.iterdir()} == FILES
     html = (out / "explanation.html").read_text(encoding="utf-8")

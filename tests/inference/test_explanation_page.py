@@ -133,6 +133,13 @@ def test_rankings_no_better_than_chance_are_folded(tmp_path, p_events, p_relatio
     assert text.index('class="badge') < min(map(text.index, ("<table", "<details")))
 
 
+def test_the_page_of_an_unknown_sound_says_so(one, tmp_path):
+    far = dataclasses.replace(one.classification, distance=3.0, max_distance=1.5)
+    page = explanation_page.write(dataclasses.replace(one, classification=far), bundle(), tmp_path)
+    text = " ".join(Reader(page.read_text()).text.split())
+    assert "3.00 from the training clips, 1.50 at most; its guess is explained" in text
+
+
 def test_a_fitted_temperature_is_named():
     fitted = bundle(temperature=1.3, calibration="57 validation clips").about_probabilities
     assert "a temperature of 1.3, fitted to 57 validation clips" in fitted
