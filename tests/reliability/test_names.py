@@ -177,7 +177,7 @@ def test_tables_hold_names_as_they_are(tiny, named, tmp_path, capfd):
     clip = tmp_path / "=1+1.wav"
     soundfile.write(clip, np.random.default_rng(0).uniform(-0.1, 0.1, 32000), 16000)
     with contextlib.chdir(tmp_path):
-        assert ergl_main(["classify", f"--bundle={named}", "--csv", clip.name]) == 0
+        assert ergl_main(["classify", f"--bundle={named}", "--csv", "--keep=1", clip.name]) == 0
     header, row = csv.reader(io.StringIO(capfd.readouterr().out))
     bundle = load_bundle(named)
     assert header[-2:] == ["notes", "error"] and header[6:-2] == [
