@@ -1,7 +1,7 @@
-"""Converts PANNs' published PyTorch checkpoints (.pth) to bundles.
+"""Converts PANNs of PyTorch, published or fine-tuned, to bundles.
 
-A checkpoint is read without running code from it, and every tensor is either used, compared with
-the front end, or reported as ignored.
+Every tensor of a checkpoint is either used, compared with the front end, or reported as ignored or
+left out.
 """
 
 import dataclasses
@@ -13,7 +13,9 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+import panns_files
 from flax.traverse_util import flatten_dict, unflatten_dict
+from panns_files import COUNTER, FIRST
 
 from ergl_jax import registry
 from ergl_jax.audio import FRONT_ENDS, FrontEnd
@@ -22,7 +24,6 @@ from ergl_jax.bundle import Bundle
 from ergl_jax.config import ModelConfig
 from ergl_jax.downloads import file_md5
 from ergl_jax.errors import InputError
-from ergl_jax.files import reading
 from ergl_jax.labels import AUDIOSET
 from ergl_jax.models.panns import ARCHITECTURES
 
@@ -56,8 +57,7 @@ CHECKPOINTS = {
 REAL = "spectrogram_extractor.stft.conv_real.weight"  # (n_fft // 2 + 1, 1, n_fft)
 IMAGINARY = "spectrogram_extractor.stft.conv_imag.weight"
 MEL = "logmel_extractor.melW"  # (n_fft // 2 + 1, M)
-COUNTER = ".num_batches_tracked"  # BatchNorm's, only used in training
-FIRST = "conv_block1.conv1.weight"  # (64, 1, side, side); every PANN here has it
+HEAD = f"; only PANNs with AudioSet's head of {len(AUDIOSET)} events, and no other, can be ported"
 TOLERANCE = 1e-4  # of the largest entry; another sample rate or window differs by 1e-3
 
 
@@ -66,26 +66,30 @@ class Port:
     """A converted checkpoint, and what became of each of its tensors."""
 
     bundle: Bundle
-    tensors: list[tuple[str, tuple[int, ...], str]]  # name, shape, what became of it
+    tensors: list[tuple[str, tuple[int, ...], str]]  # name in the file, shape, what became of it
+    entry: str  # of the file that has the tensors; "" for the file itself
+    prefix: str  # removed from their names
+    left_out: tuple[str, ...]  # names of tensors beside the PANN's
 
 
 def port(path: Path, *, name: str | None = None) -> Port:
-    """Converts a checkpoint of the original code, of any architecture in CHECKPOINTS.
+    """Converts a checkpoint of any architecture in CHECKPOINTS, wrapped in any way (panns_files).
 
     The front end is identified by the checkpoint's STFT kernels and mel filters; the hop, which
     they do not determine, is that front end's. Tensors cannot tell Cnn14 from variants that pool
     time otherwise (Cnn14_DecisionLevelMax); the MD5 can.
 
     Args:
-      path: the .pth, in PyTorch's zip format or the older one.
+      path: a .pth, .ckpt or .safetensors.
       name: the one of CHECKPOINTS that it must be; default any.
 
     Raises:
       InputError: PyTorch is missing, or the file can't be read, would run code, is no PANN or not
-        `name`, has no known front end, or a tensor is missing, misshapen or unexpected.
+        `name`, has no known front end, or a tensor is missing, misshapen, unexpected or not finite.
     """
     path = Path(path)
-    state = _read(path)
+    found = panns_files.read(path)
+    state = found.arrays
     shapes = {tensor: tuple(x.shape) for tensor, x in state.items()}
     architecture, divisor = _architecture(shapes, path)
     config = {
@@ -97,7 +101,7 @@ def port(path: Path, *, name: str | None = None) -> Port:
     ours = _variables(config)
     for problem in _problems(shapes, ours, architecture):
         raise InputError(f"{path}: {problem}")
-    front_end = _front_end(state, path)
+    front_end = _front_end(found, path)
     if name is not None:
         wanted = CHECKPOINTS[name]
         if (architecture, front_end.name) != (wanted.architecture, wanted.front_end):
@@ -128,56 +132,9 @@ def port(path: Path, *, name: str | None = None) -> Port:
         dataset="AudioSet",
         source=f"{path.name}, MD5 {md5}",
     )
-    return Port(bundle, [(tensor, shape, became[tensor]) for tensor, shape in shapes.items()])
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    """The entry 'model' of a .pth as arrays, read by a loader that only makes tensors."""
-    try:
-        import torch
-    except ImportError as error:
-        raise InputError('reading a .pth needs PyTorch: pip install ".[port]"') from error
-    with reading(path):
-        path.open("rb").close()
-    try:
-        with torch.serialization.safe_globals([(_Ignored, name) for name in _NUMPY]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # PyTorch fails on a damaged file with any exception
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"reading it would run code, {refused[1]}" if refused else "get it again"
-        what = "is refused" if refused else "is damaged, truncated or no checkpoint of PyTorch"
-        raise InputError(f"{path} {what}: {reason}") from error
-    model = content.get("model") if isinstance(content, dict) else None
-    model = model if isinstance(model, Mapping) else {}
-    if FIRST not in model or not all(isinstance(x, torch.Tensor) for x in model.values()):
-        raise InputError(f"{path} is not a PANN: it has no 'model' of tensors with {FIRST}")
-    return {name: tensor.detach().float().numpy() for name, tensor in model.items()}
-
-
-class _Ignored:
-    """Takes the place of NumPy arrays in a pickle, without their content.
-
-    The samplers in PANNs' checkpoints contain arrays, which nothing here needs; NumPy's own
-    unpickling is not safe against a malicious file.
-    """
-
-    def __new__(cls, *_):
-        return super().__new__(cls)
-
-    def __init__(self, *_):
-        pass
-
-    def __setstate__(self, _):
-        pass
-
-
-# What the pickle of an array or a scalar calls, under NumPy 2's names and NumPy 1's.
-_NUMPY = ["numpy.ndarray", "numpy.dtype"]
-_NUMPY += [
-    f"numpy.{core}.multiarray.{function}"
-    for core in ("_core", "core")
-    for function in ("_reconstruct", "scalar")
-]
+    rows = [(found.prefix + tensor, shape, became[tensor]) for tensor, shape in shapes.items()]
+    rows += [(tensor, shape, "left out") for tensor, shape in found.others.items()]
+    return Port(bundle, rows, found.entry, found.prefix, tuple(found.others))
 
 
 def _architecture(shapes: Mapping[str, tuple], path: Path) -> tuple[str, int]:
@@ -226,37 +183,42 @@ def _problems(
         axes = (3, 2, 0, 1) if len(shape) == 4 else range(len(shape))[::-1]
         wanted[_name_in_checkpoint(variable)] = tuple(shape[axis] for axis in axes)
     for name, shape in wanted.items():
+        head = HEAD if name.startswith("fc_") else ""
         if name not in shapes:
-            yield f"tensor {name} of {architecture} is missing"
+            yield f"tensor {name} of {architecture} is missing{head}"
         elif shapes[name] != shape:
-            yield f"tensor {name} is {shapes[name]}, where {architecture} has {shape}"
+            yield f"tensor {name} is {shapes[name]}, where {architecture} has {shape}{head}"
     for name in shapes:
         if name not in wanted and not name.endswith(COUNTER):
-            yield f"tensor {name} is unexpected in {architecture}"
+            yield f"tensor {name} is unexpected in {architecture}{HEAD}"
 
 
-def _front_end(state: Mapping[str, np.ndarray], path: Path) -> FrontEnd:
+def _front_end(found: panns_files.Tensors, path: Path) -> FrontEnd:
     """The front end with the checkpoint's window and mel filters; InputError if there is none."""
     known = [front_end for front_end in FRONT_ENDS.values() if not front_end.offset]  # in dB
     for front_end in known:
-        if _has_window(state, window(front_end)) and _close(state[MEL], mel_filters(front_end)):
+        real, imaginary = _kernels(window(front_end))
+        wanted = {REAL: real, IMAGINARY: imaginary, MEL: mel_filters(front_end)}
+        if all(_close(found.arrays[x], wanted[x], found.rounding[x]) for x in wanted):
             return front_end
+    length, bands = (found.arrays[x].shape[-1] for x in (REAL, MEL))
     raise InputError(
-        f"{path}: its window of {state[REAL].shape[-1]} samples and its {state[MEL].shape[-1]} mel "
+        f"{path}: its window of {length} samples and its {bands} mel "
         f"filters are those of no front end, of {', '.join(each.name for each in known)}"
     )
 
 
-def _close(found: np.ndarray, expected: np.ndarray) -> bool:
+def _close(found: np.ndarray, expected: np.ndarray, rounding: float) -> bool:
+    """Equal up to TOLERANCE, and the relative error `rounding` of the type that was stored."""
     if found.shape != expected.shape:
         return False
-    return bool(np.abs(found - expected).max() <= TOLERANCE * np.abs(expected).max())
+    size = np.abs(expected)
+    return bool((np.abs(found - expected) <= TOLERANCE * size.max() + rounding * size).all())
 
 
-def _has_window(state: Mapping[str, np.ndarray], w: np.ndarray) -> bool:
-    """Whether the STFT kernels are w[t] cos(2 pi k t / N) and -w[t] sin(2 pi k t / N)."""
+def _kernels(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The STFT's kernels (K, 1, N) of a window: w[t] cos(2 pi k t / N), -w[t] sin(2 pi k t / N)."""
     n_fft = len(w)
     turns = np.outer(np.arange(n_fft // 2 + 1), np.arange(n_fft)) % n_fft / n_fft  # exact
     kernels = w * np.exp(-2j * math.pi * turns)
-    real, imaginary = kernels.real[:, None], kernels.imag[:, None]
-    return _close(state[REAL], real) and _close(state[IMAGINARY], imaginary)
+    return kernels.real[:, None], kernels.imag[:, None]

@@ -3,7 +3,9 @@
     python data_prep/port_panns.py --download Cnn14_16k --out data/panns/bundle
     python data_prep/port_panns.py Cnn14_16k_mAP=0.438.pth --out data/panns/bundle
 
-It needs PyTorch to read a checkpoint: pip install ".[port]". Exit status: 0, or 2 on wrong input.
+A checkpoint is a .pth, .ckpt or .safetensors with a PANN's tensors under any entry and prefix, as
+DataParallel, Lightning and fine-tuning save them; tensors beside them are left out. It needs
+PyTorch to read one: pip install ".[port]". Exit status: 0, or 2 on wrong input.
 """
 
 if __name__ == "__main__":
@@ -18,7 +20,7 @@ from pathlib import Path
 import panns_checkpoint
 
 from ergl_jax import bundle, downloads
-from ergl_jax.errors import InputError, Parser, command
+from ergl_jax.errors import InputError, Parser, command, warn
 from ergl_jax.files import local_path, make_directory, user_path
 
 CHECKPOINTS = panns_checkpoint.CHECKPOINTS
@@ -27,7 +29,7 @@ CHECKPOINTS = panns_checkpoint.CHECKPOINTS
 def _parser() -> Parser:
     parser = Parser(description="Ports a pretrained PANN to a bundle.")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("checkpoint", type=local_path, nargs="?", help="a .pth of PANNs' own code")
+    source.add_argument("checkpoint", type=local_path, nargs="?", help="a file of tensors")
     source.add_argument("--download", choices=CHECKPOINTS, help="get a published one")
     add = parser.add_argument
     add("--out", type=user_path, required=True, help="the bundle's directory")
@@ -63,11 +65,21 @@ def main(argv: list[str] | None = None) -> int:
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, shape, what in rows:
         print(f"{name:{widths[0]}}  {shape:{widths[1]}}  {what}")
+    if done.entry:
+        print(f"entry      {done.entry}")
+    if done.prefix:
+        print(f"prefix     {done.prefix} is removed from the names")
     ported = done.bundle
     print(f"source     {ported.source}")
     print(f"licence    {ported.licence}")
     print(f"front end  {ported.front_end.name}")
     print(f"{len(ported.events)} events in {args.out}")
+    if done.left_out:
+        warn(
+            f"{args.checkpoint}: {len(done.left_out)} tensors beside the PANN's are left out, such "
+            f"as {done.left_out[0]}. If the PANN was fine-tuned with them, its AudioSet events are "
+            "no longer reliable: use the bundle for model.init_from, not for labels"
+        )
     return 0
 
 

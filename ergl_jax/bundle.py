@@ -206,7 +206,7 @@ def load(directory: str | os.PathLike) -> Bundle:
     """The bundle in `directory`, or in the work directory of a finished run, `directory/bundle`.
 
     Raises InputError if a file is missing or damaged, this version cannot reproduce the front end,
-    or config.json or the weights do not belong together.
+    config.json or the weights do not belong together, or a weight is not finite.
     """
     directory = user_path(directory)
     if is_bundle(directory / "bundle"):
@@ -228,6 +228,12 @@ def load(directory: str | os.PathLike) -> Bundle:
         arrays = {name.removeprefix(KNOWN): flat.pop(name) for name in named}
         known = knowns.parse(arrays) if arrays else None
         _check_weights(bundle, flat)
+    for name, x in flat.items():
+        if not np.isfinite(x).all():
+            raise InputError(
+                f"{weights_path}: {name} has NaN or infinite values: its training diverged, or the "
+                "file was changed; train or port again"
+            )
     digest = _metadata(weights).get(DIGEST)
     if digest and digest != hashlib.sha256(text).hexdigest():
         raise InputError(

@@ -52,8 +52,17 @@ def require(package: str, extra: str, where: str = "") -> None:
 def report(error: InputError) -> None:
     """Prints an error on standard error; escapes line breaks and the like in names of files."""
     kept = "\n" if isinstance(error, MultilineInputError) else ""
-    text = "".join(x if x in kept or x.isprintable() else repr(x)[1:-1] for x in str(error))
-    print(f"error: {text}", file=sys.stderr, flush=True)
+    print(f"error: {_escaped(str(error), kept)}", file=sys.stderr, flush=True)
+
+
+@functools.cache
+def warn(text: str) -> None:
+    """Prints a warning, one line on standard error, escaped as by `report`; each text once."""
+    print(f"warning: {_escaped(text)}", file=sys.stderr, flush=True)
+
+
+def _escaped(text: str, kept: str = "") -> str:
+    return "".join(x if x in kept or x.isprintable() else repr(x)[1:-1] for x in text)
 
 
 def command(

@@ -218,6 +218,16 @@ def test_damaged_and_other_weights_are_refused(directory):
         refused(directory, "model.safetensors is damaged")
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_refused(directory, value):
+    path = directory / "model.safetensors"
+    flat = load_file(path)
+    name = max(flat, key=lambda name: flat[name].size)
+    flat[name].flat[-1] = value
+    save_file(flat, path)
+    refused(directory, f"model.safetensors: {name} has NaN or infinite values")
+
+
 def test_loading_a_bundle_imports_nothing_of_training(directory):
     program = (
         "import sys; from ergl_jax.bundle import load; load(sys.argv[1]);"

@@ -71,12 +71,12 @@ def check(front_end: FrontEnd, clip_seconds: float, pad: str, long: str) -> None
     shortest = front_end.min_samples
     if not (0 < clip_seconds <= MAX_SECONDS and front_end.num_samples(clip_seconds) >= shortest):
         raise InputError(
-            f"clip_seconds is {clip_seconds}: {front_end.name} needs "
+            f"data.clip_seconds is {clip_seconds}: {front_end.name} needs "
             f"{shortest / front_end.sample_rate:.3f} s or more, at most {MAX_SECONDS:g} s"
         )
     for name, value, allowed in (("pad", pad, PADS), ("long", long, LONGS)):
         if value not in allowed:
-            raise InputError(f"{name} is {value!r}: choose one of {', '.join(allowed)}")
+            raise InputError(f"data.{name} is {value!r}: choose one of {', '.join(allowed)}")
 
 
 def prefetch(function: Callable, items: Iterable) -> Iterator[tuple]:

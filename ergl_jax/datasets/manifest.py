@@ -9,7 +9,8 @@ A manifest is a CSV file with one row per clip:
 `fold` names any fold, and the caller chooses the folds of the validation and test splits. `group`
 (optional) names clips recorded together, which are all in one split. `licence` (optional) is saved
 in what is trained on them. Event probabilities (optional) are in the `event:` columns or in an .npz
-next to the manifest.
+next to the manifest. The columns' names may be in capitals, or those of DCASE's meta.csv; tables.py
+describes the forms of the file.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import os
+import re
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
@@ -28,13 +31,18 @@ import numpy as np
 
 from ergl_jax.audio import read_audio
 from ergl_jax.datasets.tables import Row, read_table
-from ergl_jax.errors import InputError
+from ergl_jax.errors import InputError, warn
 from ergl_jax.files import find_path, is_remote, reading, user_path
 from ergl_jax.labels import AUDIOSET
 
 SPLITS = ("train", "validation", "test")
-REMEDY = "name a CSV with the columns file, scene and split (docs/data.md)"
 PROBABILITY = "give a number from 0 to 1"  # in error messages
+REMEDY = (
+    "name a CSV with the columns file, scene and split (docs/data.md); data_prep/esc10_manifest.py "
+    "and mix_soundscapes.py write one"
+)
+COLUMNS = ("file", "scene", "split", "fold", "group", "licence")
+DCASE = {"filename": "file", "scene_label": "scene", "identifier": "group"}  # of its meta.csv
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +82,7 @@ def read_manifest(
     """Reads a manifest; no recording is opened.
 
     Args:
-      path: the CSV file, UTF-8.
+      path: the table, in any form that `tables.read_table` reads.
       events_file: an .npz with arrays `clip` (N,) names with or without extension, `events` (E,)
         names, `probabilities` (N, E); or `clip` and `tags` (N, 527), in AudioSet's order. Default
         `<manifest's stem>.events.npz` if that exists.
@@ -109,13 +117,16 @@ def read_manifest(
     def problems() -> Iterator[str]:
         if by_fold and "fold" not in header:
             yield f"{path}, line 1: no column 'fold', which test_folds and validation_folds need"
+        folds = {row.cells.get("fold", "") for row in rows}
+        known = ", ".join(sorted(folds))
+        if not (by_fold or split or "split" in header) and "fold" in header:
+            remedy = f"choose some of {known} with data.test_folds or --test_folds"
+            yield f"{path}, line 1: has folds and no column 'split': {remedy}"
         if not (by_fold or split or "split" in header):
             yield f"{path}, line 1: no column 'split': add it, or a column 'fold' and test_folds"
         if both := test & validation:
             yield f"test_folds and validation_folds both contain fold {min(both)!r}"
-        folds = {row.cells.get("fold", "") for row in rows}
         if missing := (test | validation) - folds:
-            known = ", ".join(sorted(folds))
             yield f"{path}: no row of fold {min(missing)!r}; the folds are {known}"
         if columns and events_file is not None:
             yield f"{path}: has event columns, and {events_file} has events too; keep one of them"
@@ -133,7 +144,7 @@ def read_manifest(
                 reason = f"group {group!r} is in {its_split} here and in {other} at {where}"
                 yield f"{row.where}: {reason}; a group belongs to one split"
             for column in columns:
-                if not _is_probability(row.cells[column]):
+                if not 0 <= _number(row.cells[column]) <= 1:
                     yield f"{row.where}: {column} is {row.cells[column]!r}: {PROBABILITY}"
 
     for problem in problems():
@@ -141,9 +152,13 @@ def read_manifest(
     if events_file is not None:
         names, probabilities = _read_events(find_path(user_path(events_file)), rows)
     else:
-        values = [[float(row.cells[column]) for column in columns] for row in rows]
+        values = [[_number(row.cells[column]) for column in columns] for row in rows]
         probabilities = np.array(values, np.float32)  # (N, E)
+        if any("," in row.cells[column] for row in rows for column in columns):
+            warn(f"{path}: event columns are read with decimal commas, 0,5 as 0.5")
     scenes = sorted({row.cells["scene"] for row in rows})
+    _warn_of_look_alikes(path, "scenes", scenes)
+    _warn_of_look_alikes(path, "events", names)
     licence = licence or "; ".join(sorted({row.cells.get("licence", "") for row in rows} - {""}))
     clips = [
         Clip(
@@ -183,7 +198,7 @@ def read_recordings(path: str | os.PathLike) -> list[Recording]:
 def _read_rows(path: str | os.PathLike) -> tuple[Path, list[Row], list[Path]]:
     """The manifest's path, its rows and their recordings."""
     path = find_path(user_path(path, "the manifest"))
-    rows = read_table(path, ("file", "scene"), REMEDY)
+    rows = read_rows(path)
     seen: dict[str, str] = {}
     paths, slashed = [], 0
     for row in rows:
@@ -197,6 +212,31 @@ def _read_rows(path: str | os.PathLike) -> tuple[Path, list[Row], list[Path]]:
         text = f"note: {path}: the backslashes of {slashed} file names are read as slashes"
         print(text, file=sys.stderr, flush=True)
     return path, rows, paths
+
+
+def read_rows(path: Path) -> list[Row]:
+    """A manifest's rows; only the columns file and scene are checked."""
+    return read_table(path, ("file", "scene"), REMEDY, _own_names)
+
+
+def _own_names(header: list[str]) -> list[str]:
+    """A manifest's columns for a header in capitals, or with the names of DCASE's meta.csv."""
+    names = {name: name for name in COLUMNS} | (DCASE if "scene_label" in header else {})
+    return [
+        ours
+        if (ours := names.get(name.lower())) and ours not in header
+        else re.sub("(?i)^event:", "event:", name)
+        for name in header
+    ]
+
+
+def _warn_of_look_alikes(path: Path, kind: str, names: Iterable[str]) -> None:
+    """Warns of names that differ only in case, spaces, - and _, or in how Unicode spells them."""
+    seen: dict[str, str] = {}
+    for name in names:
+        key = re.sub(r"[\s_-]+", "", unicodedata.normalize("NFKC", name).casefold())
+        if (other := seen.setdefault(key, name)) != name:
+            warn(f"{path}: the {kind} {other!r} and {name!r} count as two; are they one?")
 
 
 def _group(row: Row) -> str:
@@ -223,27 +263,37 @@ def _decoder(path: Path) -> list[int]:
     return [2] if path.suffix.lower() in (".mp3", ".ogg", ".oga", ".opus") else []
 
 
-def _is_probability(text: str) -> bool:
+def _number(text: str) -> float:
+    """A number with a decimal point or comma; NaN for other text."""
     try:
-        return 0 <= float(text) <= 1
+        return float(text.replace(",", "."))
     except ValueError:
-        return False
+        return math.nan
 
 
 def _read_events(path: Path, rows: list[Row]) -> tuple[tuple[str, ...], np.ndarray]:
     """Event names and the rows' probabilities (N, E) float32 from an .npz."""
+    found: dict[str, np.ndarray] = {}
+    form = "an .npz of plain arrays"
+    remedy = "save names as np.array(names, str), numbers as np.array(numbers, np.float32)"
     with (
-        reading(path, form="an .npz of plain arrays"),
+        reading(path, form=form),
         path.open("rb") as opened,
         np.load(opened, allow_pickle=False) as arrays,
     ):
-        found = {name: np.asarray(arrays[name]) for name in arrays.files}
-    kind = "tags" if "tags" in found else "probabilities"
-    if kind == "tags":
-        found.setdefault("events", np.array(AUDIOSET))
-    for name in ("clip", "events", kind):
-        if name not in found:
-            raise InputError(f"{path}: no array {name!r}; the arrays are {', '.join(found)}")
+        kind = "tags" if "tags" in arrays.files else "probabilities"
+        if kind == "tags":
+            found["events"] = np.array(AUDIOSET)
+        for name in ("clip", "events", kind):
+            if name in arrays.files:
+                with reading(f"{path}: {name!r}", remedy, form):
+                    found[name] = np.asarray(arrays[name])
+            elif name not in found:
+                there = ", ".join(arrays.files)
+                raise InputError(f"{path}: no array {name!r}; the arrays are {there}")
+        for name in ("clip", "events"):
+            if found[name].dtype.kind == "S":  # bytes, as HDF5 has text
+                found[name] = np.char.decode(found[name], "utf-8")
     clips, events = (
         [str(name).strip() for name in found[key].ravel()] for key in ("clip", "events")
     )

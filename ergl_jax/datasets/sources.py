@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from ergl_jax.config import DataConfig
 from ergl_jax.datasets import builder, manifest, splits, synthetic, tut2018
 from ergl_jax.datasets.batches import check_batch_size
 from ergl_jax.datasets.events import check_events
-from ergl_jax.errors import InputError
+from ergl_jax.errors import InputError, warn
 from ergl_jax.files import user_path
 
 
@@ -74,6 +74,20 @@ def _check_scenes(
         raise InputError(
             f"{config.manifest or config.source}: scene {missing[0]!r} has no training clip{which}:"
             " mark rows as train, spell it the same in all rows, or remove its rows"
+        )
+
+
+def warn_of_one_scene(data: str, counts: Mapping[str, Iterable[int]]) -> None:
+    """Warns of splits whose clips are all of one scene.
+
+    Args:
+      data: the name of the data in the warning.
+      counts: clips of each scene, by split.
+    """
+    if single := [split for split, each in counts.items() if sum(n > 0 for n in each) == 1]:
+        warn(
+            f"{data}: all {', '.join(single)} clips are of one scene. An accuracy of 1 then means "
+            "nothing; add clips of other scenes"
         )
 
 

@@ -83,7 +83,7 @@ def corpus(
     """
     if not MIN_CLIP_SECONDS <= clip_seconds <= MAX_SECONDS:
         limits = f"use {MIN_CLIP_SECONDS:g} or more, at most {MAX_SECONDS:g}"
-        raise InputError(f"clip_seconds is {clip_seconds}: {limits}")
+        raise InputError(f"data.clip_seconds is {clip_seconds}: {limits}")
 
     clips = []
     for split, count, first, locations in (

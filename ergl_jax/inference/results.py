@@ -82,7 +82,8 @@ class Classification(Window):
         return found | {"probability": self.probability, "known": self.known} | fields
 
     def __str__(self) -> str:
-        lines = [f"{self.name or 'recording'}, {self.stop:.1f} s"]
+        digits = ".1f" if self.stop >= 1 else ".2g"  # not 0.0 s for a very short one
+        lines = [f"{self.name or 'recording'}, {self.stop:{digits}} s"]
         if self.abstention:
             lines.append(f"  {self.abstention}:")
         lines += [f"  {100 * p:5.1f} %  {scene}" for scene, p in list(self.scenes.items())[:3]]

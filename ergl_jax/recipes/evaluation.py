@@ -1,6 +1,7 @@
 """Scores of a bundle on labelled recordings, which it classifies as `ergl classify` does."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ergl_jax.datasets.manifest import Corpus
+from ergl_jax.datasets.sources import warn_of_one_scene
 from ergl_jax.errors import InputError
 from ergl_jax.files import make_directory
 from ergl_jax.inference.classify import Model
@@ -54,6 +56,7 @@ def evaluate(
             f"{corpus.name}: the bundle has no scene {unknown[0]!r}: leave these out, or "
             f"rename it to one of {', '.join(bundle.scenes)}"
         )
+    warn_of_one_scene(corpus.name, {"its": Counter(clip.scene for clip in corpus.clips).values()})
     has_events = bool(bundle.events) and {*bundle.events} <= {*corpus.events}
     columns = [corpus.events.index(name) for name in bundle.events] if has_events else []
     names, scene, events, found = [], [], [], []

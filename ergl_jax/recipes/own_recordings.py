@@ -19,9 +19,9 @@ import numpy as np
 from ergl_jax.audio import expand, read_audio, stream_audio
 from ergl_jax.bundle import Bundle
 from ergl_jax.config import Config
-from ergl_jax.datasets.manifest import SPLITS, Clip, Corpus, read_manifest
+from ergl_jax.datasets.manifest import SPLITS, Clip, Corpus, read_manifest, read_rows
 from ergl_jax.datasets.splits import hold_out_groups
-from ergl_jax.datasets.tables import read_table, write_table
+from ergl_jax.datasets.tables import write_table
 from ergl_jax.errors import InputError, report
 from ergl_jax.files import atomic_write, find_path, reading
 from ergl_jax.labels import AUDIOSET
@@ -100,7 +100,7 @@ def read_listed(path: Path) -> tuple[Corpus, list[str]]:
     Its last fold is for testing where it has folds and no splits; where it has neither, all clips
     are for training.
     """
-    header = read_table(path, ("file", "scene"))
+    header = read_rows(path)
     columns = header[0].cells
     if "split" in columns:
         return _absolute(read_manifest(path), path), []

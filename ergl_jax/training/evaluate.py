@@ -16,6 +16,7 @@ from ergl_jax.bundle import Bundle, load
 from ergl_jax.config import DataConfig
 from ergl_jax.datasets.batches import eval_indices, stream
 from ergl_jax.datasets.builder import SceneDataset, SceneSplit
+from ergl_jax.datasets.sources import warn_of_one_scene
 from ergl_jax.errors import InputError
 from ergl_jax.files import atomic_write, make_directory
 from ergl_jax.inference.narrative import plain
@@ -118,7 +119,10 @@ def check_fits(bundle: Bundle, dataset: SceneDataset) -> None:
     if "test" not in dataset.sizes:
         raise InputError(f"dataset {dataset.name!r} has no test split: mark rows of it as test")
     if unknown := sorted(set(dataset.scenes) - set(bundle.scenes)):
-        raise InputError(f"the bundle has no scene {unknown[0]!r}, which the dataset has")
+        raise InputError(
+            f"the dataset has the scene {unknown[0]!r}, which the bundle does not know: spell it "
+            "as in the bundle's config.json, remove its rows, or train with it"
+        )
 
 
 def test_bundle(
@@ -139,8 +143,15 @@ def evaluate_bundle(workdir: Path, config: DataConfig) -> dict:
 
     Writes results.json, predictions and confusion matrix to `workdir/evaluation`; returns scores.
     """
-    bundle = load(workdir / "bundle")
-    dataset, directory = open_dataset(config), workdir / "evaluation"
+    bundle, dataset = load(workdir / "bundle"), open_dataset(config)
+    directory = workdir / "evaluation"
+    data = config.manifest or dataset.name
+    try:
+        check_fits(bundle, dataset)
+    except InputError as error:
+        raise InputError(f"{workdir / 'bundle'} on {data}: {error}") from error
+    if hosts.is_main_process():
+        warn_of_one_scene(data, {"test": dataset.class_sizes["test"]})
     results = test_bundle(bundle, dataset, threshold=config.event_threshold, directory=directory)
     if hosts.is_main_process():
         workdirs.write_json(directory / "results.json", results)

@@ -76,6 +76,8 @@ def train(
     )
     dataset = device_data.open_dataset(config.data)
     sources.check_prepared(config.data, dataset)
+    if hosts.is_main_process():
+        sources.warn_of_one_scene(config.data.manifest or dataset.name, dataset.class_sizes)
     run = _Run(config, workdir, dataset, listed)
     run.start(initialise)
     try:

@@ -1,21 +1,30 @@
 """Converted PANNs equal PyTorch's, and other files are refused with a reason."""
 
+import argparse
 import builtins
+import collections
+import functools
 import os
 import pickle
+import sys
+import types
 import zipfile
+from pathlib import Path
 
 import jax
 import numpy as np
 import panns_checkpoint
+import panns_files
 import pytest
 
 from ergl_jax import bundle as bundles
-from ergl_jax.audio import log_mel
+from ergl_jax.audio import FRONT_ENDS, log_mel
+from ergl_jax.audio.mel import mel_filters, window
 from ergl_jax.errors import InputError
 
 torch = pytest.importorskip("torch")
 
+import safetensors.torch  # noqa: E402
 import torch_panns  # noqa: E402
 
 
@@ -202,3 +211,156 @@ def test_another_pann_than_named_or_no_pytorch(small, tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", no_torch)
     with pytest.raises(InputError, match=r'needs PyTorch: pip install "\.\[port\]"'):
         panns_checkpoint.port(small[1])
+
+
+class Settings:
+    """As of a class that this machine does not have."""
+
+    def __init__(self, **fields):
+        self.__dict__ |= fields
+
+
+def lightning(state):
+    """A checkpoint of Lightning, with objects of packages that are not installed here."""
+    module = types.ModuleType("lightning_fabric")
+    module.AttributeDict = type("AttributeDict", (dict,), {"__module__": module.__name__})
+    module.Mode = type("Mode", (Settings,), {"__module__": module.__name__})
+    hyper = module.AttributeDict(rate=0.1, about=argparse.Namespace(path=Path("a"), sizes=[1]))
+    hyper["more"] = collections.defaultdict(list, x=[1])
+    hyper["mode"] = module.Mode(best=module.AttributeDict(), kinds=(list, int))
+    content = {"epoch": 3, "global_step": 7, "pytorch-lightning_version": "2.5.0"}
+    content |= {"hyper_parameters": hyper, "optimizer_states": [{"state": {0: torch.ones(2)}}]}
+    return content | {"state_dict": state, "callbacks": {"EarlyStopping{}": {"wait": 1}}}, module
+
+
+def prefixed(prefix, state):
+    return {prefix + name: x for name, x in state.items()}
+
+
+FORMS = {
+    "DataParallel": ("module.", lambda state: {"iteration": 1, "model": state}),
+    "a bare state dict": ("", lambda state: state),
+    "state_dict": ("", lambda state: {"state_dict": state, "optimizer": {"step": 1}}),
+    "nested": ("", lambda state: {"runs": [{"best": (1, {"model": state})}]}),
+    "compiled": ("module._orig_mod.", lambda state: {"model": state, "epoch": 3}),
+}
+
+
+@pytest.mark.parametrize("form", [*FORMS, "Lightning", "cuda", "safetensors"])
+def test_wrapped_checkpoints_are_the_same_model(small, tmp_path, monkeypatch, form):
+    state = dict(small[0].state_dict())
+    path, prefix = tmp_path / "wrapped.ckpt", {"Lightning": "model."}.get(form, "")
+    if form == "Lightning":
+        content, module = lightning(prefixed("model.", state) | {"loss.weight": torch.ones(3)})
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, module.__name__, module)
+            torch.save(content, path)
+    elif form == "cuda":
+        monkeypatch.setattr(torch.serialization, "location_tag", lambda _: "cuda:0")
+        torch.save({"model": state}, path)
+    elif form == "safetensors":
+        path = tmp_path / "wrapped.safetensors"
+        safetensors.torch.save_file(state, path)
+    else:
+        prefix, wrap = FORMS[form]
+        torch.save(wrap(prefixed(prefix, state)), path)
+    plain, wrapped = (panns_checkpoint.port(x) for x in (small[1], path))
+    jax.tree.map(np.testing.assert_array_equal, wrapped.bundle.variables, plain.bundle.variables)
+    assert wrapped.bundle.front_end == plain.bundle.front_end
+    expected = [(prefix + name, *rest) for name, *rest in plain.tensors]
+    others = [("loss.weight", (3,), "left out")] if form == "Lightning" else []
+    assert sorted(wrapped.tensors) == sorted(expected + others) and wrapped.prefix == prefix
+    entries = {
+        "Lightning": "state_dict",
+        "state_dict": "state_dict",
+        "nested": "runs.0.best.1.model",
+    }
+    entries |= {"a bare state dict": "", "safetensors": ""}
+    assert wrapped.entry == entries.get(form, "model")
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_other_precisions(small, tmp_path, dtype, suffix):
+    """Counters stay whole numbers."""
+    state = small[0].state_dict()
+    kind = getattr(torch, dtype)
+    other = {name: x.to(kind) if x.is_floating_point() else x for name, x in state.items()}
+    path = tmp_path / f"other.{suffix}"
+    torch.save({"model": other}, path) if suffix == "pth" else safetensors.torch.save_file(
+        other, path
+    )
+    bundle = panns_checkpoint.port(path).bundle
+    assert bundle.front_end.name == "panns_16k"
+    kernel = bundle.variables["params"]["fc1"]["kernel"]
+    assert kernel.dtype == np.float32
+    np.testing.assert_array_equal(kernel, other["fc1.weight"].float().numpy().T)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", [x.name for x in FRONT_ENDS.values() if not x.offset])
+def test_a_rounded_front_end_is_itself_and_no_other(name, dtype):
+    front_end = FRONT_ENDS[name]
+    kernels = panns_checkpoint._kernels(window(front_end))
+    names = (panns_checkpoint.REAL, panns_checkpoint.IMAGINARY, panns_checkpoint.MEL)
+    whole = dict(zip(names, (*kernels, mel_filters(front_end)), strict=True))
+
+    def found(arrays, rounding):
+        rounding = dict.fromkeys(names, rounding)
+        tensors = panns_files.Tensors("", "", arrays, rounding, {})
+        return panns_checkpoint._front_end(tensors, Path("a.pth"))
+
+    rounded = {name: torch.tensor(x).to(dtype).float().numpy() for name, x in whole.items()}
+    assert found(rounded, torch.finfo(dtype).eps / 2) == found(whole, 0.0)
+    with pytest.raises(InputError, match="no front end"):  # the same numbers in float32
+        found(rounded, torch.finfo(torch.float32).eps / 2)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["conv_block2.bn1.running_var", panns_checkpoint.MEL])
+def test_tensors_that_are_not_finite(small, tmp_path, name, value):
+    state = {key: x.clone() for key, x in small[0].state_dict().items()}
+    state[name].view(-1)[-1] = value
+    torch.save({"model": state}, tmp_path / "wrong.pth")
+    with pytest.raises(InputError, match=f"wrong.pth: tensor {name} has NaN or infinite values"):
+        panns_checkpoint.port(tmp_path / "wrong.pth")
+
+
+def test_several_panns_whole_numbers_and_other_heads(small, tmp_path):
+    state, path = dict(small[0].state_dict()), tmp_path / "wrong.pth"
+    head = {"fc_transfer.weight": torch.ones(10, 64), "fc_transfer.bias": torch.ones(10)}
+    for content, message in (
+        ({"model": state, "ema": dict(state)}, r"several PANNs \(.*ema conv_block1"),
+        (prefixed("student.", state) | prefixed("teacher.", state), "several PANNs .*student.conv"),
+        (
+            state | head,
+            "fc_transfer.weight is unexpected in cnn14; only PANNs with AudioSet's head",
+        ),
+        (state | {"fc_audioset.weight": torch.ones(10, 64)}, "AudioSet's head of 527 events"),
+        (state | {"fc1.weight": state["fc1.weight"].to(torch.int8)}, "fc1.weight is torch.int8"),
+        (state | {"fc1.weight": torch.ones(64, 64).to_sparse()}, "fc1.weight is .*sparse"),
+    ):
+        torch.save(content, path)
+        with pytest.raises(InputError, match=message):
+            panns_checkpoint.port(path)
+    torch.save(prefixed("module.base.", state) | prefixed("module.", head), path)
+    assert panns_checkpoint.port(path).left_out == (
+        "module.fc_transfer.weight",
+        "module.fc_transfer.bias",
+    )
+
+
+def test_code_in_what_is_ignored_does_not_run(small, tmp_path):
+    """Functions of packages whose objects are ignored are not called; their file is ported."""
+    trap, path = tmp_path / "trap.npy", tmp_path / "sly.ckpt"
+    for call in ((np.save, trap, [1]), (functools.partial, np.save, trap, [1])):
+        torch.save(
+            lightning(small[0].state_dict())[0]["state_dict"] | {"a": Malicious(*call)}, path
+        )
+        panns_checkpoint.port(path)
+        assert not trap.exists()
+    torch.save({"model": small[0].state_dict(), "settings": Settings(a=1)}, path)
+    with pytest.raises(
+        InputError, match="refused: .*Settings; if it is your own, save model.state"
+    ):
+        panns_checkpoint.port(path)

@@ -104,7 +104,7 @@ def test_folds(write):
     path = write("file,scene,fold\na,x,1\nb,x,2\nc,x,3\nd,x,4\n")
     corpus = read_manifest(path, test_folds=[4], validation_folds=["3"])
     assert [clip.split for clip in corpus.clips] == ["train", "train", "validation", "test"]
-    assert "test_folds" in error_of(path)
+    assert "choose some of 1, 2, 3, 4 with data.test_folds" in error_of(path)
     assert "'9'; the folds are 1, 2, 3, 4" in error_of(path, test_folds=[9])
     assert "'4'" in error_of(path, test_folds=[4], validation_folds=[4])
     assert "'fold'" in error_of(write(GOOD), test_folds=[1])
@@ -112,6 +112,45 @@ def test_folds(write):
     path = write("file,scene,split,fold\na,x,test,1\nb,x,train,2\n")  # folds beat `split`
     assert [c.split for c in read_manifest(path).clips] == ["test", "train"]
     assert [c.split for c in read_manifest(path, test_folds=[2]).clips] == ["train", "test"]
+
+
+def test_dcases_own_table(write, capfd):
+    header = "filename\tscene_label\tidentifier\tsource_label\n"
+    path = write(header + "audio/a.wav\tbus\tparis-1\ta\naudio/b.wav\ttram\tlyon-2\tb\n")
+    assert [recording.name for recording in read_recordings(path)] == ["audio/a.wav", "audio/b.wav"]
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "with tabs between fields" in line and "'filename' as the column 'file'" in line
+    assert "no column 'split': add it" in error_of(path)
+    rows = "audio/a.wav\tbus\tparis-1\ttrain\naudio/b.wav\ttram\tlyon-2\ttest\n"
+    clips = read_manifest(write(header.replace("source_label", "split") + rows)).clips
+    assert [clip.group for clip in clips] == ["paris-1", "lyon-2"]
+    other = read_manifest(write("file,scene,split,identifier\na.wav,bus,train,7\n"))
+    assert other.clips[0].group == "a.wav"  # no column of DCASE's here
+
+
+@pytest.mark.parametrize("form", ["{0};{1}", '"{0}","{1}"', "{0}\t{1}"])
+def test_decimal_commas(write, capfd, form):
+    between = form[3] if form[0] == "{" else ","
+    head = between.join(["file", "scene", "split", "event:Dog", "Event:Cat"])
+    rows = [f"{name}.wav{between}x{between}train{between}" for name in "ab"]
+    text = f"{head}\n{rows[0]}{form.format('0,25', '1')}\n{rows[1]}{form.format('0.5', '1,0')}\n"
+    corpus = read_manifest(write(text))
+    assert corpus.events == ("Dog", "Cat")
+    np.testing.assert_array_equal([clip.events for clip in corpus.clips], [[0.25, 1], [0.5, 1]])
+    assert "decimal commas, 0,5 as 0.5" in capfd.readouterr().err
+    for wrong in ("1,5", "0,2,5", "0.2,5", "5 %"):
+        assert f"event:Dog is {wrong!r}" in error_of(write(text.replace("0,25", wrong)))
+
+
+def test_names_that_look_alike_are_warned_of(write, capfd):
+    scenes = ["tram", "Tram", "metro station", "metro_station", "caf\u00e9", "cafe\u0301", "bus"]
+    text = "".join(f"{i}.wav,{scene},train\n" for i, scene in enumerate(scenes))
+    assert len(read_manifest(write("file,scene,split\n" + text)).scenes) == 7
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 3 and all("count as two; are they one?" in line for line in lines)
+    assert "the scenes 'Tram' and 'tram'" in lines[2]
+    read_manifest(write(GOOD))
+    assert not capfd.readouterr().err
 
 
 @pytest.mark.parametrize("file", ["{}.wav", "deep/{}.wav", "./{}.wav"])
@@ -124,6 +163,20 @@ def test_events_next_to_the_manifest(write, tmp_path, file, entry):
     assert corpus.events == ("Speech", "Dog")
     expected = np.float32([[0.3, 0.4], [0.1, 0.2]])
     np.testing.assert_array_equal([clip.events for clip in corpus.clips], expected)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4", "longdouble", "?", "u1"])
+@pytest.mark.parametrize("names", ["U8", "S8"])
+def test_any_type_of_number_and_text(write, tmp_path, dtype, names):
+    """And an array that is not needed may hold anything."""
+    values = np.array([[0, 1], [1, 0.25], [0.75, 0.5]]).astype(dtype)
+    arrays = {key: EVENTS[key].astype(names) for key in ("clip", "events")}
+    about = np.array([{"model": "mine"}], object)
+    np.savez(tmp_path / "my.events.npz", **arrays, probabilities=np.asfortranarray(values), a=about)
+    corpus = read_manifest(write(GOOD))
+    assert corpus.events == ("Speech", "Dog")
+    np.testing.assert_array_equal([clip.events for clip in corpus.clips], values[[1, 0]])
+    assert corpus.clips[0].events.dtype == np.float32
 
 
 def test_tags_of_audiosets_events(write, tmp_path):
@@ -215,6 +268,5 @@ def test_a_manifest_of_windows_is_read_and_noted(write, tmp_path, capsys):
 @pytest.mark.parametrize("name", ["none.csv", "folder"])
 def test_what_is_no_manifest_is_told_with_a_remedy(tmp_path, name):
     (tmp_path / "folder").mkdir()
-    assert error_of(tmp_path / name).endswith(
-        "; name a CSV with the columns file, scene and split (docs/data.md)"
-    )
+    remedy = "; name a CSV with the columns file, scene and split (docs/data.md); data_prep/esc10"
+    assert remedy in error_of(tmp_path / name)

@@ -85,7 +85,7 @@ def test_waveforms(rate):
 
 def test_clips_of_less_than_two_seconds_are_refused():
     for seconds in (1.9, float("nan"), float("inf")):
-        with pytest.raises(InputError, match=f"^clip_seconds is {seconds}"):
+        with pytest.raises(InputError, match=f"^data.clip_seconds is {seconds}"):
             small(clip_seconds=seconds)
 
 

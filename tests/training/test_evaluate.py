@@ -11,10 +11,11 @@ from scipy.special import expit, softmax
 from sklearn.metrics import confusion_matrix
 
 from ergl_jax import bundle as bundles
+from ergl_jax import errors
 from ergl_jax.audio import get_front_end
-from ergl_jax.datasets import builder
+from ergl_jax.datasets import builder, sources
 from ergl_jax.errors import InputError
-from ergl_jax.training import evaluate, metrics
+from ergl_jax.training import evaluate, metrics, train
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +116,49 @@ def test_scenes_and_events_are_matched_by_name(bundle, dataset, evaluated):
 def test_a_dataset_that_does_not_fit_is_refused(bundle, dataset, change, message):
     with pytest.raises(InputError, match=message):
         evaluate.evaluate(bundle, dataclasses.replace(dataset, **change), threshold=0.5)
+
+
+def test_a_scene_that_the_bundle_lacks_is_named_with_both_files(tiny, dataset, monkeypatch):
+    strange = dataclasses.replace(dataset, scenes=("moon", *dataset.scenes[1:]))
+    monkeypatch.setattr(evaluate, "open_dataset", lambda _: strange)
+    with pytest.raises(InputError, match=f"{tiny.workdir}/bundle on synthetic: .*scene 'moon'"):
+        evaluate.evaluate_bundle(tiny.workdir, tiny.config().data)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "single"),
+    [
+        ({"train": [3, 0, 0], "validation": [0, 2, 0], "test": [1, 1, 0]}, "train, validation"),
+        ({"train": [3, 1, 1], "test": [0, 0, 9]}, "test"),
+        ({"train": [1, 1, 1], "validation": [1, 0, 1], "test": [1, 1, 0]}, None),
+    ],
+)
+def test_splits_of_one_scene_are_warned_of(tiny, dataset, monkeypatch, capfd, sizes, single):
+    found = dataclasses.replace(dataset, class_sizes=sizes)
+    errors.warn.cache_clear()
+    sources.warn_of_one_scene("my.csv", found.class_sizes)
+    expected = f"warning: my.csv: all {single} clips are of one scene. An accuracy of 1"
+    error = capfd.readouterr().err
+    assert error.startswith(expected) if single else not error
+
+    class Warned(Exception):
+        pass
+
+    def stop(*_, **__):
+        raise Warned
+
+    monkeypatch.setattr(evaluate, "open_dataset", lambda _: found)
+    monkeypatch.setattr(evaluate, "test_bundle", stop)
+    monkeypatch.setattr(train.device_data, "open_dataset", lambda _: found)
+    monkeypatch.setattr(train.sources, "check_prepared", lambda *_: None)
+    monkeypatch.setattr(train, "_Run", stop)
+    with pytest.raises(Warned):
+        evaluate.evaluate_bundle(tiny.workdir, tiny.config().data)
+    assert ("all test clips" in capfd.readouterr().err) == (single == "test")
+    errors.warn.cache_clear()
+    with pytest.raises(Warned):
+        train.train(tiny.config(), tiny.workdir / "new")
+    assert ("one scene" in capfd.readouterr().err) == bool(single)
 
 
 def test_the_files_hold_the_predictions(tmp_path, evaluated, dataset, bundle):

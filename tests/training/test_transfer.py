@@ -87,6 +87,15 @@ class TestStartPretrained:
             transfer.start_pretrained(state, config, get_front_end(front_end))
 
 
+def test_weights_that_are_not_finite_are_refused(tiny, tmp_path, source):
+    bundle = bundles.load(source)
+    bundle.variables["params"]["encoder"]["ConvBlock_0"]["Conv_0"]["kernel"].flat[0] = np.nan
+    bundle.save(source)
+    with pytest.raises(InputError, match="source.*ConvBlock_0/Conv_0/kernel has NaN"):
+        train.train(tiny.config(model__init_from=str(source)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_missing_bundle_creates_no_workdir(tiny, tmp_path, source):
     shutil.rmtree(source)
     with pytest.raises(InputError, match="source is not a bundle"):

@@ -12,7 +12,7 @@ GOOD = HEAD + "a.wav,tram,train\nb.wav,bus,train\nc.wav,bus,test\n"
 GROUPS = "file,scene,split,group\na.wav,tram,train,lisbon\nb.wav,bus,test,lisbon\n"
 EVENT = "file,scene,split,event:Dog\na.wav,tram,train,{}\n"
 MANIFESTS = {
-    "no such file": (None, "", ["can't be read: No such file"]),
+    "no such file": (None, "", ["can't be read: No such file", "data_prep/esc10_manifest.py"]),
     "empty": (" \n,,\n", "", ["line 1", "no column 'file'; the file is empty"]),
     "no rows": (HEAD, "", ["no rows below the header"]),
     "no column split": (GOOD.replace("split", "part"), "", ["line 1", "no column 'split'"]),
@@ -22,7 +22,10 @@ MANIFESTS = {
     "no scene": (GOOD + "d.wav, ,test\n", "", ["line 5", "'scene' is empty"]),
     "an open quote": (GOOD + '"d.wav,bus,test\n', "", ["line 5", "not CSV"]),
     "a field of 200 kB": (HEAD + "a" * 200_000 + ",bus,test\n", "", ["line 2", "not CSV"]),
-    "utf-16": (GOOD.encode("utf-16"), "", ["not UTF-8"]),
+    "half of utf-16": (GOOD.encode("utf-16")[:-1], "", ["not UTF-8", "save the table as CSV"]),
+    "Cyrillic cp1251": (GOOD.replace("bus", "улица").encode("cp1251"), "", ["not UTF-8"]),
+    "no known column": ("a;b\n1;2\n", "", ["no column 'file'", "are a, b", "docs/data.md"]),
+    "folds alone": (GOOD.replace("split", "fold"), "", ["some of test, train", "--test_folds"]),
     "a zero in a name": (GOOD + "d\0.wav,bus,test\n", "", ["line 5", "'file'"]),
     "event above 1": (EVENT.format("1.5"), "", ["line 2", "event:Dog is '1.5'"]),
     "event NaN": (EVENT.format("nan"), "", ["line 2", "event:Dog is 'nan'"]),
@@ -123,6 +126,9 @@ LABELS = {
     "a clip twice": (npz(clip=np.array(["a", "a", "c"])), "'clip' contains 'a' twice"),
     "a row too few": (npz(probabilities=np.zeros((2, 2))), "'probabilities' is float64 (2, 2)"),
     "no numbers": (npz(probabilities=np.full((3, 2), "x")), "'probabilities' is <U1 (3, 2)"),
+    "names as objects": (npz(clip=ARRAYS["clip"].astype(object)), "np.array(names, str)"),
+    "above 1 in half": (npz(probabilities=np.full((3, 2), 1.01, "f2")), "is 1.009"),
+    "complex": (npz(probabilities=np.full((3, 2), 0.5j)), "is complex128"),
     "NaN": (with_value(np.nan), "'probabilities' of 'b', 'Rain' is nan"),
 }
 
