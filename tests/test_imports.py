@@ -44,7 +44,7 @@ ONE_FILE = {
     "tensorflow_datasets": "ergl_jax/datasets/builder.py",
     "grain": "ergl_jax/datasets/batches.py",
     "librosa": "ergl_jax/inference/doctor.py",  # compiles with Numba: slow, and needs a home
-    "torch": "data_prep/panns_checkpoint.py",
+    "torch": "data_prep/panns_files.py",
     "pmap": "ergl_jax/training/step.py",
 }
 

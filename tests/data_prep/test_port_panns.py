@@ -8,6 +8,7 @@ from ergl_jax.downloads import file_md5
 
 pytest.importorskip("torch")
 
+import torch  # noqa: E402
 import torch_panns  # noqa: E402
 
 
@@ -45,6 +46,22 @@ def test_ports_and_reports(main, checkpoint, tmp_path, capfd):
     assert bundle.source == f"{checkpoint.name}, MD5 {md5}" and len(bundle.events) == 527
     assert bundle.model.encoder.architecture == "cnn6"
     assert main([str(checkpoint), f"--out={out}"]) == 0  # a bundle is replaced
+
+
+def test_a_fine_tuned_checkpoint_says_what_is_removed_and_left_out(main, tmp_path, capfd):
+    state = torch_panns.PANN("cnn6", "panns_32k", 32).state_dict()
+    state = {f"module.base.{name}": x for name, x in state.items()}
+    path, out = tmp_path / "mine.pth", tmp_path / "bundle"
+    torch.save({"model": state | {"module.fc_transfer.bias": torch.zeros(10)}}, path)
+    assert main([str(path), f"--out={out}", "--name=Cnn6"]) == 0
+    output = capfd.readouterr()
+    lines = [" ".join(line.split()) for line in output.out.splitlines()]
+    assert "module.base.fc1.bias 16 params/fc1/bias" in lines
+    assert "module.fc_transfer.bias 10 left out" in lines
+    assert "entry model" in lines and "prefix module.base. is removed from the names" in lines
+    (line,) = output.err.splitlines()
+    assert "mine.pth: 1 tensors beside the PANN's are left out, such as module.fc_tra" in line
+    assert len(bundles.load(out).events) == 527
 
 
 def test_downloads_once_to_paths_at_home(main, record, tmp_path, capfd, monkeypatch):

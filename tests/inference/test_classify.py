@@ -162,6 +162,9 @@ def test_silent_and_short_recordings_have_notes(model):
     assert notes(np.full(CLIP, 1.1e-5, np.float32)) == ()
     assert notes(noise(1.5)) == ("1.5 s are filled with silence to 2 s",)
     assert len(notes(np.zeros(100))) == 2
+    short, longer = (model.classify(noise(x), sample_rate=RATE) for x in (0.02, 1.04))
+    assert str(short).startswith("recording, 0.02 s\n")
+    assert str(longer).startswith("recording, 1.0 s\n")
 
 
 @pytest.mark.parametrize(
