@@ -73,7 +73,8 @@ def read_table(
         where = f"{path}, line {number}"
         if len(cells) < used or any(cells[len(header) :]):  # spreadsheets add empty ones at the end
             fields = f"{len(cells)} fields where the header has {len(header)}"
-            raise InputError(f"{where}: {fields}: {columns}")
+            quote = f"; quote fields with {DELIMITERS[delimiter]} in them" * (len(cells) > used)
+            raise InputError(f"{where}: {fields}: {columns}{quote}")
         rows.append(Row(where, dict(zip(header[:used], cells, strict=False))))
         for column in required:
             value = rows[-1].cells[column]
