@@ -13,7 +13,9 @@ TEMPERATURES = 0.1, 10.0  # the range that `fit_temperature` searches
 
 def confusion(truth: np.ndarray, predicted: np.ndarray, num_scenes: int) -> np.ndarray:
     """Counts (scenes, scenes): rows are the true scenes, columns the predicted ones."""
-    return confusion_matrix(truth, predicted, labels=np.arange(num_scenes))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that there is only one scene
+        return confusion_matrix(truth, predicted, labels=np.arange(num_scenes))
 
 
 def class_accuracy(counts: np.ndarray) -> np.ndarray:

@@ -105,3 +105,7 @@ def test_calibration_error_equals_a_plain_loop():
         if inside.any():
             expected += inside.mean() * abs(top[inside].mean() - right[inside].mean())
     assert metrics.expected_calibration_error(logits, scenes, 1.5) == pytest.approx(expected)
+
+
+def test_clips_of_one_scene_are_counted_without_a_warning():
+    assert metrics.confusion(np.zeros(3, int), np.zeros(3, int), 1).tolist() == [[3]]
