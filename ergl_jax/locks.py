@@ -134,10 +134,13 @@ def _beat(path: Path, text: str, ended: threading.Event) -> None:
 
 
 def _read(path: Path) -> str | None:
+    """A lock's text, "" if it may not be read; None if there is none."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
+    except FileNotFoundError:
         return None
+    except OSError:
+        return ""
 
 
 def _parsed(text: str) -> dict[str, Any]:
