@@ -110,7 +110,11 @@ def _build(builder: ErglScenes, *, wait: bool) -> None:
         locks.hold(lock, f"{builder.data_path}", remedy, wait=wait),
         tempfile.TemporaryDirectory() as downloads,  # TFDS wants one; nothing is downloaded
     ):
-        builder.download_and_prepare(download_dir=downloads)  # unless it was built meanwhile
+        try:
+            builder.download_and_prepare(download_dir=downloads)  # unless it was built meanwhile
+        except OSError:
+            if not builder.data_path.exists():  # else by a process that took this one for dead
+                raise
 
 
 def load(path: str | os.PathLike) -> SceneDataset:

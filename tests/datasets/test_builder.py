@@ -215,7 +215,7 @@ def test_an_error_in_the_middle_leaves_nothing(tmp_path, capfd):
 
 
 def test_two_that_build_the_same_at_once_both_get_it(tmp_path, monkeypatch):
-    """On a disk without locks; others wait (test_two_at_once.py)."""
+    """Without a lock, which makes others wait (test_two_at_once.py)."""
     monkeypatch.setattr(builder.locks, "hold", lambda *_, **__: contextlib.nullcontext())
     clips = [make_clip(0), make_clip(1)]
     other = []

@@ -164,7 +164,8 @@ def test_splits_of_one_scene_are_warned_of(tiny, dataset, monkeypatch, capfd, si
 def test_the_files_hold_the_predictions(tmp_path, evaluated, dataset, bundle):
     predictions, scenes = evaluated[0], dataset.scenes
     bundle = dataclasses.replace(bundle, temperature=2.0)
-    evaluate.write(tmp_path, predictions, dataset.split("test"), bundle)
+    names = dataset.split("test").arrays()["name"]
+    evaluate.write(tmp_path, predictions, names, bundle)
     top = predictions.scene_logits.argmax(axis=1)
     header, *rows = csv.reader((tmp_path / "confusion.csv").read_text().splitlines())
     assert tuple(header[1:]) == tuple(row[0] for row in rows) == scenes
@@ -172,7 +173,6 @@ def test_the_files_hold_the_predictions(tmp_path, evaluated, dataset, bundle):
     np.testing.assert_array_equal([[int(x) for x in row[1:]] for row in rows], expected)
 
     _, *rows = csv.reader((tmp_path / "predictions.csv").read_text().splitlines())
-    names = dataset.split("test").arrays()["name"]
     for row, name, truth, best in zip(rows, names, predictions.scene, top, strict=True):
         assert row[:3] == [name, scenes[truth], scenes[best]]
     found = [[float(x) for x in row[3:]] for row in rows]
