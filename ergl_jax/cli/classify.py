@@ -33,7 +33,7 @@ HELP = "classify the scene of recordings"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("recordings", nargs="+", metavar="CLIP", help="a file, a folder, or a quoted pattern")
-    add("--bundle", type=user_path, required=True, help="directory of a bundle")
+    add("--bundle", type=user_path, required=True, help="directory of a bundle or a run")
     add_channel(parser)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object a line, with timeline")
