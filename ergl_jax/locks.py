@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -154,7 +153,7 @@ def _parsed(text: str) -> dict[str, Any]:
 
 def _me() -> dict[str, Any]:
     return {
-        "host": socket.gethostname(),
+        "host": platform.node(),
         "pid": os.getpid(),
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
         "machine": _machine(),
@@ -200,9 +199,9 @@ def _machine() -> str:
     """This machine since it was started, and the container: where process numbers are the same."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{socket.gethostname()} {boot} {os.readlink('/proc/self/ns/pid')}"
+        return f"{platform.node()} {boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:  # not Linux
-        return f"{socket.gethostname()} {platform.system()} {uuid.getnode()}"
+        return f"{platform.node()} {platform.system()} {uuid.getnode()}"
 
 
 def _started(pid: int) -> str | None:
