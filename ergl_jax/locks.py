@@ -128,7 +128,12 @@ def _beat(path: Path, text: str, ended: threading.Event) -> None:
                 os.utime(path)
         elif found and not ended.is_set():
             print(f"{path} {_by(_parsed(found), None, 0.0)} now", file=sys.stderr, flush=True)
-            signal.raise_signal(signal.SIGINT)
+            # To the main thread, whatever it waits for; on Windows when it wakes up.
+            main = threading.main_thread().ident
+            if hasattr(signal, "pthread_kill") and main:
+                signal.pthread_kill(main, signal.SIGINT)
+            else:
+                signal.raise_signal(signal.SIGINT)
             return
 
 

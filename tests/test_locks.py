@@ -124,6 +124,7 @@ def test_one_that_is_late_is_waited_for(lock, monkeypatch, capsys):
 
 def test_a_holder_gives_signs_of_life_and_stops_when_its_lock_was_taken(lock, monkeypatch, capsys):
     monkeypatch.setattr(locks, "BEAT_SECONDS", 0.02)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt), hold(lock):
         os.utime(lock, (0, 0))
         limit = time.monotonic() + 20
@@ -132,6 +133,7 @@ def test_a_holder_gives_signs_of_life_and_stops_when_its_lock_was_taken(lock, mo
         assert lock.stat().st_mtime
         holder(lock, **ELSEWHERE)
         time.sleep(20)
+    signal.signal(signal.SIGINT, before)
     assert f"{lock} is in use by process {os.getpid()} on node7" in capsys.readouterr().err
     assert json.loads(lock.read_text())["host"] == "node7"  # it stays
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ergl_jax.datasets.manifest import Corpus
+from ergl_jax.datasets.notes import Notes
 from ergl_jax.datasets.sources import warn_of_one_scene
 from ergl_jax.errors import InputError
 from ergl_jax.files import make_directory
@@ -45,7 +46,8 @@ def evaluate(
       corpus: at least one clip.
       threshold: an event's label of at least this counts as present.
       failed: called with the error of each recording that can't be read, and is left out.
-      directory: for results.json, predictions.csv, confusion.csv and confusion.png.
+      directory: for results.json, predictions.csv, confusion.csv and confusion.png, and
+        notes.csv if there are notes on recordings.
 
     Raises:
       InputError: a scene that the bundle lacks, or no recording that can be read.
@@ -59,12 +61,13 @@ def evaluate(
     warn_of_one_scene(corpus.name, {"its": Counter(clip.scene for clip in corpus.clips).values()})
     has_events = bool(bundle.events) and {*bundle.events} <= {*corpus.events}
     columns = [corpus.events.index(name) for name in bundle.events] if has_events else []
-    names, scene, events, found = [], [], [], []
+    names, scene, events, found, notes = [], [], [], [], Notes()
     results = model.classify_each(clip.name for clip in corpus.clips)
     for clip, (_, result) in zip(corpus.clips, results, strict=True):
         if isinstance(result, InputError):
             failed(result)
             continue
+        notes.add(clip.name, result.notes)
         names.append(clip.name)
         scene.append(bundle.scenes.index(corpus.scenes[clip.scene]))
         events.append(clip.events)
@@ -102,5 +105,6 @@ def evaluate(
     if directory:
         make_directory(directory, "--out")
         write(directory, predictions, names, bundle)
+        notes.write(directory / "notes.csv")
         workdirs.write_json(directory / "results.json", scored)
     return scored
