@@ -27,7 +27,7 @@ COMMANDS = (
 )
 
 
-@command(resumes=False)
+@command(resumes=lambda: sys.argv[1:2] == ["train"])
 def main(argv: list[str] | None = None) -> int:
     """Runs a subcommand and returns its exit status; 2 for wrong input."""
     description = "Classifies acoustic scenes with a graph of sound events."

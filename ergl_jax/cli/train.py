@@ -11,8 +11,10 @@ the same. The same command continues a stopped run.
 """
 
 import argparse
+import hashlib
 from pathlib import Path
 
+from ergl_jax.errors import InputError
 from ergl_jax.files import local_path, user_path
 from ergl_jax.kernels.cpu import use_huge_pages as start  # noqa: F401, as `cli` calls it
 
@@ -46,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
     from ergl_jax.training import pseudo_labels, workdirs
 
     out = (workdirs.first_unused(args.out) if args.fresh else args.out).absolute()
+    if args.folder and out.is_relative_to(args.folder.absolute()):
+        raise InputError(f"--out={args.out} is in {args.folder}, whose folders are the classes")
     fields = dict(map(own.parse_field, args.set))
     init = bundles.load(args.init_from) if args.init_from else None
     tagger = bundles.load(args.tagger) if args.tagger else None
@@ -57,8 +61,10 @@ def run(args: argparse.Namespace) -> int:
         corpus, labelled = own.with_events(corpus, forced=name == "ergl")
     if init:
         fields = {"model.init_from": str(args.init_from.absolute())} | fields
+    # Named by the tagger, so that another one is another setting.
+    labels = out / f"events-{hashlib.sha256(str(args.tagger).encode()).hexdigest()[:8]}.npz"
     if tagger:
-        fields = {"data.events_file": str(out / "events.npz")} | fields
+        fields = {"data.events_file": str(labels)} | fields
     config = own.preset(
         corpus,
         own.lengths(corpus),
@@ -76,11 +82,11 @@ def run(args: argparse.Namespace) -> int:
     print(f"The same in a checkout: {own.run_command(config, out)}", flush=True)
     with workdirs.held(out):
         own.write_manifest(corpus, out / "manifest.csv")
-        if tagger and not (out / "events.npz").exists():
+        if tagger and not labels.exists():
             pseudo_labels.label(
                 tagger,
                 out / "manifest.csv",
-                out / "events.npz",
+                labels,
                 clip_seconds=tagger.clip_seconds,
                 pad=tagger.pad,
                 long="windows",

@@ -125,6 +125,10 @@ def _header(text: str, delimiter: str) -> list[str]:
 
 
 def write_table(path: Path, columns: Iterable[str], rows: Iterable[Iterable]) -> None:
-    """Writes a table that `read_table` reads."""
+    """Writes a table that `read_table` reads; InputError for a name that is not UTF-8."""
+    rows = list(rows)
+    for cell in (cell for row in rows for cell in row if isinstance(cell, str)):
+        if not cell.isascii() and re.search("[\ud800-\udfff]", cell):
+            raise InputError(f"{cell!r}: a name that is not UTF-8: rename it")
     with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([columns, *rows])

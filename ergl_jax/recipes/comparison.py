@@ -5,6 +5,7 @@ Shapes: R runs, N clips that all have tested.
 
 import csv
 import dataclasses
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,7 +44,7 @@ def read(workdir: Path) -> Run:
         settings = workdirs.flatten(saved)
     path = workdir / "predictions.csv"
     with reading(path, remedy, "predictions"):
-        rows = csv.DictReader(read_text(path, remedy).splitlines())
+        rows = csv.DictReader(io.StringIO(read_text(path, remedy), newline=""))
         predictions = {row["clip"]: (row["scene"], row["predicted"]) for row in rows}
     path = workdir / "metrics.jsonl"
     with reading(path, remedy, "metrics"):
@@ -132,6 +133,8 @@ def write_curves(runs: Sequence[Run], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    from ergl_jax.inference.pictures import label
+
     figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, fields in zip(
@@ -146,8 +149,8 @@ def write_curves(runs: Sequence[Run], path: Path) -> None:
             for (field, part), style in zip(fields.items(), (":", "-"), strict=True):
                 points = [(each["epoch"], each[field]) for each in run.epochs if field in each]
                 if points:
-                    label = f"{run.path.name}, {part}"
-                    axes.plot(*zip(*points, strict=True), style, color=f"C{number}", label=label)
+                    name = label(f"{part}, {run.path.name}")
+                    axes.plot(*zip(*points, strict=True), style, color=f"C{number}", label=name)
         axes.set_xlabel("epoch")
         axes.set_title(next(iter(fields)).replace("_", " "))
         axes.legend(fontsize="small")

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ergl_jax.audio import expand, read_audio, stream_audio
+from ergl_jax.audio.recordings import SUFFIXES
 from ergl_jax.bundle import Bundle
 from ergl_jax.config import Config
 from ergl_jax.datasets.manifest import SPLITS, Clip, Corpus, read_manifest, read_rows
@@ -55,8 +56,13 @@ def read_folder(folder: Path) -> Corpus:
     without these all clips are for training.
     """
     tops = _folders(folder)
-    given = {SPLIT_FOLDERS.get(top.name.lower()) for top in tops}
-    parts = [(SPLIT_FOLDERS[top.name.lower()], top) for top in tops] if _are_splits(given) else []
+    parts = [(SPLIT_FOLDERS[top.name.lower()], top) for top in tops if _is_split(top)]
+    if parts and len(parts) < len(tops):
+        other = next(top for top in tops if not _is_split(top))
+        raise InputError(
+            f"{other} is beside folders named as splits ({', '.join(x.name for _, x in parts)}): "
+            "move it into one of them, or away, or rename them"
+        )
     found: list[tuple[str, str, str, Path]] = []  # scene, split, group, path
     for split, part in parts or [("train", folder)]:
         for top in _folders(part):
@@ -67,11 +73,8 @@ def read_folder(folder: Path) -> Corpus:
                 inner = path.parent != top
                 found.append((top.name, split, str(path.parent if inner else path), path))
     scenes = sorted({scene for scene, *_ in found})
-    if len(scenes) < 2:
-        raise InputError(
-            f"{folder}: give a folder with a folder of recordings for each of two or more classes; "
-            f"found {', '.join(scenes) or 'none'}"
-        )
+    if not scenes:
+        raise InputError(f"{folder}: give a folder that has a folder of recordings for each class")
     clips = [
         Clip(str(path), scenes.index(scene), split, group, np.zeros(0, np.float32), _reader(path))
         for scene, split, group, path in found
@@ -79,8 +82,14 @@ def read_folder(folder: Path) -> Corpus:
     return Corpus(folder.absolute().name, tuple(scenes), (), clips, "", "")
 
 
-def _are_splits(given: set) -> bool:
-    return None not in given and "train" in given
+def _is_split(folder: Path) -> bool:
+    """Whether a folder is named as a split, and has folders but no recordings right in it."""
+    named = folder.name.lower() in SPLIT_FOLDERS
+    return (
+        named
+        and bool(_folders(folder))
+        and not any(x.name.lower().endswith(SUFFIXES) for x in folder.iterdir() if x.is_file())
+    )
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -120,7 +129,14 @@ def _absolute(corpus: Corpus, path: Path) -> Corpus:
 
 
 def split(corpus: Corpus) -> tuple[Corpus, list[str]]:
-    """Holds out test and validation clips where there are none; says so, a sentence each."""
+    """Holds out test and validation clips where there are none; says so, a sentence each.
+
+    InputError unless there are training clips, and two classes.
+    """
+    if len(corpus.scenes) < 2:
+        raise InputError(f"{corpus.name}: two classes are needed, found {corpus.scenes[0]!r} alone")
+    if not any(clip.split == "train" for clip in corpus.clips):
+        raise InputError(f"{corpus.name}: no training clip: mark some as train, or name no splits")
     before = {clip.split for clip in corpus.clips}
     if before == {"train"}:
         corpus = hold_out_groups(corpus, HELD_OUT, split="test")
@@ -176,7 +192,7 @@ def _stems(text: str) -> frozenset[str]:
 def write_manifest(corpus: Corpus, path: Path) -> None:
     """Writes a manifest of absolute paths that `read_manifest` reads.
 
-    InputError if another one is there: the recordings have changed since the run was begun.
+    InputError if another one is there, and was trained on.
     """
     events = [f"event:{name}" for name in corpus.events]
     rows = [
@@ -186,7 +202,8 @@ def write_manifest(corpus: Corpus, path: Path) -> None:
     ]
     with atomic_write(path) as tmp_path:
         write_table(tmp_path, ["file", "scene", "split", "group", "licence", *events], rows)
-        if path.exists() and path.read_bytes() != tmp_path.read_bytes():
+        trained = path.exists() and path.with_name("checkpoints").exists()
+        if trained and path.read_bytes() != tmp_path.read_bytes():
             raise InputError(
                 f"{path} lists other recordings than there are now: restore them, or train in a "
                 "new directory with --fresh"
@@ -195,8 +212,8 @@ def write_manifest(corpus: Corpus, path: Path) -> None:
 
 def lengths(corpus: Corpus) -> np.ndarray:
     """Seconds of up to MEASURED recordings, evenly chosen, of those that can be read."""
-    step = max(1, len(corpus.clips) // MEASURED)
-    return np.array(list(_seconds(corpus.clips[::step][:MEASURED])))
+    step = math.ceil(len(corpus.clips) / MEASURED)
+    return np.array(list(_seconds(corpus.clips[::step])))
 
 
 def _seconds(clips: Sequence[Clip], rate: int = 8000) -> Iterator[float]:
@@ -235,8 +252,9 @@ def preset(
       fields: any of the configuration, which win, as {"train.epochs": 30}.
     """
     clips = sum(clip.split == "train" for clip in corpus.clips)
-    batch = next(size for most, size in BATCH_SIZES if clips <= most)
+    batch = min(clips, next(size for most, size in BATCH_SIZES if clips <= most))
     least, most = EPOCHS
+    epochs = fields.get("train.epochs", min(most, max(least, round(STEPS * batch / clips))))
     clip_seconds, long = clip_length(seconds)
     chosen: dict[str, Any] = {
         "data.source": "folder",
@@ -253,9 +271,9 @@ def preset(
         "model.encoder.dropout": 0.0,
         "model.dropout": 0.1,
         "optimizer.schedule": "cosine",
-        "optimizer.warmup_epochs": 1.0,
+        "optimizer.warmup_epochs": 0.0 if epochs == 1 else 1.0,
         "train.batch_size": batch,
-        "train.epochs": min(most, max(least, round(STEPS * batch / clips))),
+        "train.epochs": epochs,
         "augment.roll": True,
         "augment.time_masks": 2,
         "augment.time_width": 30,

@@ -184,8 +184,11 @@ def write(directory: Path, predictions: Predictions, names: Iterable[str], bundl
 
 @contextlib.contextmanager
 def _csv_writer(path: Path) -> Iterator:
-    """A csv.writer of a file that is written atomically."""
-    with atomic_write(path) as tmp_path, open(tmp_path, "w", newline="", encoding="utf-8") as file:
+    """A csv.writer of a file that is written atomically; names that are not UTF-8 are escaped."""
+    with (
+        atomic_write(path) as tmp_path,
+        open(tmp_path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         yield csv.writer(file)
 
 

@@ -72,12 +72,36 @@ def test_folders_named_by_split(folder, tmp_path):
 
 def test_wrong_folders(folder, tmp_path):
     (folder / "cat").mkdir()
-    with pytest.raises(InputError, match="cat contains no audio file"):
+    with pytest.raises(InputError, match="cat"):
         own.read_folder(folder)
-    with pytest.raises(InputError, match="two or more classes; found session0, session1|found"):
+    with pytest.raises(InputError, match="a folder of recordings for each class"):
         own.read_folder(folder / "dog")
     with pytest.raises(InputError, match="no such folder"):
         own.read_folder(tmp_path / "none")
+
+
+def test_folders_of_splits_and_others(folder, tmp_path):
+    for name in ("train/dog", "train/rain", "test/dog", "test/rain"):
+        record(tmp_path / "split" / name / "0.wav")
+    assert own.read_folder(tmp_path / "split").scenes == ("dog", "rain")
+    (tmp_path / "split" / "extra").mkdir()
+    with pytest.raises(InputError, match="extra is beside folders named as splits"):
+        own.read_folder(tmp_path / "split")
+    record(folder / "train" / "0.wav")  # a class, of trains
+    assert own.read_folder(folder).scenes == ("dog", "rain", "train")
+
+
+def test_what_cannot_be_trained(folder, tmp_path):
+    corpus = own.read_folder(folder)
+    with pytest.raises(InputError, match="two classes"):
+        own.split(dataclasses.replace(corpus, scenes=("dog",)))
+    clips = [dataclasses.replace(clip, split="test") for clip in corpus.clips]
+    with pytest.raises(InputError, match="no training clip"):
+        own.split(dataclasses.replace(corpus, clips=clips))
+    bad = dataclasses.replace(corpus, clips=[dataclasses.replace(clips[0], name="\udcff.wav")])
+    with pytest.raises(InputError, match="not UTF-8"):
+        own.write_manifest(bad, tmp_path / "manifest.csv")
+    assert not (tmp_path / "manifest.csv").exists()
 
 
 @pytest.mark.parametrize(
@@ -134,8 +158,11 @@ def test_the_written_manifest_is_the_corpus(folder, tmp_path):
         assert (mine.name, mine.scene, mine.split, mine.group) == dataclasses.astuple(theirs)[:4]
         assert np.array_equal(mine.events, theirs.events)
         assert len(theirs.load(RATE, "mean")) == 0.1 * RATE
-    own.write_manifest(corpus, path)
     fewer = dataclasses.replace(corpus, clips=corpus.clips[1:])
+    own.write_manifest(fewer, path)  # nothing was trained yet
+    own.write_manifest(corpus, path)
+    (tmp_path / "checkpoints").mkdir()
+    own.write_manifest(corpus, path)
     with pytest.raises(InputError, match="other recordings"):
         own.write_manifest(fewer, path)
     assert read_manifest(path).scenes == corpus.scenes
@@ -176,6 +203,10 @@ def test_the_preset_is_the_printed_command_of_run_py(folder, tmp_path, tiny):
         | {"data": {**ergl.get_config("folder").data.to_dict(), "manifest": "x"}}
     )
     assert base.replace(**changed) == config
+
+    few = dataclasses.replace(corpus, clips=[c for c in corpus.clips if c.split == "train"][:2])
+    once = own.preset(few, np.ones(3), tmp_path, num_events=2, fields={"train.epochs": 1})
+    assert (once.train.batch_size, once.optimizer.warmup_epochs) == (2, 0.0)
 
     init = load(tiny.workdir)
     fields = {"model.init_from": str(tiny.workdir)}
