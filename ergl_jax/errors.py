@@ -52,16 +52,17 @@ def require(package: str, extra: str, where: str = "") -> None:
 def report(error: InputError) -> None:
     """Prints an error on standard error; escapes line breaks and the like in names of files."""
     kept = "\n" if isinstance(error, MultilineInputError) else ""
-    print(f"error: {_escaped(str(error), kept)}", file=sys.stderr, flush=True)
+    print(f"error: {escaped(str(error), kept)}", file=sys.stderr, flush=True)
 
 
 @functools.cache
 def warn(text: str) -> None:
     """Prints a warning, one line on standard error, escaped as by `report`; each text once."""
-    print(f"warning: {_escaped(text)}", file=sys.stderr, flush=True)
+    print(f"warning: {escaped(text)}", file=sys.stderr, flush=True)
 
 
-def _escaped(text: str, kept: str = "") -> str:
+def escaped(text: str, kept: str = "") -> str:
+    """Text with line breaks and what else a terminal can't show, but for `kept`, as in `repr`."""
     return "".join(x if x in kept or x.isprintable() else repr(x)[1:-1] for x in text)
 
 

@@ -45,6 +45,14 @@ class FrontEnd:
     segment_hop: int = 0
 
     @property
+    def setting(self) -> str:
+        """What `get_front_end` makes it of: its name, or with a channel "paper:right"."""
+        known = FRONT_ENDS.get(self.name, self)
+        if self.channel == known.channel:
+            return self.name
+        return f"{self.name}:{dict(zip(CHANNELS.values(), CHANNELS, strict=True))[self.channel]}"
+
+    @property
     def span(self) -> int:
         """Length of a frame's window."""
         return self.win_length or self.n_fft

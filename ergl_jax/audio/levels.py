@@ -72,7 +72,8 @@ class Levels:
             quieter = 10 * math.log10(self._power / max(self._mono_power, 1e-30 * self._power))
             notes.append(
                 f"its channels differ: {what} is {min(quieter, 100):.0f} dB quieter than they are; "
-                "choose another with --channel=left, right or mix"
+                "choose another with --channel=left, right or mix (to train and test: "
+                "data.front_end=paper:left)"
             )
         elif self._mono_peak < SILENCE:
             notes.append("silence: no sample is above -100 dB of full scale")

@@ -82,7 +82,7 @@ class Model:
         bundle, front_end = self.bundle, self.bundle.front_end
         return (
             f"<Model {bundle.model.name}: {len(self.scenes)} scenes, {len(self.events)} events, "
-            f"clips of {bundle.clip_seconds:g} s, front end {front_end.name} "
+            f"clips of {bundle.clip_seconds:g} s, front end {front_end.setting} "
             f"({front_end.sample_rate} Hz), trained on {bundle.dataset}, licence {bundle.licence}>"
         )
 
@@ -270,8 +270,8 @@ def _listed(recordings: Any) -> tuple[list, bool]:
 def _classification(pending: Pending, model: Model) -> Classification:
     bundle = model.bundle
     _, scenes, events, distances = zip(*pending.outputs, strict=True)
-    seconds, notes = pending.seconds, pending.notes
-    if seconds < bundle.clip_seconds:
+    seconds, notes = pending.length / bundle.front_end.sample_rate, pending.notes
+    if pending.length < bundle.front_end.num_samples(bundle.clip_seconds):
         how = {"zero": "silence", "repeat": "itself again"}[bundle.pad]
         notes.append(f"{seconds:.3g} s are filled with {how} to {bundle.clip_seconds:g} s")
 

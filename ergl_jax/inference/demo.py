@@ -23,22 +23,14 @@ def build(model: Model):
     explainer = Explainer(model) if isinstance(model.module, ERGL) else None
     bundle = model.bundle
 
-    def answer(path: str | None):
+    def shown_answer(path: str | None):
         if path is None:
             raise gr.Error("record or upload something first", print_exception=False)
         try:
-            if explainer is None:
-                result: Any = model.classify(path)
-                return dict(result.scenes), str(result), ""
-            explanation = explainer(path)
+            return answer(path, model, explainer)
         except InputError as error:
             # Escaped: Gradio renders messages as HTML, and this one contains names.
             raise gr.Error(html.escape(str(error)), print_exception=False) from error
-        return (
-            dict(explanation.classification.scenes),
-            narrative.paragraph(explanation),
-            _pictures(explanation, bundle),
-        )
 
     every, age = 600, 3600  # seconds, for uploads
     with gr.Blocks(title="ergl_jax", analytics_enabled=False, delete_cache=(every, age)) as page:
@@ -53,8 +45,22 @@ def build(model: Model):
             scenes = gr.Label(num_top_classes=5, label="scene")
         why = gr.Textbox(label="why", lines=6)
         shown = gr.HTML(visible=explainer is not None)
-        button.click(answer, sound, [scenes, why, shown], api_name="classify")
+        button.click(shown_answer, sound, [scenes, why, shown], api_name="classify")
     return page
+
+
+def answer(
+    path: str, model: Model, explainer: Explainer | None
+) -> tuple[dict[str, float], str, str]:
+    """What the page shows of a recording: its scenes, why in words, pictures as HTML."""
+    if explainer is None:
+        result: Any = model.classify(path)
+        return dict(result.scenes), str(result), ""
+    explanation = explainer(path)
+    why = narrative.paragraph(explanation)
+    if reason := explanation.classification.abstention:
+        why = f"{reason} is explained.\n{why}"
+    return dict(explanation.classification.scenes), why, _pictures(explanation, model.bundle)
 
 
 def _pictures(explanation: Explanation, bundle: Bundle) -> str:

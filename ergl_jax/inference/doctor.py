@@ -102,7 +102,7 @@ def _model(model: Model) -> dict[str, str | Callable[[], str]]:
         f"{parameters} parameters, {bundle.model.compute_dtype}",
         "scenes": ", ".join(bundle.scenes) or "none",
         "events": ", ".join(bundle.events) or "none",
-        "front end": f"{front_end.name}, {front_end.sample_rate} Hz",
+        "front end": f"{front_end.setting}, {front_end.sample_rate} Hz",
         "clips": f"{bundle.clip_seconds:g} s, filled with {bundle.pad}",
         "probabilities": bundle.about_probabilities,
         "unknown sounds": bundle.about_known,

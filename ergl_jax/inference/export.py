@@ -2,8 +2,8 @@
 
 Both map log-mel spectrograms (B, F, M), of any number B of clips, to probabilities. The
 JSON next to the file (`<file>.json`) has all that leads from a recording to the result of
-`ergl classify`; docs/export.md has programs that do so. Keep the bundle: JAX guarantees for a
-limited time only that newer versions read StableHLO.
+`ergl classify`, but for its abstention; docs/export.md has programs that do so. Keep the bundle:
+JAX guarantees for a limited time only that newer versions read StableHLO.
 """
 
 import dataclasses

@@ -5,6 +5,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from ergl_jax.errors import escaped
+
 
 @dataclasses.dataclass(frozen=True)
 class Window:
@@ -96,4 +98,6 @@ class Classification(Window):
                 f"({100 * window.probability:.0f} %)"
                 for window in self.timeline
             ]
-        return "\n".join(lines + [f"  note: {note}" for note in self.notes])
+        lines += [f"  note: {note}" for note in self.notes]
+        # Names of files and scenes may contain line breaks and a terminal's control characters.
+        return "\n".join(map(escaped, lines))

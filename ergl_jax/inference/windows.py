@@ -36,7 +36,7 @@ def windows(
         queue.append(pending)
         try:
             blocks = waveform_blocks(recording, sample_rate, front_end, pending.notes)
-            blocks = pending.measured(blocks, front_end.sample_rate)
+            blocks = pending.measured(blocks)
             for start, window in audio.segment(blocks, length, pad=bundle.pad, min_rest=rest):
                 pending.num_windows += 1
                 yield pending, start / front_end.sample_rate, window
@@ -91,7 +91,7 @@ class Pending:
 
     Attributes:
       recording: a file or samples.
-      seconds: length of what is decoded so far.
+      length: samples that are decoded so far, at the rate of the model's front end.
       num_windows: how many windows that is.
       is_decoded: whether it is decoded to its end.
       error: why it can't be used.
@@ -100,7 +100,7 @@ class Pending:
     """
 
     recording: Any
-    seconds: float = 0.0
+    length: int = 0
     num_windows: int = 0
     is_decoded: bool = False
     error: InputError | None = None
@@ -119,8 +119,8 @@ class Pending:
         is_read = self.is_decoded and len(self.outputs) == self.num_windows
         return is_read or self.error is not None
 
-    def measured(self, blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
-        """The same blocks; updates `seconds`."""
+    def measured(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """The same blocks; updates `length`."""
         for block in blocks:
-            self.seconds += len(block) / rate
+            self.length += len(block)
             yield block

@@ -282,7 +282,7 @@ def preset(
     }
     if init:
         chosen |= {
-            "data.front_end": init.front_end.name,
+            "data.front_end": init.front_end.setting,
             "model.encoder.architecture": init.model.encoder.architecture,
             "model.encoder.width_divisor": init.model.encoder.width_divisor,
         }

@@ -111,7 +111,7 @@ def check_fits(bundle: Bundle, dataset: SceneDataset) -> None:
     for field in ("front_end", "clip_seconds", "pad"):
         found, wanted = getattr(dataset, field), getattr(bundle, field)
         if found != wanted:
-            found, wanted = (getattr(value, "name", value) for value in (found, wanted))
+            found, wanted = (getattr(value, "setting", value) for value in (found, wanted))
             raise InputError(
                 f"the dataset has {field}={found}, the bundle needs {field}={wanted}: set "
                 f"--config.data.{field}={wanted}"

@@ -63,8 +63,8 @@ def start_pretrained(
             )
     if bundle.front_end != front_end:
         raise InputError(
-            f"{field} has front end {bundle.front_end.name!r}, not {front_end.name!r}: "
-            f"set --config.data.front_end={bundle.front_end.name}"
+            f"{field} has front end {bundle.front_end.setting!r}, not {front_end.setting!r}: "
+            f"set --config.data.front_end={bundle.front_end.setting}"
         )
     found = bundle.variables["params"]
     for name in parts:

@@ -219,6 +219,11 @@ def test_other_than_a_batch_of_floats_is_an_error(waveform):
         log_mel(waveform, get_front_end("paper"))
 
 
+@pytest.mark.parametrize("name", ["paper", "paper:left", "paper:right", "mltf", "mltf:mix"])
+def test_a_front_end_tells_what_it_was_made_of(name):
+    assert get_front_end(name).setting == name
+
+
 def test_an_unknown_name_lists_the_names():
     with pytest.raises(InputError, match="'mfcc'.*paper, panns_16k"):
         get_front_end("mfcc")

@@ -129,6 +129,15 @@ def test_notes_and_the_chosen_channel_are_in_every_form(classify, tmp_path):
     assert row["notes"] == ""
 
 
+def test_a_name_can_not_pass_for_a_result(classify, tmp_path):
+    path = tmp_path / "a\n  99.0 %  home\x1b[8m.wav"
+    soundfile.write(path, np.full(RATE, 0.1), RATE)
+    status, out, err = classify("--keep=1", path)
+    assert (status, err) == (0, [])
+    assert out.splitlines()[0] == f"{tmp_path}/a\\n  99.0 %  home\\x1b[8m.wav, 1.0 s"
+    assert json.loads(classify("--json", path)[1])["file"] == str(path)
+
+
 def test_phone_recordings_in_folders_are_found(classify, tmp_path):
     samples = np.random.default_rng(0).normal(0, 0.1, 2 * 44100)
     for name in ("a.M4A", "b.3gp", "c.mp4"):

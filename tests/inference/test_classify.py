@@ -12,7 +12,7 @@ import soxr
 from made_recordings import encode
 
 import ergl_jax
-from ergl_jax.audio import log_mel
+from ergl_jax.audio import get_front_end, log_mel
 from ergl_jax.errors import InputError
 from ergl_jax.inference.classify import Classification, Model
 from ergl_jax.inference.embedding import output_and_features
@@ -83,6 +83,14 @@ def test_windows_of_a_long_recording_are_averaged(model):
     assert again["probability"] == result.probability
     assert again["scenes"] == result.scenes and again["events"] == result.events
     assert [window["start"] for window in again["timeline"]] == [0, 2, 4, pytest.approx(5.3)]
+
+
+def test_a_resampled_recording_of_just_a_clip_is_not_filled(model, tmp_path):
+    front_end = get_front_end("paper")
+    bundle = dataclasses.replace(model.bundle, front_end=front_end, clip_seconds=10.0)
+    path = write(tmp_path / "a.wav", np.resize(noise(2), 10 * 48000), 48000)
+    result = Model(bundle).classify(path)
+    assert (result.stop, result.timeline[0].stop, result.notes) == (10.0, 10.0, ())
 
 
 def test_distances_of_windows_are_averaged(model):

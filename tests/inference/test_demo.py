@@ -15,6 +15,8 @@ import soundfile
 
 from ergl_jax import bundle as bundles
 from ergl_jax.cli import main
+from ergl_jax.inference.classify import Model
+from ergl_jax.inference.explain import Explainer
 
 TAKEN = "document.title='taken'"
 NAMES = (
@@ -44,6 +46,20 @@ def test_without_gradio_the_error_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert main(["demo", "--bundle=none"]) == 2
     assert 'gradio is not installed: pip install ".[demo]"' in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_unknown_sound_is_called_one(tiny, tmp_path):
+    pytest.importorskip("gradio")
+    from ergl_jax.inference import demo
+
+    bundle = bundles.load(tiny.workdir / "bundle")
+    known = dataclasses.replace(bundle.known, distances=np.zeros(20, np.float32))
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 32000), 16000)
+    model = Model(dataclasses.replace(bundle, known=known))
+    for explainer in (None, Explainer(model)):
+        _, why, _ = demo.answer(str(tmp_path / "a.wav"), model, explainer)
+        assert "None of the 10 classes it knows" in "".join(why.splitlines()[:2])
 
 
 @contextlib.contextmanager

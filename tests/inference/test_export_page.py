@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from ergl_jax import bundle as bundles
-from ergl_jax.audio import FRONT_ENDS, mel
+from ergl_jax.audio import FRONT_ENDS, get_front_end, mel
 from ergl_jax.cli import main
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "export.md"
@@ -41,6 +41,7 @@ def urban(path, _):
     ("sound", "seconds", "front_end", "pad"),
     [
         (noise, 4.7, "panns_16k", "zero"),
+        (noise, 4.7, "panns_16k:right", "zero"),
         (urban, 5.5, "panns_16k", "zero"),
         pytest.param(noise, 0.7, "paper", "repeat", marks=pytest.mark.slow),
         pytest.param(urban, 5.5, "kong", "zero", marks=pytest.mark.slow),
@@ -57,7 +58,7 @@ def test_the_programs_reproduce_classify(
     # The temperature makes the probabilities of an untrained model differ.
     bundle = dataclasses.replace(
         bundles.load(tiny.workdir / "bundle"),
-        front_end=FRONT_ENDS[front_end],
+        front_end=get_front_end(front_end),
         pad=pad,
         temperature=0.01,
         known=None,  # else it abstains

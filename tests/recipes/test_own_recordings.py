@@ -209,10 +209,11 @@ def test_the_preset_is_the_printed_command_of_run_py(folder, tmp_path, tiny):
     assert (once.train.batch_size, once.optimizer.warmup_epochs) == (2, 0.0)
 
     init = load(tiny.workdir)
+    init = dataclasses.replace(init, front_end=init.front_end.with_channel("right"))
     fields = {"model.init_from": str(tiny.workdir)}
     begun = own.preset(corpus, np.ones(3), tmp_path, num_events=0, init=init, fields=fields)
     assert begun.model.name == "cnn" and begun.model.encoder.architecture == "cnn6"
-    assert begun.data.front_end == init.front_end.name
+    assert begun.data.front_end == f"{init.front_end.name}:right"
 
 
 @pytest.mark.parametrize("text", ["train.epochs", "train.epoch=3", "train.epochs=three"])

@@ -76,6 +76,7 @@ class TestStartPretrained:
             ({"architecture": "cnn10"}, "panns_16k", "model.encoder.architecture=cnn6, not cnn10"),
             ({"width_divisor": 4}, "panns_16k", "set --config.model.encoder.width_divisor=32"),
             ({}, "paper", "set --config.data.front_end=panns_16k"),
+            ({}, "panns_16k:right", "'panns_16k', not 'panns_16k:right'"),
         ],
     )
     def test_another_encoder_or_front_end_is_refused(
