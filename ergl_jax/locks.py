@@ -2,12 +2,14 @@
 
 Made exclusively, which disks of a network can too, and unlike flock's it can say who holds it. Its
 time is the holder's last sign of life. A lock is taken over where the holder is dead: on its own
-machine where its process has ended, and on others after DEAD_SECONDS without a sign of life.
+machine where its process has ended, and where that can't be seen after DEAD_SECONDS without a sign
+of life: on another machine, in another container, or without Linux' /proc.
 """
 
 import contextlib
 import hashlib
 import json
+import math
 import os
 import platform
 import signal
@@ -24,7 +26,7 @@ from ergl_jax.errors import InputError
 from ergl_jax.files import is_remote, make_directory, writing
 
 BEAT_SECONDS = 10.0  # between signs of life
-DEAD_SECONDS = 60.0  # without one, after which a holder on another machine counts as dead
+DEAD_SECONDS = 60.0  # without one, after which a holder that can't be seen counts as dead
 
 
 class InUse(InputError):
@@ -80,7 +82,11 @@ def _acquire(path: Path, text: str, what: str, remedy: str, wait: bool) -> None:
         used = f"{what} {_by(holder, lives, silence)}"
         # One that is late gives a sign of life soon, or counts as dead.
         if not wait and (lives or silence < 2 * BEAT_SECONDS):
-            raise InUse(f"{used}: wait until that ends, or {remedy}")
+            text = f"{used}: wait until that ends, or {remedy}"
+            if lives is None:
+                rest = math.ceil(DEAD_SECONDS - silence)
+                text += f". If it has ended already, the same command takes over in {rest} s"
+            raise InUse(text)
         if not noted:
             print(f"{used}: waiting", file=sys.stderr, flush=True)
         noted = True
@@ -151,9 +157,13 @@ def _parsed(text: str) -> dict[str, Any]:
     """The fields of a lock; {} if it was damaged, or is just being written."""
     try:
         holder = json.loads(text)
-        return holder if {"host", "pid", "since"} <= holder.keys() else {}
-    except (ValueError, AttributeError, RecursionError):
+        pid, started = holder["pid"], holder["started"]
+        texts = [holder[name] for name in ("host", "since", "machine")]
+        texts += [] if started is None else [started]
+    except (ValueError, TypeError, KeyError, RecursionError):
         return {}
+    valid = type(pid) is int and 0 < pid < 2**31 and all(isinstance(x, str) for x in texts)
+    return holder if valid else {}
 
 
 def _me() -> dict[str, Any]:
@@ -197,7 +207,9 @@ def _lives(holder: dict[str, Any]) -> bool | None:
     except PermissionError:  # another user's
         pass
     started = _started(holder["pid"])
-    return started in (None, holder.get("started"))  # else another process has its number
+    if started is None or holder["started"] is None:
+        return None  # another process may have its number
+    return started == holder["started"]
 
 
 def _machine() -> str:

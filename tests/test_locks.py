@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -92,7 +93,16 @@ def test_a_process_that_only_has_the_holders_number_does_not_count(lock):
         assert json.loads(lock.read_text())["started"] != "1"
 
 
-@pytest.mark.parametrize("text", [None, "", "{", "[]", "null", '{"pid": 1}'])
+def damaged(**fields):
+    return json.dumps(locks._me() | fields)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [None, "", "{", "[]", "null", '{"pid": 1}']
+    + [damaged(pid=pid) for pid in ("abc", None, True, 1.0, 10**30, 2**31, 0, -1)]
+    + [damaged(host=1), damaged(since=None), damaged(machine=[]), damaged(started=0)],
+)
 def test_on_another_machine_signs_of_life_count(lock, text):
     """Also where the lock is damaged."""
 
@@ -107,6 +117,7 @@ def test_on_another_machine_signs_of_life_count(lock, text):
     assert f"is in use by {by}" in refused(lock)
     assert text is not None or "on node7 since" in refused(lock)
     assert text is not None or "last sign of life 5 s ago" in refused(lock)
+    assert re.search(r"choose another\. .* the same command takes over in 5[56] s$", refused(lock))
     found(locks.DEAD_SECONDS + 1)
     with hold(lock):
         pass
@@ -185,12 +196,20 @@ def test_a_failure_leaves_nothing_and_work_stays(tmp_path, lock):
         pass
 
 
-def test_without_proc_a_living_process_holds_its_lock(lock, monkeypatch):
-    """As on macOS; on Windows, where signals are not for looking, signs of life count."""
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_without_proc_signs_of_life_count(lock, other, monkeypatch, platform):
+    """Also on the holder's machine, where another process may have got its number."""
     monkeypatch.setattr(locks, "_started", lambda pid: None)
-    monkeypatch.setattr(locks, "_machine", lambda: "mac")
+    monkeypatch.setattr(locks, "_machine", lambda: platform)
+    monkeypatch.setattr(sys, "platform", platform)
+    holder(lock, silence=5)
+    assert "last sign of life 5 s ago" in refused(lock)
     holder(lock, silence=1000)
-    refused(lock)
-    monkeypatch.setattr(sys, "platform", "win32")
     with hold(lock):
         pass
+    if platform == "darwin":  # where one that has ended is seen
+        other.kill()
+        other.wait()
+        holder(lock, pid=other.pid)
+        with hold(lock):
+            pass

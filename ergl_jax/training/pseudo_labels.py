@@ -21,7 +21,7 @@ from ergl_jax.bundle import Bundle
 from ergl_jax.datasets.manifest import Recording, read_recordings
 from ergl_jax.datasets.notes import Notes
 from ergl_jax.errors import InputError
-from ergl_jax.files import atomic_write, local_path, make_directory
+from ergl_jax.files import atomic_write, local_path, make_directory, writing
 from ergl_jax.kernels.devices import split_batch
 
 
@@ -72,6 +72,7 @@ def label(
     partial = _Partial(out, recipe, recordings, len(bundle.events))
     todo = partial.missing()
     failures, noted = [], Notes()
+    noted.rows = partial.notes(set(names) - {names[index] for index in todo})
 
     def decode(index: int) -> tuple[list[np.ndarray], list[str]]:
         """A recording's clips (L,), and notes on it."""
@@ -93,6 +94,7 @@ def label(
                 progress.say(f"left out: {error}")
                 bar.update()
                 continue
+            partial.note(names[index], notes)
             noted.add(names[index], notes)
             for waveform in waveforms:
                 yield index, len(waveforms), waveform
@@ -118,8 +120,7 @@ def label(
         if failures:
             with open(path, "w", newline="", encoding="utf-8") as listing:
                 csv.writer(listing).writerows([("name", "reason"), *failures])
-        if len(todo):
-            noted.write(out.with_name(f"{out.stem}.notes.csv"))
+        noted.write(out.with_name(f"{out.stem}.notes.csv"))
     if not failures or not len(done):
         partial.delete()
     if not len(done):
@@ -162,12 +163,14 @@ def _tag(
 class _Partial:
     """Probabilities computed so far: a memory-mapped file, with the state of each recording.
 
-    A row is still to be computed if it is NaN, or if its recording has changed since.
+    A row is still to be computed if it is NaN, or if its recording has changed since. Notes on the
+    recordings are in a second file, CSV.
     """
 
     def __init__(self, out: Path, recipe: str, recordings: list[Recording], num_events: int):
         # Named by the recipe: other settings leave it alone, and returning to these resumes it.
         self._path = out.with_name(f"{out.name}.{recipe[:12]}.partial")
+        self._notes = self._path.with_name(f"{self._path.name}.notes")
         self._states = np.array([recording.state or [-1, -1] for recording in recordings])  # (N, 2)
         try:
             rows = np.lib.format.open_memmap(self._path, "r+")
@@ -190,9 +193,27 @@ class _Partial:
         self.probabilities[index] = row
         self._done[index] = self._states[index]  # last, for when it is killed in between
 
+    def notes(self, names: set[str]) -> list[tuple[str, str]]:
+        """The names and notes of these recordings; forgets those of others."""
+        if not self._notes.exists():
+            return []
+        # The last row may be cut short, by a kill; its recording's labels are still to be computed.
+        with open(self._notes, newline="", encoding="utf-8", errors="replace") as file:
+            rows = [(row[0], row[-1]) for row in csv.reader(file) if row and row[0] in names]
+        with atomic_write(self._notes) as tmp, open(tmp, "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(rows)
+        return rows
+
+    def note(self, name: str, notes: list[str]) -> None:
+        """Keeps notes on a recording; before `write`, for when it is killed in between."""
+        if notes:
+            with writing(self._notes), open(self._notes, "a", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows((name, note) for note in notes)
+
     def delete(self) -> None:
         del self._done, self.probabilities
         self._path.unlink()
+        self._notes.unlink(missing_ok=True)
 
 
 def failures_file(out: Path) -> Path:

@@ -172,6 +172,23 @@ def test_an_interrupted_call_resumes_and_repeats_changed_recordings(teacher, man
     assert names(manifest.parent) == ["labels.npz", "my.csv", "whole.npz"]
 
 
+def test_notes_survive_interruptions(teacher, manifest, monkeypatch):
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, RATE)
+    for i in (0, 5, 10):  # labelled before it is killed, only decoded, and after
+        soundfile.write(manifest.with_name(f"{i}.wav"), np.stack([noise, -noise], 1), RATE)
+    killed(teacher, manifest, monkeypatch)
+    (partial,) = manifest.parent.glob("*.partial.notes")
+    with open(partial, "a") as file:
+        file.write('5.wav,"cut sho')
+    manifest.with_name("3.wav").rename(manifest.with_name("moved.wav"))
+    label(teacher, manifest, long="windows")
+    manifest.with_name("moved.wav").rename(manifest.with_name("3.wav"))
+    found = [label(teacher, manifest, out, long="windows")[0] for out in ("labels.npz", "all.npz")]
+    kept, whole = (path.with_name(f"{path.stem}.notes.csv").read_text() for path in found)
+    assert sorted(kept.splitlines()) == sorted(whole.splitlines()) and len(whole.splitlines()) == 4
+    assert not list(manifest.parent.glob("*.partial*"))
+
+
 @pytest.mark.parametrize("change", ["setting", "names", "weights", "damage"])
 def test_other_settings_and_a_damaged_file_start_anew(teacher, manifest, monkeypatch, change):
     killed(teacher, manifest, monkeypatch)
