@@ -298,7 +298,10 @@ def _parse(text: bytes) -> Bundle:
 
 def is_bundle(directory: Path) -> bool:
     """Whether a directory has a bundle's two files."""
-    return all(os.path.isfile(directory / name) for name in (CONFIG, WEIGHTS))
+    files = [directory / name for name in (CONFIG, WEIGHTS)]
+    if is_remote(directory):
+        return all(file.is_file() for file in files)
+    return all(os.path.isfile(file) for file in files)  # False where it may not look
 
 
 def _check_weights(bundle: Bundle, flat: Mapping[str, np.ndarray]) -> None:

@@ -73,7 +73,7 @@ def command(
 
     2 for an InputError, 130 for Ctrl-C and 143 for SIGTERM (128 plus the signal's number, as in
     shells), 1 if its output is no longer read (`... | head`). `resumes` is whether the same command
-    continues a stopped one, or a function that tells, called after a stop.
+    continues a stopped one, or a function that returns that, called after a stop.
     """
 
     def hint() -> str:

@@ -22,7 +22,6 @@ import json
 import math
 import os
 import re
-import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePath
@@ -131,6 +130,8 @@ def read_manifest(
             yield f"{path}: has event columns, and {events_file} has events too; keep one of them"
         if "" in names:
             yield f"{path}, line 1: a column 'event:' has no event name"
+        if twice := [name for name in names if names.count(name) > 1]:
+            yield f"{path}, line 1: the event {twice[0]!r} has several columns; keep one of them"
         splits: dict[str, tuple[str, str]] = {}  # group -> split, where
         for row in rows:
             if by_fold and not row.cells["fold"]:
@@ -208,8 +209,7 @@ def _read_rows(path: str | os.PathLike) -> tuple[Path, list[Row], list[Path]]:
         if first != row.where:
             raise InputError(f"{row.where}: file {file!r} is already on {first}; remove one row")
     if slashed:
-        text = f"note: {path}: the backslashes of {slashed} file names are read as slashes"
-        print(text, file=sys.stderr, flush=True)
+        warn(f"{path}: the backslashes of {slashed} file names are read as slashes")
     return path, rows, paths
 
 

@@ -65,8 +65,8 @@ class BatchNormReLU(nn.Module):
     ) -> jax.Array:
         """(..., C) -> (..., C) of `dtype`; `train` uses and records the batch's statistics.
 
-        `convolved` may tell the input and the kernel of the convolution that made x, if the input
-        has one channel: on a GPU, kernels/first_layer.py needs less memory with these than with x.
+        `convolved`: input and kernel of the convolution that made x, or None; only for an input of
+        one channel. On a GPU, kernels/first_layer.py needs less memory with these than with x.
         """
         channels = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, channels)

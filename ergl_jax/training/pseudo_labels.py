@@ -199,7 +199,8 @@ class _Partial:
             return []
         # The last row may be cut short, by a kill; its recording's labels are still to be computed.
         with open(self._notes, newline="", encoding="utf-8", errors="replace") as file:
-            rows = [(row[0], row[-1]) for row in csv.reader(file) if row and row[0] in names]
+            pairs = [(row[0], row[1]) for row in csv.reader(file) if len(row) == 2]
+        rows = [(name, note) for name, note in pairs if name in names]
         with atomic_write(self._notes) as tmp, open(tmp, "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(rows)
         return rows

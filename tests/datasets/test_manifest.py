@@ -258,11 +258,17 @@ def test_a_manifest_of_windows_is_read_and_noted(write, tmp_path, capsys):
     assert [clip.name for clip in found] == list(names)
     assert [clip.events.item() * 4 for clip in found] == clips
     assert all(len(clip.load(16000, "mean")) == 160 for clip in found)
-    note = f"note: {path}: the backslashes of 3 file names are read as slashes\n"
-    assert capsys.readouterr().err == note
+    read_recordings(path)  # is told once
+    warning = f"warning: {path}: the backslashes of 3 file names are read as slashes\n"
+    assert capsys.readouterr().err == warning
     assert "is already on" in error_of(write(text + "audio/c00.wav,bus,train\n", "twice.csv"))
     missing = read_recordings(write("file,scene\nno\\c00.wav,bus\n"))
     assert missing[0].state is None and missing[0].path == tmp_path / "no\\c00.wav"
+
+
+def test_an_event_with_two_columns(write):
+    text = "file,scene,split,event:Dog,event: Dog\na.wav,bus,train,0,1\n"
+    assert "line 1: the event 'Dog' has several columns; keep one" in error_of(write(text))
 
 
 @pytest.mark.parametrize("name", ["none.csv", "folder"])

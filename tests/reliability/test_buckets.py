@@ -111,7 +111,7 @@ def test_a_whole_run_in_a_bucket(bucket, objects, tiny, capsys):
     assert written["test"] == pytest.approx(tiny.results["test"])
     with pytest.raises(InputError, match="gs://bucket/run belongs to a run with other settings"):
         train.train(tiny.config(data__data_dir="gs://bucket/data", seed=1), workdir)
-    local, remote = bundles.load(tiny.workdir / "bundle"), bundles.load(workdir / "bundle")
+    local, remote = bundles.load(tiny.workdir / "bundle"), bundles.load(workdir)
     jax.tree.map(np.testing.assert_array_equal, dict(local.variables), dict(remote.variables))
     (bucket / "run" / "bundle" / "mine.txt").write_text("")
     with pytest.raises(InputError, match="mine.txt in it, which is no part of a bundle"):
