@@ -17,12 +17,12 @@ from ergl_jax.audio.levels import Levels
 from ergl_jax.files import is_remote, reading
 
 BLOCK = 1 << 18  # samples that are decoded at a time
+MAX_BLOCKS = 32  # of resampled samples, at a time
 # The first bytes of what libsndfile reads; not those of MP3, whose length it takes from the header.
 LIBSNDFILE = (b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b"fLaC", b"OggS", b".snd", b"caff")
 # Bytes of a sample, of formats that don't compress
 WIDTHS = {"PCM_S8": 1, "PCM_U8": 1, "ULAW": 1, "ALAW": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4}
 WIDTHS |= {"FLOAT": 4, "DOUBLE": 8}
-MAX_UNREAD = 1 << 16  # bytes of headers and tags in files of these formats
 MAX_SECONDS = 1e6  # more is no length that libsndfile has found
 # libsndfile's log of a file that is shorter than its header says: "SSND : 800 (should be 436)"
 TRUNCATED = re.compile(r"^\s*(?:SSND|Data Size|Riff size|riff)\s*: (\d+) \(should be (\d+)\)", re.M)
@@ -59,8 +59,8 @@ def stream_audio(
       Consecutive blocks (l,) float32, l >= 1, integer formats scaled to full scale 1.
 
     Raises:
-      InputError: missing, not a file, not audio, empty, a WAV or FLAC that was cut off, NaN,
-        infinite or louder than MAX_PEAK.
+      InputError: missing, not a file, not audio, empty, a WAV, FLAC, AIFF, AU, CAF or W64 that
+        was cut off, NaN, infinite or louder than MAX_PEAK.
     """
     notes = [] if notes is None else notes
     with reading(path):
@@ -92,7 +92,7 @@ def mix(
     levels = Levels(name, channel)
     resampler, rate = None, 0.0
     total = length = 0  # samples taken and given
-    for samples, its_rate in itertools.chain(blocks, [_END]):
+    for samples, its_rate in itertools.chain(_pieces(blocks, sample_rate), [_END]):
         pieces = []
         if its_rate != rate:
             if resampler is not None:  # gives what it has kept
@@ -113,6 +113,16 @@ def mix(
         short = f"too short, no sample is left at {sample_rate} Hz"
         raise ValueError(short if total else "it has no samples")
     notes += levels.notes()
+
+
+def _pieces(
+    blocks: Iterable[tuple[np.ndarray, float]], sample_rate: int
+) -> Iterator[tuple[np.ndarray, float]]:
+    """The same samples, in pieces that stay short at a higher rate: a block may be days of 1 Hz."""
+    for samples, rate in blocks:
+        step = max(1, int(MAX_BLOCKS * BLOCK * rate / sample_rate))
+        for start in range(0, len(samples), step):
+            yield samples[start : start + step], rate
 
 
 def _decode(file: BinaryIO, suffix: str, notes: list[str]) -> Blocks:
@@ -197,12 +207,12 @@ def _by_libsndfile(
                 yield samples[max(0, skip - total) :], rate
             total += len(samples)
     unread = section.size - total * sound.channels * WIDTHS.get(sound.subtype, np.inf)
-    if unread > MAX_UNREAD and sound.format not in ("WAV", "WAVEX", "RF64", "FLAC"):
+    if unread > headers.MAX_UNREAD and sound.format not in ("WAV", "WAVEX", "RF64", "FLAC"):
         if not total:
             raise ValueError(
                 "its header says that it has no samples: the recorder did not finish it"
             )
-        notes.append(f"its header leaves out {unread:.0f} bytes of the file, which are not used")
+        notes.append(headers.unread(int(unread)))
     missing = (sound.frames - total) / sound.samplerate
     if reason and missing > 0:
         raise ValueError(f"not decodable as audio: {reason}")

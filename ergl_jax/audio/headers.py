@@ -1,4 +1,4 @@
-"""What a file is and how far it goes, by its headers: WAV, OGG, and files that are not audio.
+"""What a file is and how far it goes, by its headers, and what files are that are not audio.
 
 Headers are wrong where a recorder was never stopped, and files are put one after the other; so what
 a header says is compared with the file.
@@ -18,6 +18,7 @@ ENDLESS = "it has no end: cut off, or the recorder was not stopped"
 MISCOUNTED = (1, 8, 36, 44)
 CHUNK_NAME = re.compile(rb"\w[\w ]{3}")
 KNOWN_CHUNKS = (b"LIST", b"id3 ", b"ID3 ", b"bext", b"iXML", b"cue ", b"JUNK", b"PEAK", b"_PMX")
+MAX_UNREAD = 1 << 16  # bytes of headers and tags
 MIN_ZEROS = 64  # some formats begin with a few
 CAPTURE = b"OggS"  # begins every page of an OGG
 FIRST, LAST = 2, 4  # flags of a page: of its stream
@@ -54,8 +55,10 @@ class Section(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer) -> int:
+        if self._at >= self.size:
+            return 0
         self._file.seek(self._start + self._at)
-        data = self._file.read(max(0, min(len(buffer), self.size - self._at)))
+        data = self._file.read(min(len(buffer), self.size - self._at))
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
@@ -64,7 +67,7 @@ class Section(io.RawIOBase):
 def parts(file: BinaryIO, size: int, notes: list[str]) -> list[Part]:
     """The recordings in a file, mostly one; adds to `notes` what is unusual.
 
-    Raises ValueError for a WAV that is shorter than its header says.
+    Raises ValueError for a WAV or CAF that is shorter than its header says.
     """
     file.seek(0)
     head = file.read(12)
@@ -72,11 +75,24 @@ def parts(file: BinaryIO, size: int, notes: list[str]) -> list[Part]:
         return _ogg(file, size, notes)
     if head[:4] in _ORDERS and head[8:] == b"WAVE":
         return _wav(file, size, notes)
+    starts, end = [0], _end(file, 0, size, notes)
+    while (after := _end(file, end, size, notes)) > end:  # another one begins there
+        starts.append(end)
+        end = after
+    if starts[1:]:
+        return [Part(*each) for each in zip(starts, [*starts[1:], size], strict=True)]
+    if head[4:8] == b"ftyp" and size - end - _zeros(file, end, size) > MAX_UNREAD:
+        notes.append(unread(size - end))
     zeros = _zeros(file, 0, size)  # that a recorder had reserved, before an MP3
     return [Part(zeros if MIN_ZEROS < zeros < size else 0, size)]
 
 
 _ORDERS = {b"RIFF": "<", b"RF64": "<", b"BW64": "<", b"RIFX": ">"}  # of bytes
+
+
+def unread(size: int) -> str:
+    """The note on `size` bytes that are in no recording."""
+    return f"its header leaves out {size} bytes of the file, which are not used"
 
 
 def truncated(actual: int, size: int) -> str:
@@ -110,6 +126,57 @@ def _wav(file: BinaryIO, size: int, notes: list[str]) -> list[Part]:
         found.append(Part(start, after))
         start = after
     return found
+
+
+def _end(file: BinaryIO, start: int, size: int, notes: list[str]) -> int:
+    """Where an AIFF, AU, AVI, CAF or MP4 at `start` ends; `start` if there is none.
+
+    Raises ValueError for a CAF that is cut off; of an AVI that is a note.
+    """
+    file.seek(start)
+    head = file.read(12)
+    if head[:4] == b"FORM" and head[8:11] == b"AIF":
+        length = int.from_bytes(head[4:8], "big")
+        return start + 8 + length + length % 2
+    if head[:4] == b".snd" and len(head) == 12:
+        return start + sum(struct.unpack(">2I", head[4:]))
+    if head[:4] == b"RIFF" and head[8:] == b"AVI ":
+        length = int.from_bytes(head[4:8], "little")
+        if size - start < length < UNKNOWN_SIZE:
+            notes.append(f"it is cut off: {size - start} of the {length} bytes in its header")
+        return start + 8 + length + length % 2
+    if head[:4] == b"caff":
+        return _end_of_caf(file, start + 8, size)
+    return _end_of_mp4(file, start, size) if head[4:8] == b"ftyp" else start
+
+
+def _end_of_caf(file: BinaryIO, start: int, size: int) -> int:
+    while start + 12 <= size:
+        file.seek(start)
+        name, length = struct.unpack(">4sq", file.read(12))
+        if name == b"caff" or not CHUNK_NAME.fullmatch(name):
+            return start
+        start += 12
+        if name == b"data" and start + length - size > max(MISCOUNTED):
+            raise ValueError(truncated(size - start, length))
+        start = size if length < 0 else start + length  # -1: to the end of the file
+    return min(start, size)
+
+
+def _end_of_mp4(file: BinaryIO, begin: int, size: int) -> int:
+    start = begin
+    while start + 8 <= size:
+        file.seek(start)
+        head = file.read(16)
+        length, name = struct.unpack(">I4s", head[:8])
+        if start > begin and name == b"ftyp" or not CHUNK_NAME.fullmatch(name):
+            return start
+        if length == 1:  # the length in 64 bits follows
+            length = int.from_bytes(head[8:], "big")
+        if length < 8:  # 0: to the end of the file
+            return size
+        start += length
+    return min(start, size)
 
 
 def _chunks(file: BinaryIO, start: int, stop: int, order: str) -> Iterator[tuple[bytes, int, int]]:

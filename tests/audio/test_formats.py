@@ -130,11 +130,52 @@ def test_all_links_of_an_ogg_are_read(tmp_path, links):
         np.testing.assert_array_equal(found, np.concatenate(expected))
 
 
-@pytest.mark.parametrize("kind", ["WAV", "FLAC"])
+@pytest.mark.parametrize("kind", ["CAF", "AIFF", "AU", "W64"])
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+def test_half_a_recording_is_an_error(tmp_path, kind, subtype):
+    path = tmp_path / "half"
+    soundfile.write(path, sound(), RATE, format=kind, subtype=subtype)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match="half.*truncated.*get it again"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["a.m4a", "a.mov", "a.mp4"])
+def test_what_follows_an_mp4_is_noted(tmp_path, name):
+    path = encode(tmp_path / name, sound(), RATE, "aac")
+    expected, content = read(path)[0], path.read_bytes()
+    for more, count in ((bytes(100_000), 0), (bytes(9) + b"x" * 100_000, 1)):
+        path.write_bytes(content + more)
+        found, notes = read(path)
+        np.testing.assert_array_equal(found, expected)
+        assert len(notes) == count and all("leaves out" in note for note in notes)
+
+
+def test_half_an_avi_is_noted(tmp_path):
+    path = encode(tmp_path / "a.avi", sound(), RATE, "pcm_s16le")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    found, (note,) = read(path)
+    assert RATE < len(found) < 2 * RATE and "cut off" in note
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "AIFF", "AU", "CAF"])
 def test_files_one_after_the_other_are_all_read(tmp_path, kind):
     samples = sound(8.0, channels=2)
     path = tmp_path / f"one.{kind.lower()}"
-    soundfile.write(path, samples, RATE)
+    soundfile.write(path, samples, RATE, format=kind)
+    one = read(path)[0]
+    path.write_bytes(path.read_bytes() * 2)
+    found, notes = read(path)
+    np.testing.assert_array_equal(found, np.concatenate([one, one]))
+    assert notes == []
+
+
+@pytest.mark.parametrize("name", ["a.m4a", "a.mov", "fragments.mp4", "a.avi"])
+def test_all_of_joined_videos_is_read(tmp_path, name):
+    options = PHONES.get(name, ("", 0, {}))[2]
+    path = encode(tmp_path / name, sound(), RATE, "mp3" if name == "a.avi" else "aac", **options)
     one = read(path)[0]
     path.write_bytes(path.read_bytes() * 2)
     found, notes = read(path)
@@ -414,6 +455,14 @@ def test_unusual_levels_and_rates_are_noted(tmp_path, samples, rate, wanted):
     soundfile.write(tmp_path / "a.wav", samples, rate, subtype="FLOAT")
     notes = read(tmp_path / "a.wav", 16000)[1]
     assert len(notes) == (wanted is not None) and all(wanted in note for note in notes)
+
+
+def test_a_low_rate_takes_little_memory(tmp_path):
+    """Eighteen hours at 1 Hz, as a wrong header says, would be 2 GB of float32 in one block."""
+    soundfile.write(tmp_path / "a.wav", np.full(1 << 16, 0.1), 1)
+    blocks = stream_audio(tmp_path / "a.wav", 8000)
+    assert max(len(next(blocks)) for _ in range(3)) < 2e7
+    blocks.close()
 
 
 def test_memory_does_not_grow_with_the_length_of_an_mp3(tmp_path):
