@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -33,6 +34,13 @@ def check_samples(samples: np.ndarray, name: str | os.PathLike) -> float:
         found = loud if np.isfinite(peak) else "samples that are NaN or infinite"
         raise InputError(f"{name}: has {found}")
     return peak
+
+
+def note_silence(windows: Sequence[np.ndarray]) -> list[str]:
+    """A note if some of a recording's windows are silence, but not all."""
+    silent = sum(float(np.abs(window).max(initial=0.0)) < SILENCE for window in windows)
+    some = 0 < silent < len(windows)
+    return [f"{silent} of its {len(windows)} windows are silence"] if some else []
 
 
 class Levels:

@@ -12,6 +12,7 @@ the same. The same command continues a stopped run.
 
 import argparse
 import hashlib
+import os
 from pathlib import Path
 
 from ergl_jax.errors import InputError
@@ -47,8 +48,8 @@ def run(args: argparse.Namespace) -> int:
     from ergl_jax.recipes import stages
     from ergl_jax.training import pseudo_labels, workdirs
 
-    out = (workdirs.first_unused(args.out) if args.fresh else args.out).absolute()
-    if args.folder and out.is_relative_to(args.folder.absolute()):
+    out = Path(os.path.abspath(workdirs.first_unused(args.out) if args.fresh else args.out))
+    if args.folder and out.is_relative_to(os.path.abspath(args.folder)):
         raise InputError(f"--out={args.out} is in {args.folder}, whose folders are the classes")
     fields = dict(map(own.parse_field, args.set))
     init = bundles.load(args.init_from) if args.init_from else None
@@ -65,9 +66,10 @@ def run(args: argparse.Namespace) -> int:
     labels = out / f"events-{hashlib.sha256(str(args.tagger).encode()).hexdigest()[:8]}.npz"
     if tagger:
         fields = {"data.events_file": str(labels)} | fields
+    seconds = own.lengths(corpus)
     config = own.preset(
         corpus,
-        own.lengths(corpus),
+        seconds,
         out,
         num_events=len((tagger or corpus).events),
         init=init,
@@ -76,16 +78,16 @@ def run(args: argparse.Namespace) -> int:
     workdirs.check(out, config.to_dict())
     use_barriers()
     use_cores(config.train.batch_size)
-    long = {"crop": "cut to their middle", "windows": "cut into several clips"}[config.data.long]
-    cut = f"Clips of {config.data.clip_seconds:g} s; longer recordings are {long}."
+    cut = own.about_length(seconds, config.data.clip_seconds, config.data.long)
     print("\n".join([*listed, *divided, *labelled, cut]))
     print(f"The same in a checkout: {own.run_command(config, out)}", flush=True)
     with workdirs.held(out):
-        own.write_manifest(corpus, out / "manifest.csv")
+        manifest = own.manifest_path(corpus, out)
+        own.write_manifest(corpus, manifest)
         if tagger and not labels.exists():
             pseudo_labels.label(
                 tagger,
-                out / "manifest.csv",
+                manifest,
                 labels,
                 clip_seconds=tagger.clip_seconds,
                 pad=tagger.pad,
@@ -94,11 +96,12 @@ def run(args: argparse.Namespace) -> int:
                 strict=True,
             )
         results = stages.train(config, out)
-    print("\n".join(_summary(results, args.out if out == args.out.absolute() else out)))
+    explains = config.model.name == "ergl"
+    print("\n".join(_summary(results, out if args.fresh else args.out, explains)))
     return 0
 
 
-def _summary(results: dict, out: Path) -> list[str]:
+def _summary(results: dict, out: Path, explains: bool) -> list[str]:
     tested = [
         f"{100 * results['test']['class_mean_accuracy']:.1f} % of the {results['clips']['test']} "
         "test clips are right, as the mean over classes."
@@ -109,7 +112,7 @@ def _summary(results: dict, out: Path) -> list[str]:
         *tested,
         "Next:",
         f"  ergl classify NEW.wav --bundle {out}",
-        f"  ergl explain NEW.wav --bundle {out} --out explained",
+        *[f"  ergl explain NEW.wav --bundle {out} --out explained"] * explains,
         f"  ergl evaluate {out} OTHER_FOLDER",
         f"  ergl compare {out} OTHER_RUN --out compared",
     ]

@@ -130,7 +130,7 @@ def _example(survey: Survey, row: int) -> dict[str, Any]:
 def own_event(scene: str, events: Iterable[str]) -> int | None:
     """Index of the event that a scene is named after: "rooster" -> "Chicken, rooster"."""
     for index, event in enumerate(events):
-        names = event.casefold()
+        names = plain(event).casefold()
         if plain(scene).casefold() in (names, *map(str.strip, names.split(","))):
             return index
     return None

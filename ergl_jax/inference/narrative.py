@@ -10,6 +10,7 @@ from ergl_jax.inference.explain import Explanation
 DETECTED = 0.5  # probability from which an event counts as heard
 SMALL_CHANGE = 0.1  # nats
 MAX_LISTED = 5  # events in a sentence
+MIN_RANKED = 4  # events; fewer have fewer than 20 orders, so that none can reach p = 0.05
 
 
 def paragraph(e: Explanation) -> str:
@@ -103,6 +104,8 @@ def _heard(e: Explanation) -> str:
 
 
 def _trust(e: Explanation) -> str:
+    if len(e.events) < MIN_RANKED:
+        return f"With {len(e.events)} events no order can be told from chance."
     events, relations = (c.is_better_than_chance for c in (e.event_curves, e.edge_curves))
     first = f"By contribution, the order of events is {'better' if events else 'no better'}"
     if events == relations:

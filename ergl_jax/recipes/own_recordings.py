@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import math
+import os
 import re
 import shlex
 from collections import Counter
@@ -31,6 +32,7 @@ from ergl_jax.training import workdirs
 # Folders of these names hold the classes of one split each.
 SPLIT_FOLDERS = {"train": "train", "val": "validation", "valid": "validation"}
 SPLIT_FOLDERS |= {"validation": "validation", "dev": "validation", "test": "test", "eval": "test"}
+SPLIT_FOLDERS |= {"training": "train", "testing": "test", "evaluation": "test"}
 HELD_OUT = 0.2  # of each class, for the test split and for the validation split
 MEASURED = 50  # recordings whose length is measured
 STEPS = 2400  # of training, about: five to ten minutes on two cores
@@ -45,7 +47,7 @@ def read(folder: Path | None, manifest: Path | None) -> tuple[Corpus, list[str]]
     if manifest:
         return read_listed(manifest)
     assert folder
-    return read_folder(folder.absolute()), []
+    return read_folder(Path(os.path.abspath(folder))), []
 
 
 def read_folder(folder: Path) -> Corpus:
@@ -121,7 +123,7 @@ def read_listed(path: Path) -> tuple[Corpus, list[str]]:
 
 
 def _absolute(corpus: Corpus, path: Path) -> Corpus:
-    parent = path.absolute().parent
+    parent = Path(os.path.abspath(path)).parent
     clips = [
         dataclasses.replace(clip, name=str(find_path(parent / clip.name))) for clip in corpus.clips
     ]
@@ -189,6 +191,11 @@ def _stems(text: str) -> frozenset[str]:
     return frozenset(re.sub("(ing|ed|es|s|e|y|ies)$", "", word) for word in words)
 
 
+def manifest_path(corpus: Corpus, out: Path) -> Path:
+    """Where a run in `out` lists its corpus; its name is that of the data in the bundle."""
+    return out / (re.sub(r"[^\w-]+", "_", corpus.name) + ".csv")
+
+
 def write_manifest(corpus: Corpus, path: Path) -> None:
     """Writes a manifest of absolute paths that `read_manifest` reads.
 
@@ -224,12 +231,24 @@ def _seconds(clips: Sequence[Clip], rate: int = 8000) -> Iterator[float]:
             continue
 
 
+def about_length(seconds: np.ndarray, clip_seconds: float, long: str) -> str:
+    """What happens to recordings of these lengths, in a sentence."""
+    longer = seconds[seconds > 1.01 * clip_seconds]
+    if not len(longer):
+        return f"Clips of {clip_seconds:g} s."
+    how = {"crop": "cut to their middle", "windows": "cut into several clips"}[long]
+    return (
+        f"Clips of {clip_seconds:g} s: of {len(seconds)} recordings measured, {len(longer)} are "
+        f"longer, up to {longer.max():.0f} s, and {how}."
+    )
+
+
 def clip_length(seconds: np.ndarray) -> tuple[float, str]:
     """Seconds of a clip, and what happens to longer recordings: "crop" or "windows"."""
     if not len(seconds):
         raise InputError("none of the recordings can be read; `ergl classify` says why")
     clip_seconds = min(MAX_SECONDS, max(1.0, math.ceil(2 * np.quantile(seconds, 0.75) - 0.1) / 2))
-    return clip_seconds, "windows" if np.quantile(seconds, 0.95) > 1.25 * clip_seconds else "crop"
+    return clip_seconds, "windows" if seconds.max() > 1.5 * clip_seconds else "crop"
 
 
 def preset(
@@ -241,7 +260,7 @@ def preset(
     init: Bundle | None = None,
     fields: Mapping[str, Any],
 ) -> Config:
-    """The configuration of a run in `out`, sized for the corpus that `out/manifest.csv` lists.
+    """The configuration of a run in `out`, sized for the corpus.
 
     Args:
       corpus: with its splits.
@@ -258,7 +277,7 @@ def preset(
     clip_seconds, long = clip_length(seconds)
     chosen: dict[str, Any] = {
         "data.source": "folder",
-        "data.manifest": str(out / "manifest.csv"),
+        "data.manifest": str(manifest_path(corpus, out)),
         "data.data_dir": str(out / "features"),
         "data.clip_seconds": clip_seconds,
         "data.pad": "repeat",

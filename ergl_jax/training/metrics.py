@@ -9,6 +9,7 @@ from sklearn.metrics import average_precision_score, confusion_matrix
 
 CALIBRATION_BINS = 15
 TEMPERATURES = 0.1, 10.0  # the range that `fit_temperature` searches
+MIN_CALIBRATION = 10  # clips; fewer say nothing of a temperature
 
 
 def confusion(truth: np.ndarray, predicted: np.ndarray, num_scenes: int) -> np.ndarray:
@@ -66,10 +67,10 @@ def event_metrics(
 def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
     """The divisor of logits (N, scenes) with the least cross entropy on scenes (N,).
 
-    It lies within TEMPERATURES. Exactly 1 if every clip is classified correctly, which leaves
-    nothing to fit: the optimum would be 0.
+    It lies within TEMPERATURES. Exactly 1 for fewer than MIN_CALIBRATION clips, or if every clip is
+    classified correctly, which leaves nothing to fit: the optimum would be 0.
     """
-    if (logits.argmax(axis=1) == truth).all():
+    if len(truth) < MIN_CALIBRATION or (logits.argmax(axis=1) == truth).all():
         return 1.0
     logits = logits.astype(np.float64)
 

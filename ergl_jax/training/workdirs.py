@@ -52,7 +52,7 @@ def check(workdir: Path, config: Mapping[str, Any]) -> None:
     ]:
         raise InputError(
             f"{workdir} belongs to a run with other settings: {'; '.join(different)}. "
-            "Choose another --workdir, or train in a new one with --fresh"
+            "Choose another directory, or train in a new one with --fresh"
         )
 
 

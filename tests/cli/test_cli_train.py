@@ -100,7 +100,7 @@ def test_scores_on_other_recordings(folder, runs, tmp_path, capsys):
 
 def test_the_test_split_scores_as_training_said(runs, capsys):
     out = runs[0] / "again"
-    listed = runs[0] / "manifest.csv"
+    listed = runs[0] / "clips.csv"
     assert main(["evaluate", str(runs[0]), "--manifest", str(listed), "--out", str(out)]) == 0
     mine, theirs = (json.loads((x / "results.json").read_text()) for x in (out, runs[0]))
     for name in ("accuracy", "class_mean_accuracy"):

@@ -222,3 +222,9 @@ def test_a_wrong_setting(text, folder, tmp_path):
     with pytest.raises(InputError, match="train.epoch"):
         fields = dict([own.parse_field(text)])
         own.preset(corpus, np.ones(3), tmp_path, num_events=2, fields=fields)
+
+
+def test_what_happens_to_longer_recordings_is_said():
+    assert own.about_length(np.array([5.0, 4.0]), 5.0, "crop") == "Clips of 5 s."
+    text = own.about_length(np.array([5.0, 300.0]), 5.0, "windows")
+    assert "of 2 recordings measured, 1 are longer, up to 300 s, and cut into several" in text
