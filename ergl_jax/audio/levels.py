@@ -36,9 +36,14 @@ def check_samples(samples: np.ndarray, name: str | os.PathLike) -> float:
     return peak
 
 
+def is_silent(window: np.ndarray) -> bool:
+    """Whether no sample is above -100 dB of full scale."""
+    return float(np.abs(window).max(initial=0.0)) < SILENCE
+
+
 def note_silence(windows: Sequence[np.ndarray]) -> list[str]:
     """A note if some of a recording's windows are silence, but not all."""
-    silent = sum(float(np.abs(window).max(initial=0.0)) < SILENCE for window in windows)
+    silent = sum(map(is_silent, windows))
     some = 0 < silent < len(windows)
     return [f"{silent} of its {len(windows)} windows are silence"] if some else []
 

@@ -106,6 +106,8 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.flush()
     if any(found) and not write:
         print(model.bundle.about_probabilities)
+        if not model.bundle.known:
+            print(model.bundle.about_known)
     return 0 if all(found) else 2
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from ergl_jax import audio
 from ergl_jax import bundle as bundles
+from ergl_jax.audio.levels import is_silent
 from ergl_jax.bundle import Bundle
 from ergl_jax.errors import InputError
 from ergl_jax.inference.embedding import embedding, output_and_features
@@ -209,7 +210,7 @@ class Model:
                 raise pending.error
             for note in pending.notes:
                 warnings.warn(f"{pending.name or 'samples'}: {note}", stacklevel=2)
-            vectors.append(np.mean([vector for _, vector in pending.outputs], axis=0))
+            vectors.append(pending.mean([vector for _, vector in pending.outputs]))
         return np.array(vectors) if several else vectors[0]
 
     def _each(
@@ -225,14 +226,19 @@ class Model:
         while True:
             if batch := list(itertools.islice(each, BATCH_SIZE)):
                 found = run(np.stack([window for _, _, window in batch]))
-                for (pending, start, _), *outputs in zip(batch, *found, strict=True):
+                for (pending, start, window), *outputs in zip(batch, *found, strict=True):
                     pending.outputs.append((start, *outputs))
+                    pending.silent.append(is_silent(window))
                     if not all(np.isfinite(x).all() for x in outputs):
                         pending.error = InputError(
                             "the bundle's outputs are not finite: its weights are damaged"
                         )
             while queue and queue[0].is_ready:
-                yield queue.popleft()
+                pending = queue.popleft()
+                if 0 < (silent := sum(pending.silent)) < pending.num_windows:
+                    count = f"{silent} of its {pending.num_windows}"
+                    pending.notes.append(f"{count} windows are silence, and left out")
+                yield pending
             if not batch:
                 return
 
@@ -275,20 +281,27 @@ def _classification(pending: Pending, model: Model) -> Classification:
         how = {"zero": "silence", "repeat": "itself again"}[bundle.pad]
         notes.append(f"{seconds:.3g} s are filled with {how} to {bundle.clip_seconds:g} s")
 
-    def predicted(scenes: np.ndarray, events: np.ndarray) -> dict[str, dict[str, float]]:
+    def predicted(scenes: np.ndarray, events: np.ndarray) -> dict[str, Any]:
         return {"scenes": _ranked(bundle.scenes, scenes), "events": _ranked(bundle.events, events)}
 
     return Classification(
         start=0.0,
         stop=seconds,
-        **predicted(np.mean(scenes, axis=0), np.mean(events, axis=0)),
+        **predicted(pending.mean(scenes), pending.mean(events)),
         name=pending.name,
         timeline=tuple(
-            Window(start, min(start + bundle.clip_seconds, seconds), **predicted(scene, event))
-            for start, scene, event, _ in pending.outputs
+            Window(
+                start,
+                min(start + bundle.clip_seconds, seconds),
+                **predicted(scene, event),
+                silent=silent,
+            )
+            for (start, scene, event, _), silent in zip(
+                pending.outputs, pending.silent, strict=True
+            )
         ),
         notes=tuple(notes),
-        distance=None if model.max_distance is None else float(np.mean(distances)),
+        distance=None if model.max_distance is None else float(pending.mean(distances)),
         max_distance=model.max_distance,
     )
 

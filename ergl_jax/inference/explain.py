@@ -219,7 +219,10 @@ class Explainer:
         classified: Any = self.model.classify([recording], sample_rate=sample_rate, channel=channel)
         classification = classified[0]
         timeline = classification.timeline
-        index = max(range(len(timeline)), key=lambda k: timeline[k].scenes[classification.scene])
+        scene = classification.scene
+        index = max(
+            range(len(timeline)), key=lambda k: (not timeline[k].silent, timeline[k].scenes[scene])
+        )
         waveform = self._window(recording, sample_rate, channel, index)
         bundle = self.model.bundle
         activations = self.activations(audio.log_mel(waveform[None], bundle.front_end)[0])

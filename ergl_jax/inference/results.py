@@ -18,12 +18,14 @@ class Window:
       scenes: probability of each scene, the most probable first; calibrated if the bundle's
         temperature was fitted.
       events: probability of each event, the most probable first.
+      silent: whether it is silence, which a recording's mean leaves out.
     """
 
     start: float
     stop: float
     scenes: Mapping[str, float]
     events: Mapping[str, float]
+    silent: bool = dataclasses.field(default=False, kw_only=True)
 
     @property
     def scene(self) -> str:
@@ -71,8 +73,8 @@ class Classification(Window):
         if self.known is not False:
             return ""
         return (
-            f"None of the {len(self.scenes)} classes it knows: {self.distance:.2f} from the "
-            f"training clips, {self.max_distance:.2f} at most; its guess"
+            f"None of the {len(self.scenes)} classes it knows: unlike the training clips "
+            f"(distance {self.distance:.2f}, limit {self.max_distance:.2f}); its guess"
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import dataclasses
 import math
 import numbers
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -96,6 +96,7 @@ class Pending:
       is_decoded: whether it is decoded to its end.
       error: why it can't be used.
       outputs: (start in seconds, what the model returns...) of each window so far.
+      silent: whether each of these is silence.
       notes: sentences about what is unusual.
     """
 
@@ -105,6 +106,7 @@ class Pending:
     is_decoded: bool = False
     error: InputError | None = None
     outputs: list = dataclasses.field(default_factory=list)
+    silent: list[bool] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
 
     @property
@@ -118,6 +120,11 @@ class Pending:
         """Whether all its windows are read, or it can't be."""
         is_read = self.is_decoded and len(self.outputs) == self.num_windows
         return is_read or self.error is not None
+
+    def mean(self, values: Sequence[np.ndarray]) -> np.ndarray:
+        """The mean of the windows' values, without silent windows unless all are."""
+        heard = ~np.array(self.silent) if not all(self.silent) else slice(None)
+        return np.mean(np.array(values)[heard], axis=0)
 
     def measured(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """The same blocks; updates `length`."""

@@ -271,3 +271,17 @@ def test_two_programs_serve_any_number_of_windows(model, tmp_path, caplog):
         assert compiled(2) == compiled(1) == compiled(5) == 0  # one, one and three windows
         assert compiled(11) <= 1
         assert compiled(6, files=2) == compiled(9) == compiled(14) == compiled(31.5) == 0
+
+
+def test_silent_windows_are_left_out(model):
+    rate, rng = model.bundle.front_end.sample_rate, np.random.default_rng(0)
+    length = model.bundle.front_end.num_samples(model.bundle.clip_seconds)
+    sound = rng.normal(0, 0.1, length).astype(np.float32)
+    alone = model.classify(sound, sample_rate=rate)
+    found = model.classify(np.r_[np.zeros(2 * length, np.float32), sound], sample_rate=rate)
+    assert [window.silent for window in found.timeline] == [True, True, False]
+    assert found.notes == ("2 of its 3 windows are silence, and left out",)
+    assert dict(found.scenes) == pytest.approx(dict(alone.scenes), abs=1e-5)
+    with pytest.warns(match="1 of its 2 windows"):
+        vector = model.embed(np.r_[np.zeros(length, np.float32), sound], sample_rate=rate)
+    np.testing.assert_allclose(vector, model.embed(sound, sample_rate=rate), atol=1e-5)
