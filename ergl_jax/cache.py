@@ -1,6 +1,5 @@
 """Directories for what is kept between runs: compiled programs, fonts, copies from buckets."""
 
-import functools
 import hashlib
 import os
 import platform
@@ -13,7 +12,6 @@ HOME = "XDG_CACHE_HOME"
 CPU = Path("/proc/cpuinfo")
 
 
-@functools.cache
 def directory() -> Path:
     """This user's cache directory, which may be deleted at any time.
 

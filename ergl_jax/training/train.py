@@ -297,7 +297,10 @@ class _Run:
             return None
         run, variables = step.make_predict(self.model, features=True), step.replicate(variables)
         splits = (self.split, self.validation)
-        found: Any = [evaluate.predict(run, variables, split).embedding for split in splits]
+        try:
+            found: Any = [evaluate.predict(run, variables, split).embedding for split in splits]
+        except InputError:  # features of a clip that train.skip_nonfinite skipped
+            return None
         return known.fit(*found)
 
     def close(self) -> None:
