@@ -105,7 +105,7 @@ DAMAGED = {
     "no text": ("\xff", ["config.json can't be read"]),
     "nested": ("[" * 100_000, ["config.json can't be read"]),
     "a folder": (None, ["config.json can't be read"]),
-    "another's": (json.dumps({"seed": 7}), ["seed was 7, is 0", "another --workdir"]),
+    "another's": (json.dumps({"seed": 7}), ["seed was 7, is 0", "another directory"]),
 }
 
 
