@@ -80,9 +80,8 @@ def _get(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     args = _parser().parse_args(argv)
-    if args.channel:
-        args.front_end = f"{args.front_end.partition(':')[0]}:{args.channel}"
-    get_front_end(args.front_end)  # a mistake is reported before hours of download
+    # A mistake is reported before hours of download.
+    args.front_end = get_front_end(args.front_end).with_channel(args.channel).setting
     _get(args)
     if args.manifest_only:
         sources.corpus(args)  # checks it

@@ -51,7 +51,7 @@ def stream_audio(
     Args:
       path: the file; a remote one must be an `epath.Path`.
       sample_rate: Hz of the result.
-      channel: how several channels become one: see `mono`.
+      channel: how several channels become one: see `levels.mono`.
       notes: receives, after the last block, a sentence about each thing that is unusual, such as
         what of the recording could not be decoded.
 

@@ -41,11 +41,11 @@ def is_silent(window: np.ndarray) -> bool:
     return float(np.abs(window).max(initial=0.0)) < SILENCE
 
 
-def note_silence(windows: Sequence[np.ndarray]) -> list[str]:
-    """A note if some of a recording's windows are silence, but not all."""
-    silent = sum(map(is_silent, windows))
-    some = 0 < silent < len(windows)
-    return [f"{silent} of its {len(windows)} windows are silence"] if some else []
+def note_silence(silent: Sequence[bool], then: str = "") -> list[str]:
+    """A note if some of a recording's windows are silence, but not all; `then` ends it."""
+    count = sum(silent)
+    some = 0 < count < len(silent)
+    return [f"{count} of its {len(silent)} windows are silence{then}"] if some else []
 
 
 class Levels:

@@ -31,11 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.out:
         check_directory(args.out, "--out")
+    from ergl_jax.datasets import labelled
     from ergl_jax.inference.classify import load
-    from ergl_jax.recipes import evaluation, own_recordings
+    from ergl_jax.recipes import evaluation
 
     model = load(args.bundle)
-    corpus, lines = own_recordings.read(args.folder, args.manifest)
+    corpus, lines = labelled.read(args.folder, args.manifest)
     failures: list[InputError] = []
 
     def failed(error: InputError) -> None:

@@ -43,8 +43,8 @@ def run(args: argparse.Namespace) -> int:
     path = find_path(args.recording)
     explanation = model.explain(path, channel=args.channel, method=args.method)
     page = explanation_page.write(explanation, model.bundle, args.out)
-    if reason := explanation.classification.abstention:
-        print(f"{reason} is explained.")
+    if unknown := narrative.unknown(explanation):
+        print(unknown)
     print(narrative.paragraph(explanation))
     print(f"page: {page}")
     return 0

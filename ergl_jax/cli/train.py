@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ergl_jax import bundle as bundles
+    from ergl_jax.datasets import labelled
     from ergl_jax.kernels.cpu import use_barriers, use_cores
     from ergl_jax.recipes import own_recordings as own
     from ergl_jax.recipes import stages
@@ -54,12 +55,12 @@ def run(args: argparse.Namespace) -> int:
     fields = dict(map(own.parse_field, args.set))
     init = bundles.load(args.init_from) if args.init_from else None
     tagger = bundles.load(args.tagger) if args.tagger else None
-    corpus, listed = own.read(args.folder, args.manifest)
+    corpus, listed = labelled.read(args.folder, args.manifest)
     corpus, divided = own.split(corpus)
     name = fields.get("model.name")
-    labelled: list[str] = []
+    events: list[str] = []
     if not tagger and name in (None, "ergl"):
-        corpus, labelled = own.with_events(corpus, forced=name == "ergl")
+        corpus, events = own.with_events(corpus, forced=name == "ergl")
     if init:
         fields = {"model.init_from": str(args.init_from.absolute())} | fields
     # Named by the tagger, so that another one is another setting.
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     use_barriers()
     use_cores(config.train.batch_size)
     cut = own.about_length(seconds, config.data.clip_seconds, config.data.long)
-    print("\n".join([*listed, *divided, *labelled, cut]))
+    print("\n".join([*listed, *divided, *events, cut]))
     print(f"The same in a checkout: {own.run_command(config, out)}", flush=True)
     with workdirs.held(out):
         manifest = own.manifest_path(corpus, out)

@@ -23,7 +23,7 @@ import tensorflow_datasets as tfds
 
 from ergl_jax import audio, locks, progress
 from ergl_jax.audio import segments
-from ergl_jax.audio.levels import note_silence
+from ergl_jax.audio.levels import is_silent, note_silence
 from ergl_jax.datasets import gcs_cache
 from ergl_jax.datasets.manifest import SPLITS, Clip, Corpus
 from ergl_jax.datasets.notes import Notes, read_pairs
@@ -295,7 +295,7 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
             waveform = clip.load(self._front_end.sample_rate, self._front_end.channel, notes)
             cut = segments.segment(waveform, length, pad=self._pad, long=self._long)
             windows = [window for _, window in cut]
-            return windows, notes + note_silence(windows)
+            return windows, notes + note_silence([is_silent(window) for window in windows])
 
         for clip, future in segments.prefetch(decode, clips):
             try:

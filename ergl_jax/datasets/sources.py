@@ -43,16 +43,23 @@ def tut2018_root(config: DataConfig) -> Path:
     return user_path(config.root or user_path(config.data_dir) / "tut2018")
 
 
-def check(config: DataConfig, *, batch_size: int, events: bool, listed: Sequence[str] = ()) -> None:
-    """InputError for a `config.data` that can't be trained on; no recording is opened.
+def check(
+    config: DataConfig,
+    found: manifest.Corpus,
+    *,
+    batch_size: int,
+    events: bool,
+    listed: Sequence[str] = (),
+) -> None:
+    """InputError for a corpus that can't be trained on; no recording is opened.
 
     Args:
-      config: commented in configs/ergl.py.
+      config: the `config.data` that names it.
+      found: the corpus.
       batch_size: clips per step.
       events: whether the model learns events.
       listed: what `events.read_list` found in `config.events`.
     """
-    found = corpus(config)
     counts = Counter(clip.scene for clip in found.clips if clip.split == "train")
     _check_scenes(config, found.scenes, [counts[i] for i in range(len(found.scenes))])
     if config.long == "crop":  # else a recording may become several clips
@@ -92,14 +99,18 @@ def warn_of_one_scene(data: str, counts: Mapping[str, Iterable[int]]) -> None:
 
 
 def open_dataset(
-    config: DataConfig, *, strict: bool = False, wait: bool = True
+    config: DataConfig,
+    found: manifest.Corpus | None = None,
+    *,
+    strict: bool = False,
+    wait: bool = True,
 ) -> builder.SceneDataset:
     """The prepared dataset of a `config.data`; its features are computed the first time.
 
-    `strict` and `wait` are those of `builder.prepare`.
+    `found` is its corpus, by default read here; `strict` and `wait` are those of `builder.prepare`.
     """
     return builder.prepare(
-        corpus(config),
+        found or corpus(config),
         data_dir=config.data_dir,
         front_end=get_front_end(config.front_end),
         clip_seconds=config.clip_seconds,

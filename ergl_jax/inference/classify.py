@@ -19,7 +19,7 @@ import numpy as np
 
 from ergl_jax import audio
 from ergl_jax import bundle as bundles
-from ergl_jax.audio.levels import is_silent
+from ergl_jax.audio.levels import is_silent, note_silence
 from ergl_jax.bundle import Bundle
 from ergl_jax.errors import InputError
 from ergl_jax.inference.embedding import embedding, output_and_features
@@ -235,9 +235,7 @@ class Model:
                         )
             while queue and queue[0].is_ready:
                 pending = queue.popleft()
-                if 0 < (silent := sum(pending.silent)) < pending.num_windows:
-                    count = f"{silent} of its {pending.num_windows}"
-                    pending.notes.append(f"{count} windows are silence, and left out")
+                pending.notes += note_silence(pending.silent, ", and left out")
                 yield pending
             if not batch:
                 return

@@ -58,8 +58,8 @@ def answer(
         return dict(result.scenes), str(result), ""
     explanation = explainer(path)
     why = narrative.paragraph(explanation)
-    if reason := explanation.classification.abstention:
-        why = f"{reason} is explained.\n{why}"
+    if unknown := narrative.unknown(explanation):
+        why = f"{unknown}\n{why}"
     return dict(explanation.classification.scenes), why, _pictures(explanation, model.bundle)
 
 

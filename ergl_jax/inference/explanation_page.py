@@ -79,7 +79,6 @@ def render(explanation: Explanation, figures: dict[str, Figure], bundle: Bundle)
     timeline = figures["timeline"].axes[0].get_position()  # final, since it is drawn by now
     data = {name: numbers[name] for name in ("events", "edge_contributions", "edge_means")}
     scene, heard, trust, counterfactual = narrative.sentences(e)
-    guess = e.classification.abstention
     return html_page.render(
         PAGE,
         ("matrix.js", "explanation.js"),
@@ -91,7 +90,7 @@ def render(explanation: Explanation, figures: dict[str, Figure], bundle: Bundle)
         trust=trust,
         events_ranked=e.event_curves.is_better_than_chance,
         relations_ranked=e.edge_curves.is_better_than_chance,
-        unknown=guess and f"{guess} is explained.",
+        unknown=narrative.unknown(e),
         notes=e.classification.notes,
         calibration=bundle.about_probabilities,
         counterfactual=counterfactual,

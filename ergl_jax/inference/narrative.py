@@ -24,6 +24,12 @@ def sentences(e: Explanation) -> tuple[str, str, str, str]:
     return _scene(e), _heard(e), _trust(e), counterfactual(e)
 
 
+def unknown(e: Explanation) -> str:
+    """That the sound is none of those the model knows, in a sentence; "" unless it is so."""
+    guess = e.classification.abstention
+    return guess and f"{guess} is explained."
+
+
 def plain(scene: str) -> str:
     """A scene's name for people: "metro_station" -> "metro station"."""
     return scene.replace("_", " ")

@@ -20,7 +20,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
 
 from ergl_jax.audio import FrontEnd
-from ergl_jax.audio.levels import SILENCE
+from ergl_jax.audio.levels import is_silent
 from ergl_jax.audio.mel import mel_edges
 from ergl_jax.inference.explain import Explanation
 from ergl_jax.inference.narrative import DETECTED, plain
@@ -273,8 +273,7 @@ def timeline(explanation: Explanation, front_end: FrontEnd) -> Figure:
     seconds = frames_per_token(len(log_mel), tokens) * frame
     length = seconds * explanation.sample_rate
     silent = [
-        np.abs(explanation.sound[round(k * length) : round((k + 1) * length)]).max(initial=0)
-        < SILENCE
+        is_silent(explanation.sound[round(k * length) : round((k + 1) * length)])
         for k in range(tokens)
     ]
     image = below.imshow(

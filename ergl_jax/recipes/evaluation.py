@@ -79,20 +79,17 @@ def evaluate(
         each = [[getattr(result, kind)[name] for name in order] for result in found]
         return np.array(each, np.float64).reshape(len(found), len(order))
 
-    # The mean of windows' probabilities has no logits of its own; these give it back.
-    logits = bundle.temperature * np.log(np.maximum(values("scenes", bundle.scenes), 1e-12))
+    # A mean of probabilities has no logits; the softmax of its logarithm gives it back.
+    shown = dataclasses.replace(bundle, temperature=1.0)
     predictions = Predictions(
-        scene_logits=logits,
+        scene_logits=np.log(np.maximum(values("scenes", bundle.scenes), 1e-12)),
         scene=np.array(scene),
         events=np.array(events),
         event_probabilities=values("events", bundle.events) if has_events else None,
     )
     scored = scores(predictions, np.array(columns, int), threshold=threshold)
-    # By probabilities as they are shown, after division by the temperature.
-    shown = logits / bundle.temperature
-    scored["scene_loss"] = metrics.scene_metrics(shown, predictions.scene)["scene_loss"]
     scored["expected_calibration_error"] = metrics.expected_calibration_error(
-        logits, predictions.scene, bundle.temperature
+        predictions.scene_logits, predictions.scene, shown.temperature
     )
     if model.max_distance is not None:
         known = np.array([result.known for result in found])
@@ -104,7 +101,7 @@ def evaluate(
     scored |= {"recordings": len(found), "failures": len(corpus.clips) - len(found)}
     if directory:
         make_directory(directory, "--out")
-        write(directory, predictions, names, bundle)
+        write(directory, predictions, names, shown)
         notes.write(directory / "notes.csv")
         workdirs.write_json(directory / "results.json", scored)
     return scored

@@ -12,15 +12,19 @@ from ergl_jax.config import DataConfig
 from ergl_jax.datasets import sources
 from ergl_jax.datasets.batches import stream
 from ergl_jax.datasets.builder import SceneDataset, SceneSplit
+from ergl_jax.datasets.manifest import Corpus
 from ergl_jax.training import hosts
 from ergl_jax.training.step import local_share
 
 CPU_BYTES = 4 << 30  # the limit where a device does not report its memory
 
 
-def open_dataset(config: DataConfig) -> SceneDataset:
-    """The prepared dataset; with several processes, the first one prepares it."""
-    dataset = hosts.main_process_first(lambda: sources.open_dataset(config))
+def open_dataset(config: DataConfig, corpus: Corpus | None = None) -> SceneDataset:
+    """The prepared dataset; with several processes, the first one prepares it.
+
+    `corpus` is that of `config`, by default read here.
+    """
+    dataset = hosts.main_process_first(lambda: sources.open_dataset(config, corpus))
     hosts.check_same(
         dataset.fingerprint, "their recordings", "let them share a disk, or copy as `cp -p` does"
     )

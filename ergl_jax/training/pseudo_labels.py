@@ -17,6 +17,7 @@ import numpy as np
 
 from ergl_jax import progress
 from ergl_jax.audio import log_mel, read_audio, segments
+from ergl_jax.audio.levels import is_silent, note_silence
 from ergl_jax.bundle import Bundle
 from ergl_jax.datasets.manifest import Recording, read_recordings
 from ergl_jax.datasets.notes import Notes
@@ -80,7 +81,8 @@ def label(
         notes: list[str] = []
         waveform = read_audio(recordings[index].path, rate, channel, notes)
         length = bundle.front_end.num_samples(clip_seconds)
-        return [clip for _, clip in segments.segment(waveform, length, pad=pad, long=long)], notes
+        cut = [clip for _, clip in segments.segment(waveform, length, pad=pad, long=long)]
+        return cut, notes + note_silence([is_silent(clip) for clip in cut])
 
     def clips() -> Iterator[tuple[int, int, np.ndarray]]:
         """Yields each clip to label: its recording, how many clips that one has, waveform (L,)."""

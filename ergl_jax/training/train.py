@@ -68,13 +68,15 @@ def train(
         workdirs.remove_unfinished(workdir)
     bundles.check_target(workdir / "bundle")  # now, not after the last epoch
     listed = read_list(config.data.events)  # a wrong list is reported before data is prepared
+    corpus = sources.corpus(config.data)
     sources.check(
         config.data,
+        corpus,
         batch_size=config.train.batch_size,
         events=SYSTEMS[config.model.name].events,
         listed=listed,
     )
-    dataset = device_data.open_dataset(config.data)
+    dataset = device_data.open_dataset(config.data, corpus)
     sources.check_prepared(config.data, dataset)
     if hosts.is_main_process():
         sources.warn_of_one_scene(config.data.manifest or dataset.name, dataset.class_sizes)

@@ -11,6 +11,7 @@ import soundfile
 from configs import ergl
 from ergl_jax.bundle import load
 from ergl_jax.config import Config
+from ergl_jax.datasets import labelled
 from ergl_jax.datasets.manifest import read_manifest
 from ergl_jax.errors import InputError
 from ergl_jax.recipes import own_recordings as own
@@ -42,7 +43,7 @@ def splits(corpus):
 
 
 def test_a_folder_is_split_by_recording_or_subfolder(folder):
-    corpus = own.read_folder(folder)
+    corpus = labelled.read_folder(folder)
     assert corpus.scenes == ("dog", "rain") and len(corpus.clips) == 20
     divided, lines = own.split(corpus)
     found = splits(divided)
@@ -64,7 +65,7 @@ def test_folders_named_by_split(folder, tmp_path):
         for scene in ("dog", "rain"):
             for i in names:
                 record(tmp_path / "split" / split / scene / f"{i}.wav")
-    corpus = own.read_folder(tmp_path / "split")
+    corpus = labelled.read_folder(tmp_path / "split")
     counts = [sum(clip.split == x for clip in corpus.clips) for x in own.SPLITS]
     assert corpus.scenes == ("dog", "rain") and counts == [12, 4, 4]
     assert own.split(corpus)[0] is corpus
@@ -73,26 +74,26 @@ def test_folders_named_by_split(folder, tmp_path):
 def test_wrong_folders(folder, tmp_path):
     (folder / "cat").mkdir()
     with pytest.raises(InputError, match="cat"):
-        own.read_folder(folder)
+        labelled.read_folder(folder)
     with pytest.raises(InputError, match="a folder of recordings for each class"):
-        own.read_folder(folder / "dog")
+        labelled.read_folder(folder / "dog")
     with pytest.raises(InputError, match="no such folder"):
-        own.read_folder(tmp_path / "none")
+        labelled.read_folder(tmp_path / "none")
 
 
 def test_folders_of_splits_and_others(folder, tmp_path):
     for name in ("train/dog", "train/rain", "test/dog", "test/rain"):
         record(tmp_path / "split" / name / "0.wav")
-    assert own.read_folder(tmp_path / "split").scenes == ("dog", "rain")
+    assert labelled.read_folder(tmp_path / "split").scenes == ("dog", "rain")
     (tmp_path / "split" / "extra").mkdir()
     with pytest.raises(InputError, match="extra is beside folders named as splits"):
-        own.read_folder(tmp_path / "split")
+        labelled.read_folder(tmp_path / "split")
     record(folder / "train" / "0.wav")  # a class, of trains
-    assert own.read_folder(folder).scenes == ("dog", "rain", "train")
+    assert labelled.read_folder(folder).scenes == ("dog", "rain", "train")
 
 
 def test_what_cannot_be_trained(folder, tmp_path):
-    corpus = own.read_folder(folder)
+    corpus = labelled.read_folder(folder)
     with pytest.raises(InputError, match="two classes"):
         own.split(dataclasses.replace(corpus, scenes=("dog",)))
     clips = [dataclasses.replace(clip, split="test") for clip in corpus.clips]
@@ -123,7 +124,7 @@ def test_a_manifest_with_and_without_splits(tmp_path, columns, expected):
                 ",".join([f"{scene}{i}.wav", scene, *(str(f(i)) for f in columns.values())])
             )
     (tmp_path / "my.csv").write_text("\n".join(lines))
-    corpus, _ = own.read_listed(tmp_path / "my.csv")
+    corpus, _ = labelled.read_listed(tmp_path / "my.csv")
     divided, _ = own.split(corpus)
     found = {x: sum(clip.split == x for clip in divided.clips) for x in own.SPLITS}
     assert found == expected
@@ -137,7 +138,7 @@ def test_which_classes_are_sounds():
 
 
 def test_classes_become_events_only_if_all_are_sounds(folder):
-    corpus = own.read_folder(folder)
+    corpus = labelled.read_folder(folder)
     with_events, _ = own.with_events(corpus)
     assert with_events.events == ("dog", "rain")
     for clip in with_events.clips:
@@ -149,7 +150,7 @@ def test_classes_become_events_only_if_all_are_sounds(folder):
 
 
 def test_the_written_manifest_is_the_corpus(folder, tmp_path):
-    corpus, _ = own.with_events(own.split(own.read_folder(folder))[0])
+    corpus, _ = own.with_events(own.split(labelled.read_folder(folder))[0])
     path = tmp_path / "manifest.csv"
     own.write_manifest(corpus, path)
     found = read_manifest(path)
@@ -184,7 +185,7 @@ def test_clip_length(seconds, expected):
 
 
 def test_the_preset_is_the_printed_command_of_run_py(folder, tmp_path, tiny):
-    corpus, _ = own.with_events(own.split(own.read_folder(folder))[0])
+    corpus, _ = own.with_events(own.split(labelled.read_folder(folder))[0])
     fields = dict(
         map(own.parse_field, ["train.epochs=3", "augment.roll=False", "model.channels=8"])
     )
@@ -218,7 +219,7 @@ def test_the_preset_is_the_printed_command_of_run_py(folder, tmp_path, tiny):
 
 @pytest.mark.parametrize("text", ["train.epochs", "train.epoch=3", "train.epochs=three"])
 def test_a_wrong_setting(text, folder, tmp_path):
-    corpus = own.read_folder(folder)
+    corpus = labelled.read_folder(folder)
     with pytest.raises(InputError, match="train.epoch"):
         fields = dict([own.parse_field(text)])
         own.preset(corpus, np.ones(3), tmp_path, num_events=2, fields=fields)

@@ -149,7 +149,7 @@ def test_splits_of_one_scene_are_warned_of(tiny, dataset, monkeypatch, capfd, si
 
     monkeypatch.setattr(evaluate, "open_dataset", lambda _: found)
     monkeypatch.setattr(evaluate, "test_bundle", stop)
-    monkeypatch.setattr(train.device_data, "open_dataset", lambda _: found)
+    monkeypatch.setattr(train.device_data, "open_dataset", lambda *_: found)
     monkeypatch.setattr(train.sources, "check_prepared", lambda *_: None)
     monkeypatch.setattr(train, "_Run", stop)
     with pytest.raises(Warned):

@@ -1,0 +1,104 @@
+"""Labelled recordings as users have them: in a folder for each class, or in a manifest."""
+
+import dataclasses
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ergl_jax.audio import expand, read_audio
+from ergl_jax.audio.recordings import SUFFIXES
+from ergl_jax.datasets.manifest import Clip, Corpus, read_manifest, read_rows
+from ergl_jax.errors import InputError, report
+from ergl_jax.files import find_path, reading
+
+# Folders of these names hold the classes of one split each.
+SPLIT_FOLDERS = {"train": "train", "val": "validation", "valid": "validation"}
+SPLIT_FOLDERS |= {"validation": "validation", "dev": "validation", "test": "test", "eval": "test"}
+SPLIT_FOLDERS |= {"training": "train", "testing": "test", "evaluation": "test"}
+
+
+def read(folder: Path | None, manifest: Path | None) -> tuple[Corpus, list[str]]:
+    """The recordings of one of the two, names absolute, and what was chosen, a sentence each."""
+    if manifest:
+        return read_listed(manifest)
+    assert folder
+    return read_folder(Path(os.path.abspath(folder))), []
+
+
+def read_folder(folder: Path) -> Corpus:
+    """The recordings in a folder that has a folder for each class, at any depth below it.
+
+    Recordings in one folder below a class's are a group, which stays in one split; others are a
+    group each. Folders named train, validation and test give the splits, with classes below them;
+    without these all clips are for training.
+    """
+    tops = _folders(folder)
+    parts = [(SPLIT_FOLDERS[top.name.lower()], top) for top in tops if _is_split(top)]
+    if parts and len(parts) < len(tops):
+        other = next(top for top in tops if not _is_split(top))
+        raise InputError(
+            f"{other} is beside folders named as splits ({', '.join(x.name for _, x in parts)}): "
+            "move it into one of them, or away, or rename them"
+        )
+    found: list[tuple[str, str, str, Path]] = []  # scene, split, group, path
+    for split, part in parts or [("train", folder)]:
+        for top in _folders(part):
+            paths = [Path(path) for path in expand(top, report)]
+            if not paths:
+                raise InputError(f"{top}: nothing in this class can be read: it would be missing")
+            for path in paths:
+                inner = path.parent != top
+                found.append((top.name, split, str(path.parent if inner else path), path))
+    scenes = sorted({scene for scene, *_ in found})
+    if not scenes:
+        raise InputError(f"{folder}: give a folder that has a folder of recordings for each class")
+    no_events = np.zeros(0, np.float32)
+    clips = [
+        Clip(str(path), scenes.index(scene), split, group, no_events, partial(read_audio, path))
+        for scene, split, group, path in found
+    ]
+    return Corpus(folder.absolute().name, tuple(scenes), (), clips, "", "")
+
+
+def _is_split(folder: Path) -> bool:
+    """Whether a folder is named as a split, and has folders but no recordings right in it."""
+    named = folder.name.lower() in SPLIT_FOLDERS
+    return (
+        named
+        and bool(_folders(folder))
+        and not any(x.name.lower().endswith(SUFFIXES) for x in folder.iterdir() if x.is_file())
+    )
+
+
+def _folders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; a CSV of recordings is given by --manifest")
+    with reading(folder):
+        return sorted(x for x in folder.iterdir() if x.is_dir() and not x.name.startswith("."))
+
+
+def read_listed(path: Path) -> tuple[Corpus, list[str]]:
+    """The recordings of a manifest, and what was chosen, a sentence each.
+
+    Its last fold is for testing where it has folds and no splits; where it has neither, all clips
+    are for training.
+    """
+    header = read_rows(path)
+    columns = header[0].cells
+    if "split" in columns:
+        return _absolute(read_manifest(path), path), []
+    if "fold" in columns:
+        folds = sorted({row.cells["fold"] for row in header}, key=lambda x: (len(x), x))
+        found = read_manifest(path, test_folds=folds[-1:])
+        return _absolute(found, path), [f"Fold {folds[-1]} is the test split."]
+    return _absolute(read_manifest(path, split="train"), path), []
+
+
+def _absolute(corpus: Corpus, path: Path) -> Corpus:
+    parent = Path(os.path.abspath(path)).parent
+    clips = [
+        dataclasses.replace(clip, name=str(find_path(parent / clip.name))) for clip in corpus.clips
+    ]
+    return dataclasses.replace(corpus, clips=clips)
