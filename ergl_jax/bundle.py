@@ -26,34 +26,17 @@ from safetensors.numpy import save as save_weights
 
 import ergl_jax
 from ergl_jax import known as knowns
-from ergl_jax import registry, schema
-from ergl_jax.audio import CHANNELS, FRONT_ENDS, FrontEnd
+from ergl_jax import registry
+from ergl_jax.audio import FrontEnd
+from ergl_jax.bundle_config import FORMAT, parse
 from ergl_jax.config import ModelConfig
 from ergl_jax.errors import InputError
 from ergl_jax.files import atomic_write, is_remote, locked, user_path, writing
 from ergl_jax.known import Known
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-FORMAT = 1
-RANGES = {"clip_seconds": (0.01, 3600.0), "temperature": (1e-3, 1e3)}
 KNOWN = "known/"  # begins the names of these arrays among the weights
 DIGEST = "config_sha256"  # in the metadata of the weights; older bundles have none
-
-_FIELDS: dict[str, type] = {
-    "format": int,
-    "model": dict,
-    "scenes": list,
-    "events": list,
-    "front_end": dict,
-    "clip_seconds": float,
-    "pad": str,
-    "licence": str,
-    "dataset": str,
-    "source": str,
-    "temperature": float,
-    "calibration": str,
-}
-_ADDED_LATER = {"source": "", "temperature": 1.0, "calibration": ""}  # absent from older bundles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,7 +203,7 @@ def load(directory: str | os.PathLike) -> Bundle:
         reason = f"it has no {name}" if missing else f"{name}: {error.strerror}"
         raise InputError(f"{directory} is not a bundle: {reason}") from error
     with _refusing(f"{path}"):
-        bundle = _parse(text)
+        bundle = Bundle(**parse(text), variables={})
     with _refusing(f"{weights_path} is damaged"):
         flat = load_weights(weights)
     with _refusing(f"{weights_path} does not fit {CONFIG}"):
@@ -250,50 +233,6 @@ def _refusing(what: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise InputError(f"{what}: {str(error).strip().partition(chr(10))[0]}") from error
-
-
-def _parse(text: bytes) -> Bundle:
-    """config.json as a Bundle without variables; ValueError names a wrong field."""
-    config = json.loads(text)
-    if isinstance(config, dict):
-        config = _ADDED_LATER | config
-        if config["temperature"] != 1.0 and not config["calibration"]:
-            config["calibration"] = "validation clips"  # their number wasn't saved then
-        if config.get("format", FORMAT) != FORMAT:
-            raise ValueError(
-                f"format={config['format']!r}, but this version reads only {FORMAT}: install the "
-                "version of ergl_jax that wrote it"
-            )
-    schema.check(config, _FIELDS, others=True)
-    found = config["front_end"].items()
-    channels = (None, *CHANNELS)
-    for front_end in (x.with_channel(y) for x in FRONT_ENDS.values() for y in channels):
-        if front_end.numbers().items() <= found <= dataclasses.asdict(front_end).items():
-            break
-    else:
-        raise ValueError(f"this version can't reproduce the front end {config['front_end']}")
-    for field, (low, high) in RANGES.items():
-        if not low <= config[field] <= high:
-            raise ValueError(f"{field}={config[field]} is not from {low:g} to {high:g}")
-    if config["pad"] not in ("zero", "repeat"):
-        raise ValueError(f'pad={config["pad"]!r} is neither "zero" nor "repeat"')
-    for field in ("scenes", "events"):
-        names = config[field]
-        if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-            raise ValueError(f"{field} is not a list of different names: {str(names)[:60]}")
-    model = ModelConfig.from_saved(config["model"])
-    if not config["scenes"] and model.name != "pann":
-        raise ValueError("scenes is empty, which only a PANN's may be")
-    return Bundle(
-        **{name: config[name] for name in _FIELDS if name != "format"}
-        | {
-            "model": model,
-            "variables": {},
-            "scenes": tuple(config["scenes"]),
-            "events": tuple(config["events"]),
-            "front_end": front_end,
-        }
-    )
 
 
 def is_bundle(directory: Path) -> bool:

@@ -26,7 +26,8 @@ ROOMS = {
     "config": "audio errors labels models schema systems",
     "registry": "baselines config models systems",
     "known": "",
-    "bundle": "audio config errors files known registry schema",
+    "bundle_config": "audio config schema",
+    "bundle": "audio bundle_config config errors files known registry",
     "inference": "audio bundle errors files kernels known models schema",
     "training": "audio bundle config datasets errors files inference kernels known locks models "
     "progress registry schema systems",
