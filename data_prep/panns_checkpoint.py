@@ -39,6 +39,7 @@ class Checkpoint(NamedTuple):
     md5: str
     architecture: str
     front_end: str
+    variant: str = ""  # model.variant
 
 
 # fmt: off
@@ -47,6 +48,12 @@ CHECKPOINTS = {
                             "cnn14", "panns_16k"),
     "Cnn14": Checkpoint("Cnn14_mAP=0.431.pth", "541141fa2ee191a88f24a3219fff024e",
                         "cnn14", "panns_32k"),
+    "Cnn14_DecisionLevelMax": Checkpoint("Cnn14_DecisionLevelMax_mAP=0.385.pth",
+                                         "70539c43c18b6a289b3199c503a82c5a",
+                                         "cnn14", "panns_32k", "decision_level_max"),
+    "Cnn14_DecisionLevelAtt": Checkpoint("Cnn14_DecisionLevelAtt_mAP=0.425.pth",
+                                         "c8281ca2b9967244b91d557aa941e8ca",
+                                         "cnn14", "panns_32k", "decision_level_att"),
     "Cnn10": Checkpoint("Cnn10_mAP=0.380.pth", "bfb1f1f9968938fa8ef4012b8471f5f6",
                         "cnn10", "panns_32k"),
     "Cnn6": Checkpoint("Cnn6_mAP=0.343.pth", "e25e26b84585b14c7754c91e48efc9be",
@@ -57,6 +64,8 @@ CHECKPOINTS = {
 REAL = "spectrogram_extractor.stft.conv_real.weight"  # (n_fft // 2 + 1, 1, n_fft)
 IMAGINARY = "spectrogram_extractor.stft.conv_imag.weight"
 MEL = "logmel_extractor.melW"  # (n_fft // 2 + 1, M)
+ATTENTION = "att_block."  # of Cnn14_DecisionLevelAtt
+UNUSED = (f"{ATTENTION}bn_att.",)  # tensors that PANNs' code makes, but computes nothing with
 HEAD = f"; only PANNs with AudioSet's head of {len(AUDIOSET)} events, and no other, can be ported"
 TOLERANCE = 1e-4  # of the largest entry; another sample rate or window differs by 1e-3
 
@@ -76,8 +85,8 @@ def port(path: Path, *, name: str | None = None) -> Port:
     """Converts a checkpoint of any architecture in CHECKPOINTS, wrapped in any way (panns_files).
 
     The front end is identified by the checkpoint's STFT kernels and mel filters; the hop, which
-    they do not determine, is that front end's. Tensors cannot tell Cnn14 from variants that pool
-    time otherwise (Cnn14_DecisionLevelMax); the MD5 can.
+    they do not determine, is that front end's. The tensors of Cnn14_DecisionLevelMax are those of
+    Cnn14: it is identified by `name`, the MD5, or a file name that begins with its own.
 
     Args:
       path: a .pth, .ckpt or .safetensors.
@@ -92,8 +101,13 @@ def port(path: Path, *, name: str | None = None) -> Port:
     state = found.arrays
     shapes = {tensor: tuple(x.shape) for tensor, x in state.items()}
     architecture, divisor = _architecture(shapes, path)
+    md5 = file_md5(path)
+    published = {x.md5: each for each, x in CHECKPOINTS.items()}.get(md5)
+    likely = name or published or path.stem.partition("_mAP")[0]
+    variant = _variant(likely, architecture, shapes)
     config = {
         "name": "pann",
+        "variant": variant,
         "compute_dtype": "float32",
         "encoder": {"architecture": architecture, "width_divisor": divisor, "dropout": 0.2},
         "dropout": 0.5,
@@ -103,23 +117,23 @@ def port(path: Path, *, name: str | None = None) -> Port:
         raise InputError(f"{path}: {problem}")
     front_end = _front_end(found, path)
     if name is not None:
-        wanted = CHECKPOINTS[name]
-        if (architecture, front_end.name) != (wanted.architecture, wanted.front_end):
-            raise InputError(
-                f"{path} is not {name}, but {architecture} with the front end {front_end.name}"
-            )
+        found_form = (architecture, front_end.name, variant)
+        if found_form != CHECKPOINTS[name][2:] or (published or name) != name:
+            form = f"{architecture} {variant}".strip()
+            what = published or f"{form} with the front end {front_end.name}"
+            raise InputError(f"{path} is not {name}, but {what}")
     became = dict.fromkeys((REAL, IMAGINARY, MEL), f"checked: {front_end.name}")
-    became |= {tensor: "ignored" for tensor in shapes if tensor.endswith(COUNTER)}
+    became |= {tensor: "ignored" for tensor in shapes if _is_unused(tensor)}
     flat = {}
     for variable in ours:
         tensor = _name_in_checkpoint(variable)
-        # Convolutions OIHW -> HWIO, dense layers (out, in) -> (in, out). PyTorch's running variance
-        # is unbiased, but its evaluation divides by it as ours does: it is kept.
+        # Convolutions OIHW -> HWIO, dense layers (out, in) -> (in, out); those of attention are
+        # (out, in, 1). PyTorch's running variance is unbiased, but its evaluation divides by it as
+        # ours does: it is kept.
         x = state.pop(tensor)
-        flat[variable] = np.ascontiguousarray(x.transpose(2, 3, 1, 0) if x.ndim == 4 else x.T)
+        x = x.transpose(2, 3, 1, 0) if x.ndim == 4 else x.squeeze(-1).T if x.ndim == 3 else x.T
+        flat[variable] = np.ascontiguousarray(x)
         became[tensor] = "/".join(variable)
-    md5 = file_md5(path)
-    published = md5 in {checkpoint.md5 for checkpoint in CHECKPOINTS.values()}
     bundle = Bundle(
         model=ModelConfig.from_saved(config),
         variables=unflatten_dict(flat),
@@ -149,6 +163,18 @@ def _architecture(shapes: Mapping[str, tuple], path: Path) -> tuple[str, int]:
     raise InputError(f"{path} is not one of {known}: it has {blocks} convolutional blocks")
 
 
+def _variant(likely: str, architecture: str, shapes: Mapping[str, tuple]) -> str:
+    """model.variant of a checkpoint that is likely one of CHECKPOINTS, or any."""
+    if any(tensor.startswith(ATTENTION) for tensor in shapes):
+        return "decision_level_att"
+    found = CHECKPOINTS.get(likely)
+    return found.variant if found and found.architecture == architecture else ""
+
+
+def _is_unused(tensor: str) -> bool:
+    return tensor.endswith(COUNTER) or tensor.startswith(UNUSED)
+
+
 def _variables(config: dict) -> dict[tuple[str, ...], tuple[int, ...]]:
     """Shapes of the model's variables, by path."""
     model = registry.build(ModelConfig.from_saved(config), num_scenes=0, num_events=len(AUDIOSET))
@@ -160,7 +186,9 @@ def _variables(config: dict) -> dict[tuple[str, ...], tuple[int, ...]]:
 def _name_in_checkpoint(variable: tuple[str, ...]) -> str:
     """(params, encoder, ConvBlock_0, Conv_1, kernel) -> conv_block1.conv2.weight."""
     *module, leaf = variable[1:]
-    if module[0] != "encoder":
+    if module[0] in ("att", "cla"):
+        name = ATTENTION + module[0]
+    elif module[0] != "encoder":
         name = module[0]  # fc1, fc_audioset
     elif module[1] == "BatchNorm_0":
         name = "bn0"
@@ -181,7 +209,9 @@ def _problems(
     wanted = {REAL: (bins, 1, n_fft), IMAGINARY: (bins, 1, n_fft), MEL: (bins, bands)}
     for variable, shape in ours.items():
         axes = (3, 2, 0, 1) if len(shape) == 4 else range(len(shape))[::-1]
-        wanted[_name_in_checkpoint(variable)] = tuple(shape[axis] for axis in axes)
+        name = _name_in_checkpoint(variable)
+        pointwise = (1,) if name.startswith(ATTENTION) and len(shape) == 2 else ()
+        wanted[name] = (*(shape[axis] for axis in axes), *pointwise)
     for name, shape in wanted.items():
         head = HEAD if name.startswith("fc_") else ""
         if name not in shapes:
@@ -189,7 +219,7 @@ def _problems(
         elif shapes[name] != shape:
             yield f"tensor {name} is {shapes[name]}, where {architecture} has {shape}{head}"
     for name in shapes:
-        if name not in wanted and not name.endswith(COUNTER):
+        if name not in wanted and not _is_unused(name):
             yield f"tensor {name} is unexpected in {architecture}{HEAD}"
 
 

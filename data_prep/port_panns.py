@@ -73,6 +73,8 @@ def main(argv: list[str] | None = None) -> int:
     print(f"source     {ported.source}")
     print(f"licence    {ported.licence}")
     print(f"front end  {ported.front_end.name}")
+    if ported.model.variant:
+        print(f"variant    {ported.model.variant}")
     print(f"{len(ported.events)} events in {args.out}")
     if done.left_out:
         warn(

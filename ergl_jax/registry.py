@@ -23,6 +23,7 @@ from ergl_jax.baselines.rgasc import RGASC, rgasc_loss
 from ergl_jax.baselines.surrey import SurreyCNN
 from ergl_jax.baselines.wavelet_crnn import WaveletCRNN
 from ergl_jax.config import ModelConfig
+from ergl_jax.models.decision_level import DecisionLevelPANN
 from ergl_jax.models.ergl import ERGL
 from ergl_jax.models.losses import Parts, binary_loss, losses
 from ergl_jax.models.panns import PANN, Encoder
@@ -88,8 +89,10 @@ def build(
             )
         case "cnn", _:
             return CNN(num_scenes, encoder, config.dropout)
-        case "pann", _:
+        case "pann", "":
             return PANN(num_events, encoder, config.dropout)
+        case "pann", pooling:
+            return DecisionLevelPANN(num_events, encoder, pooling, config.dropout)
         case "pann_scene", variant:
             return PANNScene(
                 num_scenes,

@@ -31,7 +31,7 @@ class System(NamedTuple):
 SYSTEMS = {
     "ergl": System(_OF_EVENTS, events=True, pretrained=("encoder",)),
     "cnn": System(pretrained=("encoder",)),
-    "pann": System((), events=True),
+    "pann": System((), events=True, variants=("", "decision_level_max", "decision_level_att")),
     "pann_scene": System(
         pretrained=("encoder", "fc1", "fc_audioset"), variants=("embedding", "tags")
     ),

@@ -67,11 +67,36 @@ class Block(nn.Module):
         return functional.avg_pool2d(x, 2) if pool else x
 
 
+class Attention(nn.Module):
+    """(B, D, T) -> probabilities (B, 527) and those of frames (B, 527, T)."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.att = nn.Conv1d(channels, 527, 1)
+        self.cla = nn.Conv1d(channels, 527, 1)
+        self.bn_att = nn.BatchNorm1d(527)  # not used, but in every checkpoint
+
+    def forward(self, x):
+        weights = torch.softmax(self.att(x).clamp(-10, 10), dim=2)
+        frames = self.cla(x).sigmoid()
+        return (weights * frames).sum(dim=2), frames
+
+
 class PANN(nn.Module):
-    """Random weights of He's scale, and statistics that are nowhere 0 or 1."""
+    """Random weights of He's scale, and statistics that are nowhere 0 or 1.
+
+    `variant`: "decision_level_max" or "decision_level_att" of those that locate events.
+    """
 
     def __init__(
-        self, architecture="cnn14", front_end="panns_16k", divisor=1, *, window=None, seed=0
+        self,
+        architecture="cnn14",
+        front_end="panns_16k",
+        divisor=1,
+        *,
+        variant="",
+        window=None,
+        seed=0,
     ):
         super().__init__()
         rate, usual, n_fft, hop, fmax = FRONT_ENDS[front_end]
@@ -86,18 +111,23 @@ class PANN(nn.Module):
             setattr(self, f"conv_block{number}", Block(before, width, side, two))
             before = width
         self.fc1 = nn.Linear(before, before)
-        self.fc_audioset = nn.Linear(before, 527)
+        self.variant = variant
+        if variant == "decision_level_att":
+            self.att_block = Attention(before)
+        else:
+            self.fc_audioset = nn.Linear(before, 527)
         self.draw(torch.Generator().manual_seed(seed))
         self.eval()
 
     @torch.no_grad()
     def draw(self, generator):
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
+        fixed = set(self.spectrogram_extractor.modules())
+        for module in (each for each in self.modules() if each not in fixed):
+            if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
                 spread = (2 / module.weight[0].numel()) ** 0.5
                 module.weight.normal_(0, spread, generator=generator)
-            if isinstance(module, nn.Linear):
-                module.bias.normal_(0, 0.5, generator=generator)
+                if module.bias is not None:
+                    module.bias.normal_(0, 0.5, generator=generator)
             if isinstance(module, nn.BatchNorm2d):
                 for x in (module.weight, module.running_var):
                     x.uniform_(0.5, 2, generator=generator)
@@ -108,15 +138,33 @@ class PANN(nn.Module):
 
     @torch.no_grad()
     def forward(self, waveform):
-        """(B, L) -> probabilities (B, 527) and embedding (B, D)."""
-        x = self.logmel_extractor(self.spectrogram_extractor.stft(waveform))[:, None]
-        x = self.bn0(x.transpose(1, 3)).transpose(1, 3)
+        """(B, L) -> probabilities (B, 527), embedding (B, D), probabilities of frames (B, F, 527).
+
+        The last are those of a variant that locates events; of others, None.
+        """
+        log_mel = self.logmel_extractor(self.spectrogram_extractor.stft(waveform))
+        x = self.encode(log_mel).mean(dim=3)  # (B, D, T)
+        if not self.variant:
+            embedding = self.fc1(x.max(dim=2).values + x.mean(dim=2)).relu()
+            return self.fc_audioset(embedding).sigmoid(), embedding, None
+        x = functional.max_pool1d(x, 3, 1, 1) + functional.avg_pool1d(x, 3, 1, 1)
+        x = self.fc1(x.transpose(1, 2)).relu()  # (B, T, D)
+        if self.variant == "decision_level_att":
+            clip, frames = self.att_block(x.transpose(1, 2))
+            frames = frames.transpose(1, 2)  # (B, T, 527)
+        else:
+            frames = self.fc_audioset(x).sigmoid()
+            clip = frames.max(dim=1).values
+        repeated = frames.repeat_interleave(32, dim=1)
+        rest = repeated[:, -1:].expand(-1, log_mel.shape[1] - repeated.shape[1], -1)
+        return clip, x.mean(dim=1), torch.cat([repeated, rest], dim=1)
+
+    def encode(self, log_mel):
+        """(B, F, 64) -> (B, D, T, remaining bands)."""
+        x = self.bn0(log_mel[:, None].transpose(1, 3)).transpose(1, 3)
         for number in range(len(self.channels)):
             x = getattr(self, f"conv_block{number + 1}")(x, pool=number < self.pools)
-        x = x.mean(dim=3)  # (B, D, T)
-        x = x.max(dim=2).values + x.mean(dim=2)
-        embedding = self.fc1(x).relu()
-        return self.fc_audioset(embedding).sigmoid(), embedding
+        return x
 
 
 def checkpoint(model):

@@ -188,11 +188,12 @@ def _read_stablehlo(content: bytes) -> Callable[[np.ndarray], Probabilities]:
 
 
 def _onnx(bundle: Bundle) -> bytes:
-    for field, known in {"name": ("ergl", "cnn", "pann"), "compute_dtype": ("float32",)}.items():
+    supported = {"name": ("ergl", "cnn", "pann"), "variant": ("",), "compute_dtype": ("float32",)}
+    for field, known in supported.items():
         if getattr(bundle.model, field) not in known:
             raise InputError(
                 f"model.{field}={getattr(bundle.model, field)!r}: ONNX export supports only "
-                f"{', '.join(known)}; export StableHLO"
+                f"{', '.join(known) or 'models without one'}; export StableHLO"
             )
     for package in ("onnx", "onnxruntime"):
         require(package, "onnx")

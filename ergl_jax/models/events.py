@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ergl_jax.models.layers import he_uniform
+from ergl_jax.models.layers import he_uniform, pool_over_three
 
 TOKENS = ("frame", "clip")
 
@@ -36,8 +36,7 @@ class EventEmbeddings(nn.Module):
         """(B, T, D) -> (B, n, T, C), or (B, n, 1, C) for tokens="clip"."""
         width = h.shape[-1]
         if self.tokens == "frame":
-            pool = {"window_shape": (3,), "strides": (1,), "padding": "SAME"}
-            z = nn.max_pool(h, **pool) + nn.avg_pool(h, **pool)  # (B, T, D)
+            z = pool_over_three(h)  # (B, T, D)
         elif self.tokens == "clip":
             z = h.max(axis=1, keepdims=True) + h.mean(axis=1, keepdims=True)  # (B, 1, D)
         else:

@@ -123,3 +123,12 @@ def clip_embedding(h: jax.Array, *, dropout: float, train: bool, name: str) -> j
     z = nn.max_pool(h, h.shape[1:2])[:, 0] + h.mean(axis=1)
     z = nn.Dropout(dropout, deterministic=not train)(z)
     return nn.relu(nn.Dense(z.shape[-1], kernel_init=he_uniform, name=name)(z))
+
+
+def pool_over_three(h: jax.Array) -> jax.Array:
+    """(B, T, D) -> (B, T, D): maximum plus mean over each frame and its two neighbours.
+
+    At both ends the mean counts a frame of zeros.
+    """
+    pool: dict = {"window_shape": (3,), "strides": (1,), "padding": "SAME"}
+    return nn.max_pool(h, **pool) + nn.avg_pool(h, **pool)

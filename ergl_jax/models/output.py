@@ -1,6 +1,7 @@
 """What models return.
 
-Shapes: B clips, n events, T tokens an event, C channels, U graph convolutions, D of an embedding.
+Shapes: B clips, n events, T tokens an event or encoder frames, C channels, U graph convolutions,
+D of an embedding.
 """
 
 from typing import Any
@@ -41,6 +42,8 @@ class Output:
       embedding: of a PANN, or input of a closed-form fit: (B, D).
       event_logits_by_scene: of a conditional model, the events given each scene: (B, scenes, n),
         float32.
+      event_logits_by_frame: of a PANN that locates events, at each encoder frame: (B, T, n),
+        float32. decision_level.py has the frames' length and brings them to the log-mel's.
     """
 
     scene_logits: Any
@@ -48,3 +51,4 @@ class Output:
     graph: Graph | None = None
     embedding: Any = None
     event_logits_by_scene: Any = None
+    event_logits_by_frame: Any = None

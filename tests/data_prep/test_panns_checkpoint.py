@@ -21,6 +21,7 @@ from ergl_jax import bundle as bundles
 from ergl_jax.audio import FRONT_ENDS, log_mel
 from ergl_jax.audio.mel import mel_filters, window
 from ergl_jax.errors import InputError
+from ergl_jax.models.decision_level import upsample
 
 torch = pytest.importorskip("torch")
 
@@ -29,7 +30,7 @@ import torch_panns  # noqa: E402
 
 
 def compare(pann, bundle, seconds):
-    """Probabilities and embeddings of a chirp in noise and of clicks, by PyTorch and a bundle."""
+    """What a PANN computes of a chirp in noise and of clicks, by PyTorch and by a bundle."""
     rate = bundle.front_end.sample_rate
     time = np.arange(int(seconds * rate)) / rate
     noise = 0.1 * np.random.default_rng(0).standard_normal(len(time))
@@ -41,15 +42,26 @@ def compare(pann, bundle, seconds):
 
     @jax.jit
     def run(variables, waveforms):
-        output = model.apply(variables, log_mel(waveforms, bundle.front_end), train=False)
-        return jax.nn.sigmoid(output.event_logits), output.embedding
+        x = log_mel(waveforms, bundle.front_end)
+        output = model.apply(variables, x, train=False)
+        frames = output.event_logits_by_frame
+        if frames is not None:
+            frames = upsample(jax.nn.sigmoid(frames), x.shape[1], model.frames_per_step)
+        return jax.nn.sigmoid(output.event_logits), output.embedding, frames
 
     with jax.default_matmul_precision("float32"):
         found = run(bundle.variables, waveforms)
-    probabilities, embedding = (x.numpy() for x in pann(torch.from_numpy(waveforms)))
-    assert probabilities.std() > 0.05 and np.abs(probabilities[0] - probabilities[1]).max() > 0.01
+    probabilities, embedding, frames = pann(torch.from_numpy(waveforms))
+    assert probabilities.std() > 0.05
+    assert (probabilities[0] - probabilities[1]).abs().max() > 0.01
     np.testing.assert_allclose(found[0], probabilities, rtol=0, atol=1e-4)
-    np.testing.assert_allclose(found[1], embedding, rtol=1e-4, atol=1e-4 * embedding.max())
+    np.testing.assert_allclose(found[1], embedding, rtol=1e-4, atol=1e-4 * embedding.max().item())
+    if frames is None:
+        assert found[2] is None
+        return
+    assert frames.shape == (2, bundle.front_end.num_frames(seconds), 527)
+    assert (frames[:, 0] - frames[:, -1]).abs().max() > 0.01
+    np.testing.assert_allclose(found[2], frames, rtol=0, atol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +88,39 @@ def test_equals_pytorch(tmp_path, architecture, front_end, name, legacy):
     bundle = panns_checkpoint.port(path, name=name).bundle
     assert bundle.front_end.name == front_end
     compare(pann, bundle, seconds=1.3)
+
+
+@pytest.mark.parametrize("variant", ["decision_level_max", "decision_level_att"])
+@pytest.mark.parametrize("divisor", [32, pytest.param(1, marks=pytest.mark.slow)])
+def test_decision_level_panns_equal_pytorch(tmp_path, variant, divisor):
+    name = {"max": "Cnn14_DecisionLevelMax", "att": "Cnn14_DecisionLevelAtt"}[variant[-3:]]
+    pann = torch_panns.PANN("cnn14", "panns_32k", divisor, variant=variant)
+    path = torch_panns.save(pann, tmp_path / f"{name}_mAP=0.4.pth")
+    done = panns_checkpoint.port(path)  # by its file name
+    assert done.bundle.model.variant == variant
+    done.bundle.save(tmp_path / "bundle")
+    compare(pann, bundles.load(tmp_path / "bundle"), seconds=1.3)
+    ignored = {tensor for tensor, _, what in done.tensors if what == "ignored"}
+    assert ("att_block.bn_att.running_var" in ignored) == (variant == "decision_level_att")
+
+
+def test_which_of_the_panns_with_the_same_tensors_it_is(tmp_path, monkeypatch):
+    pann = torch_panns.PANN("cnn14", "panns_32k", 64)
+    path = torch_panns.save(pann, tmp_path / "mine.pth")
+
+    def variant(path, name=None):
+        return panns_checkpoint.port(path, name=name).bundle.model.variant
+
+    assert variant(path) == "" and variant(path, "Cnn14") == ""
+    assert variant(path, "Cnn14_DecisionLevelMax") == "decision_level_max"
+    with pytest.raises(InputError, match="att_block.att.weight of cnn14 is missing"):
+        variant(path, "Cnn14_DecisionLevelAtt")
+    name = "Cnn14_DecisionLevelMax"
+    mine = panns_checkpoint.CHECKPOINTS[name]._replace(md5=panns_checkpoint.file_md5(path))
+    monkeypatch.setitem(panns_checkpoint.CHECKPOINTS, name, mine)
+    assert variant(path) == "decision_level_max"
+    with pytest.raises(InputError, match="is not Cnn14, but Cnn14_DecisionLevelMax"):
+        variant(path, "Cnn14")
 
 
 @pytest.mark.slow

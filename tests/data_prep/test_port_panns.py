@@ -83,7 +83,7 @@ def test_a_mistake_is_one_line_and_status_two(main, record, checkpoint, tmp_path
     (tmp_path / "mine" / "work.txt").write_text("")
     new, zeros, downloads = f"--out={tmp_path}/bundle", "0" * 32, f"--download_dir={tmp_path}/panns"
     for arguments, part in (
-        ([checkpoint, new, "--name=Cnn14"], "is not Cnn14, but cnn6"),
+        ([checkpoint, new, "--name=Cnn14"], "is not Cnn14, but Cnn6"),
         ([checkpoint, new, "--name=Cnn7"], "--name: invalid choice: 'Cnn7'"),
         ([checkpoint, new, f"--md5={zeros}"], f"where {zeros} is expected; get the file again"),
         ([tmp_path / "none.pth", new], "none.pth can't be read"),
