@@ -7,7 +7,7 @@ left out.
 import dataclasses
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,26 +38,26 @@ class Checkpoint(NamedTuple):
     file: str
     md5: str
     architecture: str
+    variant: str  # model.variant
     front_end: str
-    variant: str = ""  # model.variant
 
 
 # fmt: off
 CHECKPOINTS = {
     "Cnn14_16k": Checkpoint("Cnn14_16k_mAP=0.438.pth", "362fc5ff18f1d6ad2f6d464b45893f2c",
-                            "cnn14", "panns_16k"),
+                            "cnn14", "", "panns_16k"),
     "Cnn14": Checkpoint("Cnn14_mAP=0.431.pth", "541141fa2ee191a88f24a3219fff024e",
-                        "cnn14", "panns_32k"),
-    "Cnn14_DecisionLevelMax": Checkpoint("Cnn14_DecisionLevelMax_mAP=0.385.pth",
-                                         "70539c43c18b6a289b3199c503a82c5a",
-                                         "cnn14", "panns_32k", "decision_level_max"),
-    "Cnn14_DecisionLevelAtt": Checkpoint("Cnn14_DecisionLevelAtt_mAP=0.425.pth",
-                                         "c8281ca2b9967244b91d557aa941e8ca",
-                                         "cnn14", "panns_32k", "decision_level_att"),
+                        "cnn14", "", "panns_32k"),
+    "Cnn14_DecisionLevelMax": Checkpoint(
+        "Cnn14_DecisionLevelMax_mAP=0.385.pth", "70539c43c18b6a289b3199c503a82c5a",
+        "cnn14", "decision_level_max", "panns_32k"),
+    "Cnn14_DecisionLevelAtt": Checkpoint(
+        "Cnn14_DecisionLevelAtt_mAP=0.425.pth", "c8281ca2b9967244b91d557aa941e8ca",
+        "cnn14", "decision_level_att", "panns_32k"),
     "Cnn10": Checkpoint("Cnn10_mAP=0.380.pth", "bfb1f1f9968938fa8ef4012b8471f5f6",
-                        "cnn10", "panns_32k"),
+                        "cnn10", "", "panns_32k"),
     "Cnn6": Checkpoint("Cnn6_mAP=0.343.pth", "e25e26b84585b14c7754c91e48efc9be",
-                       "cnn6", "panns_32k"),
+                       "cnn6", "", "panns_32k"),
 }
 # fmt: on
 
@@ -105,6 +105,7 @@ def port(path: Path, *, name: str | None = None) -> Port:
     published = {x.md5: each for each, x in CHECKPOINTS.items()}.get(md5)
     likely = name or published or path.stem.partition("_mAP")[0]
     variant = _variant(likely, architecture, shapes)
+    form = f"{architecture} {variant}".strip()
     config = {
         "name": "pann",
         "variant": variant,
@@ -113,13 +114,13 @@ def port(path: Path, *, name: str | None = None) -> Port:
         "dropout": 0.5,
     }
     ours = _variables(config)
-    for problem in _problems(shapes, ours, architecture):
-        raise InputError(f"{path}: {problem}")
+    if problems := _problems(shapes, ours):
+        raise InputError(f"{path} does not fit {form}: {problems}")
     front_end = _front_end(found, path)
     if name is not None:
-        found_form = (architecture, front_end.name, variant)
-        if found_form != CHECKPOINTS[name][2:] or (published or name) != name:
-            form = f"{architecture} {variant}".strip()
+        wanted = CHECKPOINTS[name]
+        same = (architecture, variant, front_end.name) == wanted[2:]
+        if not same or (published or name) != name:
             what = published or f"{form} with the front end {front_end.name}"
             raise InputError(f"{path} is not {name}, but {what}")
     became = dict.fromkeys((REAL, IMAGINARY, MEL), f"checked: {front_end.name}")
@@ -200,10 +201,8 @@ def _name_in_checkpoint(variable: tuple[str, ...]) -> str:
     return f"{name}.{theirs.get(leaf, leaf)}"
 
 
-def _problems(
-    shapes: Mapping[str, tuple], ours: Mapping[tuple[str, ...], tuple], architecture: str
-) -> Iterator[str]:
-    """Yields what is wrong with a checkpoint's tensors: missing, misshapen or unexpected."""
+def _problems(shapes: Mapping[str, tuple], ours: Mapping[tuple[str, ...], tuple]) -> str:
+    """What is wrong with a checkpoint's tensors, in a line: missing, misshapen or unexpected."""
     n_fft = max(2, (0, *shapes.get(REAL, ()))[-1])
     bins, bands = n_fft // 2 + 1, (0, *shapes.get(MEL, ()))[-1]
     wanted = {REAL: (bins, 1, n_fft), IMAGINARY: (bins, 1, n_fft), MEL: (bins, bands)}
@@ -212,15 +211,22 @@ def _problems(
         name = _name_in_checkpoint(variable)
         pointwise = (1,) if name.startswith(ATTENTION) and len(shape) == 2 else ()
         wanted[name] = (*(shape[axis] for axis in axes), *pointwise)
-    for name, shape in wanted.items():
-        head = HEAD if name.startswith("fc_") else ""
-        if name not in shapes:
-            yield f"tensor {name} of {architecture} is missing{head}"
-        elif shapes[name] != shape:
-            yield f"tensor {name} is {shapes[name]}, where {architecture} has {shape}{head}"
-    for name in shapes:
-        if name not in wanted and not _is_unused(name):
-            yield f"tensor {name} is unexpected in {architecture}{HEAD}"
+    missing = [name for name in wanted if name not in shapes]
+    unexpected = [name for name in shapes if name not in wanted and not _is_unused(name)]
+    misshapen = [
+        f"{name} {shapes[name]} instead of {shape}"
+        for name, shape in wanted.items()
+        if shapes.get(name, shape) != shape
+    ]
+    wrong = {"missing": missing, "of another shape": misshapen, "unexpected": unexpected}
+    text = "; ".join(f"{kind}: {_listed(names)}" for kind, names in wrong.items() if names)
+    head = unexpected or any(x.startswith(("fc_", ATTENTION)) for x in missing + misshapen)
+    return text + (HEAD if head else "")
+
+
+def _listed(names: list[str], most: int = 4) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def _front_end(found: panns_files.Tensors, path: Path) -> FrontEnd:

@@ -113,7 +113,7 @@ def test_which_of_the_panns_with_the_same_tensors_it_is(tmp_path, monkeypatch):
 
     assert variant(path) == "" and variant(path, "Cnn14") == ""
     assert variant(path, "Cnn14_DecisionLevelMax") == "decision_level_max"
-    with pytest.raises(InputError, match="att_block.att.weight of cnn14 is missing"):
+    with pytest.raises(InputError, match="missing: att_block.att.bias, att_block.att.weight, "):
         variant(path, "Cnn14_DecisionLevelAtt")
     name = "Cnn14_DecisionLevelMax"
     mine = panns_checkpoint.CHECKPOINTS[name]._replace(md5=panns_checkpoint.file_md5(path))
@@ -153,7 +153,7 @@ def test_every_tensor_is_accounted_for(small, monkeypatch):
     assert bundle.source == f"small.pth, MD5 {md5}" and bundle.licence.startswith("unknown")
     variance = bundle.variables["batch_stats"]["encoder"]["ConvBlock_0"]["BatchNormReLU_1"]["var"]
     np.testing.assert_array_equal(variance, pann.conv_block1.bn2.running_var.numpy())
-    published = panns_checkpoint.Checkpoint("small.pth", md5, "cnn14", "panns_16k")
+    published = panns_checkpoint.Checkpoint("small.pth", md5, "cnn14", "", "panns_16k")
     monkeypatch.setitem(panns_checkpoint.CHECKPOINTS, "small", published)
     assert "CC BY 4.0" in panns_checkpoint.port(path).bundle.licence
 
@@ -213,16 +213,28 @@ REAL, MEL, FIRST = panns_checkpoint.REAL, panns_checkpoint.MEL, panns_checkpoint
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("conv_block3.bn2.running_var", None, "conv_block3.bn2.running_var of cnn14 is missing"),
-        (MEL, None, "logmel_extractor.melW of cnn14 is missing"),
+        (
+            "conv_block3.bn2.running_var",
+            None,
+            "does not fit cnn14: missing: conv_block3.bn2.running_var$",
+        ),
+        (MEL, None, "missing: logmel_extractor.melW$"),
         ("conv_block6.conv2.weight", None, "is not one of Cnn14_16k, .*6 convolutional blocks"),
-        ("fc_audioset.bias", lambda x: x[:10], r"is \(10,\), where cnn14 has \(527,\)"),
-        (FIRST, lambda x: x[:0], "tensor conv_block1.* where cnn14 has"),
-        (FIRST, lambda _: torch.ones(()), "tensor conv_block1.* where cnn14 has"),
-        (REAL, lambda _: torch.ones(()), "conv_real.weight is "),
-        (panns_checkpoint.IMAGINARY, lambda x: x[:-1], "conv_imag.weight is "),
-        (MEL, lambda x: x[0], "melW is "),
-        ("pre_bn0.weight", lambda _: torch.ones(64), "pre_bn0.weight is unexpected"),
+        (
+            "fc_audioset.bias",
+            lambda x: x[:10],
+            r"of another shape: fc_audioset.bias \(10,\) instead of \(527,\); only",
+        ),
+        (FIRST, lambda x: x[:0], "shape: .*conv_block1.* instead of .* more"),
+        (FIRST, lambda _: torch.ones(()), "shape: .*conv_block1.* instead of .* more"),
+        (REAL, lambda _: torch.ones(()), "shape: spectrogram_extractor.stft.conv_real.weight "),
+        (
+            panns_checkpoint.IMAGINARY,
+            lambda x: x[:-1],
+            "shape: spectrogram_extractor.stft.conv_imag.weight ",
+        ),
+        (MEL, lambda x: x[0], "shape: logmel_extractor.melW "),
+        ("pre_bn0.weight", lambda _: torch.ones(64), "unexpected: pre_bn0.weight; only"),
         (REAL, lambda x: x * 1.001, "window of 512 samples and its 64 mel filters .* no front end"),
         (MEL, lambda x: x * 1.001, "window of 512 samples and its 64 mel filters .* no front end"),
     ],
@@ -379,7 +391,7 @@ def test_several_panns_whole_numbers_and_other_heads(small, tmp_path):
         (prefixed("student.", state) | prefixed("teacher.", state), "several PANNs .*student.conv"),
         (
             state | head,
-            "fc_transfer.weight is unexpected in cnn14; only PANNs with AudioSet's head",
+            "unexpected: fc_transfer.weight, fc_transfer.bias; only PANNs with AudioSet's head",
         ),
         (state | {"fc_audioset.weight": torch.ones(10, 64)}, "AudioSet's head of 527 events"),
         (state | {"fc1.weight": state["fc1.weight"].to(torch.int8)}, "fc1.weight is torch.int8"),

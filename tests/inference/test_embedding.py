@@ -20,6 +20,7 @@ ALL = [
 ]
 # Their last layer is applied to each place, frame or member, and what follows is not linear.
 NOT_LINEAR = {("abcnn", ""), ("attention_crnn", ""), ("nnf", "ensemble"), ("pann_scene", "tags")}
+NOT_LINEAR |= {("pann", "decision_level_max"), ("pann", "decision_level_att")}
 
 
 @pytest.mark.parametrize(("name", "variant"), ALL)
