@@ -29,9 +29,7 @@ from ergl_jax.training.evaluate import evaluate_bundle
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configs/ergl.py[:source]; override a field with --config.field=value."
 )
-WORKDIR = flags.DEFINE_string(
-    "workdir", None, "The run's directory; default runs/<source>-<model>."
-)
+WORKDIR = flags.DEFINE_string("workdir", None, "Work directory; default runs/<source>-<model>.")
 FRESH = flags.DEFINE_bool(
     "fresh", False, "If the workdir exists, start a new run in <workdir>-2, -3, ..."
 )

@@ -1,4 +1,4 @@
-"""How well scores tell recordings of classes that a model never heard from those that it knows.
+"""How well scores separate recordings of unknown classes from those of known ones.
 
     ERGL_SHARED_DATA=DIR python benchmarks/unknown.py --out runs/unknown
 
@@ -50,7 +50,7 @@ def recordings(root: Path, classes: tuple[str, ...]) -> list[list[str]]:
 
 
 def scores(model: ergl_jax.Model, paths: dict[str, list[str]]) -> dict[str, dict[str, np.ndarray]]:
-    """How known each recording of each split seems, by score; their first clip's worth counts."""
+    """Scores of each split's recordings, higher for known ones; uses the first clip of each."""
     bundle, rate = model.bundle, model.bundle.front_end.sample_rate
     length = bundle.front_end.num_samples(bundle.clip_seconds)
     waveforms = {

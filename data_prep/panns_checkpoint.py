@@ -72,10 +72,10 @@ TOLERANCE = 1e-4  # of the largest entry; another sample rate or window differs 
 
 @dataclasses.dataclass(frozen=True)
 class Port:
-    """A converted checkpoint, and what became of each of its tensors."""
+    """A converted checkpoint, and how each of its tensors was used."""
 
     bundle: Bundle
-    tensors: list[tuple[str, tuple[int, ...], str]]  # name in the file, shape, what became of it
+    tensors: list[tuple[str, tuple[int, ...], str]]  # name in the file, shape, use
     entry: str  # of the file that has the tensors; "" for the file itself
     prefix: str  # removed from their names
     left_out: tuple[str, ...]  # names of tensors beside the PANN's

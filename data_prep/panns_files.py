@@ -57,7 +57,7 @@ def read(path: Path) -> Tensors:
             continue
         floats = x.is_floating_point()
         if x.layout != torch.strided or x.is_meta or not (floats or name.endswith(COUNTER)):
-            reason = "weights must be plain floating-point tensors: save it so"
+            reason = "weights must be dense floating-point tensors: convert it and save again"
             raise InputError(f"{path}: tensor {name} is {x.dtype}, {x.layout}: {reason}")
         array = x.detach().float().numpy()
         if not np.isfinite(array).all():
@@ -98,15 +98,15 @@ def _load(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # PyTorch fails on a damaged file with any exception
         refused = re.search(r"GLOBAL (\S+)", str(error))
-        what = "is damaged, truncated or no checkpoint of PyTorch: get it again"
+        what = "is damaged, truncated or not a PyTorch checkpoint: download or save it again"
         if refused:
-            what = f"is refused: reading it would run code, {refused[1]}; if it is your own, save "
-            what += "model.state_dict() alone"
+            what = f"is refused: loading it would run code ({refused[1]}); if the file is yours, "
+            what += "save only model.state_dict()"
         raise InputError(f"{path} {what}") from error
 
 
 class _Ignored:
-    """Takes the place of an object in a pickle, without its content and without its code.
+    """Replaces an unpickled object, ignoring its content and code.
 
     Checkpoints contain samplers, settings and the like, which nothing here needs; unpickling them
     is not safe against a malicious file.
@@ -137,7 +137,7 @@ _NUMPY += [
     for function in ("_reconstruct", "scalar")
 ]
 # Settings, paths and states that training saves beside weights, by package. Others are refused:
-# they would be as safe to ignore, but a file that names `eval` is better not used at all.
+# ignoring them would be safe too, but a file that names `eval` is suspect.
 _PACKAGES = {"argparse", "collections", "datetime", "functools", "lightning", "lightning_fabric"}
 _PACKAGES |= {"numpy", "omegaconf", "pathlib", "pytorch_lightning", "torch", "torchmetrics"}
 _PACKAGES |= {"typing"}

@@ -4,7 +4,7 @@
     python data_prep/port_panns.py Cnn14_16k_mAP=0.438.pth --out data/panns/bundle
 
 A checkpoint is a .pth, .ckpt or .safetensors with a PANN's tensors under any entry and prefix, as
-DataParallel, Lightning and fine-tuning save them; tensors beside them are left out. It needs
+DataParallel, Lightning and fine-tuning save them; other tensors are ignored. It needs
 PyTorch to read one: pip install ".[port]". Exit status: 0, or 2 on wrong input.
 """
 
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         downloads.verify(args.checkpoint, md5=args.md5.lower(), remedy=remedy)
     done = panns_checkpoint.port(args.checkpoint, name=args.name)
     done.bundle.save(args.out)
-    rows = [("tensor", "shape", "what became of it")]
+    rows = [("tensor", "shape", "use")]
     rows += [
         (name, "x".join(map(str, shape)) or "scalar", what) for name, shape, what in done.tensors
     ]
@@ -78,9 +78,9 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{len(ported.events)} events in {args.out}")
     if done.left_out:
         warn(
-            f"{args.checkpoint}: {len(done.left_out)} tensors beside the PANN's are left out, such "
-            f"as {done.left_out[0]}. If the PANN was fine-tuned with them, its AudioSet events are "
-            "no longer reliable: use the bundle for model.init_from, not for labels"
+            f"{args.checkpoint}: ignored {len(done.left_out)} tensor(s) that are not the PANN's, "
+            f"such as {done.left_out[0]}. If the PANN was fine-tuned with them, its AudioSet "
+            "events are no longer reliable: use the bundle for model.init_from, not for labels"
         )
     return 0
 

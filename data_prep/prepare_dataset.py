@@ -51,9 +51,8 @@ def _parser() -> Parser:
     add("--keep-archives", "--keep_archives", action="store_true", help=keep)
     add("--data_dir", default="data/prepared", help="where datasets are kept, and TUT 2018")
     add("--front_end", default="paper", help=" or ".join(FRONT_ENDS))
-    add(
-        "--channel", choices=list(CHANNELS), help="of stereo recordings, if not the front end's own"
-    )
+    channels = "channel of stereo recordings (mix: their mean), if not the front end's"
+    add("--channel", choices=list(CHANNELS), help=channels)
     add("--clip_seconds", type=float, default=10.0, help="duration of a clip")
     add("--pad", default="zero", choices=["zero", "repeat"], help="what fills a shorter recording")
     add("--long", default="crop", choices=["crop", "windows"], help="what a longer one becomes")

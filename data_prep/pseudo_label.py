@@ -45,7 +45,7 @@ def _parser() -> Parser:
     add("--pad", choices=["zero", "repeat"], help=pads)
     longs = "label the centre of a longer recording (the default), or all of it by the mean"
     add("--long", default="crop", choices=["crop", "windows"], help=longs)
-    channels = "of a recording with several; mix: their mean; default: as the bundle"
+    channels = "channel of stereo recordings (mix: their mean); default: the front end's"
     add("--channel", choices=list(CHANNELS), help=channels)
     sizes = "clips at a time, over all devices; default 8"
     add("--batch_size", type=number(int, 1, 2**20), default=8, help=sizes)

@@ -1,8 +1,8 @@
-"""A hook of MkDocs: the site has README.md as its first page, and each file that a page links to.
+"""MkDocs hook: makes README.md the first page, and adds every file that a page links to.
 
 The pages link as GitHub does, relative to their own place in the repository. In the site, docs/ is
-the top, and files from elsewhere lie under repository/: Markdown as pages, folders as a page that
-lists them, all else as it is.
+the top, and files from elsewhere are under repository/: Markdown as pages, folders as a page that
+lists them, other files unchanged.
 """
 
 import posixpath

@@ -36,6 +36,7 @@ from ergl_jax.known import Known
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 KNOWN = "known/"  # begins the names of these arrays among the weights
+MIN_CALIBRATION = 10  # validation clips; fewer are too few to fit a temperature
 DIGEST = "config_sha256"  # in the metadata of the weights; older bundles have none
 
 
@@ -56,7 +57,7 @@ class Bundle:
       temperature: scene logits are divided by it; 1 if it wasn't fitted.
       calibration: what it was fitted to, such as "57 validation clips", so that probabilities are
         calibrated; "" if it wasn't.
-      known: tells unknown sounds from those of training; None without validation clips.
+      known: detects unknown sounds; None without enough validation clips.
     """
 
     model: ModelConfig
@@ -78,8 +79,8 @@ class Bundle:
         """Whether they are calibrated, in a sentence."""
         if not self.calibration:
             return (
-                "Probabilities are not calibrated: no temperature was fitted. It needs validation "
-                "clips, some of them misclassified."
+                f"Probabilities are not calibrated: that takes {MIN_CALIBRATION} validation clips, "
+                "some of them misclassified."
             )
         return (
             f"Probabilities are calibrated: logits are divided by a temperature of "
@@ -91,12 +92,12 @@ class Bundle:
         """Whether it abstains from unknown sounds, in a sentence."""
         if self.known is None:
             return (
-                "Unknown sounds are not told from known ones: that takes a run with "
+                "Unknown sounds are not detected: that takes a run with "
                 f"{knowns.MIN_VALIDATION} validation clips or more."
             )
         return (
-            f"It abstains beyond a distance of {self.known.limit():.3g} from its training clips, "
-            f"chosen on {len(self.known.distances)} validation clips."
+            f"The model abstains from recordings farther than {self.known.limit():.3g} from its "
+            f"training clips (limit set on {len(self.known.distances)} validation clips)."
         )
 
     @property

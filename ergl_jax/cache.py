@@ -15,9 +15,9 @@ CPU = Path("/proc/cpuinfo")
 def directory() -> Path:
     """This user's cache directory, which may be deleted at any time.
 
-    `ergl_jax` in $XDG_CACHE_HOME or ~/.cache. Where that can't be written to (no home directory, a
-    user id without a name, a read-only disk), in one of the temporary directory, with a note on
-    stderr, which other libraries of this program then use too. Raises OSError if there is none.
+    `ergl_jax` in $XDG_CACHE_HOME or ~/.cache. If that is not writable, a directory in the temporary
+    one, with a note on stderr; XDG_CACHE_HOME is then set, so other libraries use it too. Raises
+    OSError if none is writable.
     """
     try:
         home = Path(os.environ.get(HOME) or Path.home() / ".cache")
@@ -35,8 +35,7 @@ def directory() -> Path:
         path = _writable(home / "ergl_jax")
     os.environ[HOME] = str(home)
     print(
-        f"note: no cache directory in the home directory can be written to: {home} is used; "
-        f"{HOME} names another",
+        f"note: no writable cache directory: caching in {home}; set {HOME} to change this",
         file=sys.stderr,
         flush=True,
     )
@@ -58,8 +57,7 @@ def use_caches() -> Path | None:
     not contain the processor, and a home directory may be shared by several. Does nothing to JAX if
     it has a directory already, by JAX_COMPILATION_CACHE_DIR or its configuration.
 
-    Call it before Matplotlib is imported, which has its files in the home directory and warns where
-    it can't.
+    Call it before importing Matplotlib, which warns if the home directory is read-only.
     """
     import jax  # not above: slow
 

@@ -62,7 +62,7 @@ def warn(text: str) -> None:
 
 
 def escaped(text: str, kept: str = "") -> str:
-    """Text with line breaks and what else a terminal can't show, but for `kept`, as in `repr`."""
+    """Escapes unprintable characters, as in `repr`, except those in `kept`."""
     return "".join(x if x in kept or x.isprintable() else repr(x)[1:-1] for x in text)
 
 
@@ -165,7 +165,8 @@ def postponed_sigterm() -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def postponed_interrupt() -> Iterator[None]:
-    """Postpones Ctrl-C until the end of the block, which is short; the second one is not."""
+    """Postpones Ctrl-C until the end of the block, which must be short; a second Ctrl-C
+    interrupts at once."""
     came: list[int] = []
 
     def note(number: int, frame) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 KEEP = 0.95  # the share of known recordings that are answered
 MAX_DIRECTIONS = 32
-MIN_VALIDATION = 10  # clips; fewer say nothing of the limit
+MIN_VALIDATION = 10  # clips; fewer are too few to set a limit
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class Known:
     distances: np.ndarray
 
     def distance(self, features: np.ndarray) -> np.ndarray:
-        """Of clips' features (N, D) from the mean, (N,): about 1 for training clips.
+        """Distances (N,) of features (N, D) from the mean, about 1 for training clips.
 
         The root of the mean square over features, in standard deviations.
         """
@@ -44,10 +44,10 @@ class Known:
         return np.sqrt(squares / len(self.mean))
 
     def limit(self, keep: float = KEEP) -> float:
-        """The distance within which a share `keep` (0 to 1) of new clips of known classes lies.
+        """The distance that a share `keep` of new clips of known classes is expected not to exceed.
 
-        The mean share, if these are like the validation clips; at most V / (V + 1), but `keep` = 1
-        has no limit.
+        Assumes that they are distributed as the validation clips; the share is at most V / (V + 1).
+        Infinite for `keep` = 1.
         """
         if keep >= 1:
             return float("inf")

@@ -1,9 +1,9 @@
-"""Work that only one process at a time may do: a lock file that names its holder.
+"""Lock files for work that only one process at a time may do.
 
-Made exclusively, which disks of a network can too, and unlike flock's it can say who holds it. Its
-time is the holder's last sign of life. A lock is taken over where the holder is dead: on its own
-machine where its process has ended, and where that can't be seen after DEAD_SECONDS without a sign
-of life: on another machine, in another container, or without Linux' /proc.
+A lock is created exclusively, which also works on network disks, and names its holder, which flock
+cannot. The holder updates its modification time. Another process takes it over if the holder is
+dead: at once if that can be seen (same machine and container, Linux), else after DEAD_SECONDS
+without an update.
 """
 
 import contextlib
@@ -25,12 +25,12 @@ from typing import Any
 from ergl_jax.errors import InputError
 from ergl_jax.files import is_remote, make_directory, writing
 
-BEAT_SECONDS = 10.0  # between signs of life
+BEAT_SECONDS = 10.0  # between updates
 DEAD_SECONDS = 60.0  # without one, after which a holder that can't be seen counts as dead
 
 
 class InUse(InputError):
-    """Another process is at it."""
+    """Another process holds the lock."""
 
 
 @contextlib.contextmanager
@@ -80,12 +80,12 @@ def _acquire(path: Path, text: str, what: str, remedy: str, wait: bool) -> None:
             _remove(path, theirs)
             continue
         used = f"{what} {_by(holder, lives, silence)}"
-        # One that is late gives a sign of life soon, or counts as dead.
+        # A late holder updates it soon, or counts as dead.
         if not wait and (lives or silence < 2 * BEAT_SECONDS):
-            text = f"{used}: wait until that ends, or {remedy}"
+            text = f"{used}: wait for it to end, or {remedy}"
             if lives is None:
                 rest = math.ceil(DEAD_SECONDS - silence)
-                text += f". If it has ended already, the same command takes over in {rest} s"
+                text += f". If it has ended, run the same command again in {rest} s"
             raise InUse(text)
         if not noted:
             print(f"{used}: waiting", file=sys.stderr, flush=True)
@@ -126,14 +126,15 @@ def _remove(path: Path, text: str) -> None:
 
 
 def _beat(path: Path, text: str, ended: threading.Event) -> None:
-    """Gives signs of life; stops the program if the lock was taken over, after a long sleep."""
+    """Updates the lock; stops the program if it was taken over, after a long sleep."""
     while not ended.wait(BEAT_SECONDS):
         found = _read(path)
         if found == text:
             with contextlib.suppress(OSError):
                 os.utime(path)
         elif found and not ended.is_set():
-            print(f"{path} {_by(_parsed(found), None, 0.0)} now", file=sys.stderr, flush=True)
+            by = _by(_parsed(found), None, 0.0)
+            print(f"stopping: {path} {by}, which took it over", file=sys.stderr, flush=True)
             # To the main thread, whatever it waits for; on Windows when it wakes up.
             main = threading.main_thread().ident
             if hasattr(signal, "pthread_kill") and main:
@@ -183,12 +184,12 @@ def _by(holder: dict[str, Any], lives: bool | None, silence: float) -> str:
         return "is in use by another process"
     text = f"is in use by process {holder['pid']} on {holder['host']} since {holder['since']}"
     if lives is None and silence:
-        text += f", last sign of life {silence:.0f} s ago"
+        text += f", last update {silence:.0f} s ago"
     return text
 
 
 def _silence(path: Path) -> float:
-    """Seconds since a lock's last sign of life, by the clock of the disk it is on."""
+    """Seconds since a lock's last update, by the clock of the disk it is on."""
     try:
         with tempfile.TemporaryFile(dir=path.parent) as probe:
             return os.fstat(probe.fileno()).st_mtime - path.stat().st_mtime

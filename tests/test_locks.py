@@ -49,7 +49,7 @@ def hold(lock, **more):
 
 
 def holder(lock, silence=0.0, **fields):
-    """Writes the lock of a process that last gave a sign of life `silence` seconds ago."""
+    """Writes the lock of a process that last updated it `silence` seconds ago."""
     lock.parent.mkdir(exist_ok=True)
     lock.write_text(json.dumps(locks._me() | fields))
     past = time.time() - silence
@@ -63,10 +63,10 @@ def refused(lock):
     return str(caught.value)
 
 
-def test_the_second_process_is_told_who_holds_it_and_since_when(lock, other):
+def test_the_message_names_the_holder_and_its_start(lock, other):
     since = json.loads(lock.read_text())["since"]
     by = f"process {other.pid} on {socket.gethostname()} since {since}"
-    assert refused(lock) == f"runs/a is in use by {by}: wait until that ends, or choose another"
+    assert refused(lock) == f"runs/a is in use by {by}: wait for it to end, or choose another"
     assert len(since) == len("2000-01-01 00:00:00")
     other.stdin.close()
     other.wait()
@@ -103,7 +103,7 @@ def damaged(**fields):
     + [damaged(pid=pid) for pid in ("abc", None, True, 1.0, 10**30, 2**31, 0, -1)]
     + [damaged(host=1), damaged(since=None), damaged(machine=[]), damaged(started=0)],
 )
-def test_on_another_machine_signs_of_life_count(lock, text):
+def test_on_another_machine_updates_count(lock, text):
     """Also where the lock is damaged."""
 
     def found(silence):
@@ -116,8 +116,8 @@ def test_on_another_machine_signs_of_life_count(lock, text):
     by = "process" if text is None else "another process"
     assert f"is in use by {by}" in refused(lock)
     assert text is not None or "on node7 since" in refused(lock)
-    assert text is not None or "last sign of life 5 s ago" in refused(lock)
-    assert re.search(r"choose another\. .* the same command takes over in 5[56] s$", refused(lock))
+    assert text is not None or "last update 5 s ago" in refused(lock)
+    assert re.search(r"choose another\. .* run the same command again in 5[56] s$", refused(lock))
     found(locks.DEAD_SECONDS + 1)
     with hold(lock):
         pass
@@ -127,13 +127,13 @@ def test_one_that_is_late_is_waited_for(lock, monkeypatch, capsys):
     holder(lock, locks.DEAD_SECONDS - 1, **ELSEWHERE)
     with hold(lock):  # it stayed silent
         pass
-    assert "last sign of life 59 s ago: waiting" in capsys.readouterr().err
+    assert "last update 59 s ago: waiting" in capsys.readouterr().err
     holder(lock, 2 * locks.BEAT_SECONDS + 1, **ELSEWHERE)
     threading.Timer(0.5, os.utime, [lock]).start()
     assert "on node7" in refused(lock)
 
 
-def test_a_holder_gives_signs_of_life_and_stops_when_its_lock_was_taken(lock, monkeypatch, capsys):
+def test_a_holder_updates_its_lock_and_stops_when_that_was_taken(lock, monkeypatch, capsys):
     monkeypatch.setattr(locks, "BEAT_SECONDS", 0.02)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt), hold(lock):
@@ -145,7 +145,9 @@ def test_a_holder_gives_signs_of_life_and_stops_when_its_lock_was_taken(lock, mo
         holder(lock, **ELSEWHERE)
         time.sleep(20)
     signal.signal(signal.SIGINT, before)
-    assert f"{lock} is in use by process {os.getpid()} on node7" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert f"stopping: {lock} is in use by process {os.getpid()} on node7" in err
+    assert err.endswith(", which took it over\n")
     assert json.loads(lock.read_text())["host"] == "node7"  # it stays
 
 
@@ -197,13 +199,13 @@ def test_a_failure_leaves_nothing_and_work_stays(tmp_path, lock):
 
 
 @pytest.mark.parametrize("platform", ["darwin", "win32"])
-def test_without_proc_signs_of_life_count(lock, other, monkeypatch, platform):
+def test_without_proc_updates_count(lock, other, monkeypatch, platform):
     """Also on the holder's machine, where another process may have got its number."""
     monkeypatch.setattr(locks, "_started", lambda pid: None)
     monkeypatch.setattr(locks, "_machine", lambda: platform)
     monkeypatch.setattr(sys, "platform", platform)
     holder(lock, silence=5)
-    assert "last sign of life 5 s ago" in refused(lock)
+    assert "last update 5 s ago" in refused(lock)
     holder(lock, silence=1000)
     with hold(lock):
         pass

@@ -107,7 +107,7 @@ def mix(
         for piece in pieces:
             if len(piece):
                 length += len(piece)
-                levels.hear(piece)
+                levels.measure(piece)
                 yield piece
     if not length:
         short = f"too short, no sample is left at {sample_rate} Hz"
@@ -209,9 +209,7 @@ def _by_libsndfile(
     unread = section.size - total * sound.channels * WIDTHS.get(sound.subtype, np.inf)
     if unread > headers.MAX_UNREAD and sound.format not in ("WAV", "WAVEX", "RF64", "FLAC"):
         if not total:
-            raise ValueError(
-                "its header says that it has no samples: the recorder did not finish it"
-            )
+            raise ValueError("unfinished header: it says that there are no samples")
         notes.append(headers.unread(int(unread)))
     missing = (sound.frames - total) / sound.samplerate
     if reason and missing > 0:

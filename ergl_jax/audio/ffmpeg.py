@@ -1,4 +1,4 @@
-"""Decodes with FFmpeg (PyAV) what libsndfile does not read, or not to its end."""
+"""Decodes with FFmpeg (PyAV) the formats that libsndfile cannot read completely."""
 
 import functools
 import io
@@ -65,7 +65,7 @@ def blocks(file: io.RawIOBase, block: int, notes: list[str], **options: str) -> 
         if stream is None:
             raise NotAudio("it has no audio stream that can be decoded")
         if (count := len(container.streams.audio)) > 1:
-            notes.append(f"it has {count} audio streams: one of them is used")
+            notes.append(f"has {count} audio streams; FFmpeg's default is used")
         decoder = _Decoder(av, container, stream, size)
         waiting: list[np.ndarray] = []
         rate = length = 0
@@ -85,10 +85,7 @@ def blocks(file: io.RawIOBase, block: int, notes: list[str], **options: str) -> 
 
 def incomplete(decoded: float, seconds: float) -> str:
     """The note on a recording of which less was decoded than its header says, in seconds."""
-    return (
-        f"{decoded:.1f} of the {seconds:.1f} s in its header could be decoded: it is cut off or "
-        "damaged"
-    )
+    return f"only {decoded:.1f} of {seconds:.1f} s decoded: cut off or damaged"
 
 
 class _Decoder:

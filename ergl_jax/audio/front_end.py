@@ -46,7 +46,7 @@ class FrontEnd:
 
     @property
     def setting(self) -> str:
-        """What `get_front_end` makes it of: its name, or with a channel "paper:right"."""
+        """The name that `get_front_end` takes: `name`, or with a channel, such as "paper:right"."""
         known = FRONT_ENDS.get(self.name, self)
         if self.channel == known.channel:
             return self.name

@@ -1,7 +1,7 @@
-"""What a file is and how far it goes, by its headers, and what files are that are not audio.
+"""Finds the recordings in a file by its headers, and identifies files that are not audio.
 
-Headers are wrong where a recorder was never stopped, and files are put one after the other; so what
-a header says is compared with the file.
+Headers are wrong if a recorder was not stopped, and files may be concatenated, so lengths in
+headers are compared with the file.
 """
 
 import io
@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 UNKNOWN_SIZE = 0x7FFF0000  # programs that write into a pipe put the maximum into the header
-UNFINISHED = "the recorder did not finish its header: read to the end of the file"
-ENDLESS = "it has no end: cut off, or the recorder was not stopped"
+UNFINISHED = "unfinished header: read to the end of the file"
+ENDLESS = "no end marker: cut off, or the recording was not stopped"
 # Bytes by which programs write too large a size: the pad byte, the chunk's own header, the file's.
 MISCOUNTED = (1, 8, 36, 44)
 CHUNK_NAME = re.compile(rb"\w[\w ]{3}")
@@ -92,14 +92,14 @@ _ORDERS = {b"RIFF": "<", b"RF64": "<", b"BW64": "<", b"RIFX": ">"}  # of bytes
 
 def unread(size: int) -> str:
     """The note on `size` bytes that are in no recording."""
-    return f"its header leaves out {size} bytes of the file, which are not used"
+    return f"{size} bytes beyond the length in the header are not used"
 
 
 def truncated(actual: int, size: int) -> str:
     """The message for a file with fewer bytes of samples than its header says."""
     return (
-        f"truncated: {actual} of the {size} bytes in its header; get it again, or save what is "
-        "there as a new file"
+        f"truncated: {actual} of the {size} bytes in its header; get it again, or re-save the "
+        "readable part"
     )
 
 
@@ -143,7 +143,7 @@ def _end(file: BinaryIO, start: int, size: int, notes: list[str]) -> int:
     if head[:4] == b"RIFF" and head[8:] == b"AVI ":
         length = int.from_bytes(head[4:8], "little")
         if size - start < length < UNKNOWN_SIZE:
-            notes.append(f"it is cut off: {size - start} of the {length} bytes in its header")
+            notes.append(f"cut off: {size - start} of the {length} bytes in its header")
         return start + 8 + length + length % 2
     if head[:4] == b"caff":
         return _end_of_caf(file, start + 8, size)
@@ -287,7 +287,7 @@ _STRANGE = (
     (b"\x89PNG", "a picture"),
     (b"\xff\xd8\xff", "a picture"),
     (b"GIF8", "a picture"),
-    (b"MThd", "a MIDI file, which has notes but no sound"),
+    (b"MThd", "a MIDI file, which contains no audio"),
     (b"\0\5\x16\7", "macOS's information about another file, not the recording itself"),
 )
 
@@ -300,7 +300,7 @@ def not_audio(file: BinaryIO, size: int) -> str:
         if head.startswith(magic):
             return what
     if _zeros(file, 0, size) == size:
-        return "nothing but zeros: the download or the copy never finished; get it again"
+        return "only zeros: the download or copy is incomplete; get it again"
     try:
         text = head.decode("utf-8-sig", "strict" if len(head) < 1024 else "ignore").lstrip()
     except UnicodeDecodeError:

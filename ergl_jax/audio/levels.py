@@ -68,7 +68,7 @@ class Levels:
             self._mono_power += float(np.vdot(waveform, waveform))
         return waveform
 
-    def hear(self, waveform: np.ndarray) -> None:
+    def measure(self, waveform: np.ndarray) -> None:
         """Takes a block (l,) of the result."""
         self._mono_peak = max(self._mono_peak, float(np.abs(waveform).max(initial=0.0)))
 
@@ -81,15 +81,19 @@ class Levels:
                 "32768"
             )
         if self._peak >= SILENCE and self._mono_power < CANCELLED * self._power:
-            what = "the mean" if self._channel == "mean" else f"the {self._channel} one"
-            quieter = 10 * math.log10(self._power / max(self._mono_power, 1e-30 * self._power))
+            below = 10 * math.log10(self._power / max(self._mono_power, 1e-30 * self._power))
+            decibels = f"{min(below, 100):.0f} dB below"
+            what = (
+                f"the channels cancel: their mean is {decibels} them"
+                if self._channel == "mean"
+                else f"the {self._channel} channel is {decibels} the mean level of all"
+            )
             notes.append(
-                f"its channels differ: {what} is {min(quieter, 100):.0f} dB quieter than they are; "
-                "choose another with --channel=left, right or mix (to train and test: "
+                f"{what}; choose another with --channel=left, right or mix (to train and test: "
                 "data.front_end=paper:left)"
             )
         elif self._mono_peak < SILENCE:
             notes.append("silence: no sample is above -100 dB of full scale")
         if self._rate < LOW_RATE:
-            notes.append(f"its sample rate is {self._rate:g} Hz: it has nothing above half of that")
+            notes.append(f"sample rate {self._rate:g} Hz: no content above half of that")
         return notes

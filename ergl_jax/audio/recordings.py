@@ -1,4 +1,4 @@
-"""Which recordings a file name, a folder or a pattern stands for."""
+"""Expands file names, folders and patterns to recordings."""
 
 import fnmatch
 import glob
@@ -22,8 +22,8 @@ Fail = Callable[[InputError], None]
 def expand(pattern: str | os.PathLike, fail: Fail | None = None) -> list[str]:
     """The recordings that a file, a folder or a pattern stands for, in order.
 
-    A missing file is returned as it is: reading it reports that. In a pattern, a name that exists
-    as it is written is taken so, even with brackets in it.
+    A missing file is returned as it is: reading it reports that. A name that exists is not read as
+    a pattern, even with brackets.
 
     Args:
       pattern: as a user writes it.

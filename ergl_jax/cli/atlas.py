@@ -22,7 +22,13 @@ HELP = "show what a run has learnt of each scene"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("workdirs", nargs="+", type=user_path, metavar="WORKDIR", help="of a finished run")
+    add(
+        "workdirs",
+        nargs="+",
+        type=user_path,
+        metavar="RUN",
+        help="work directory of a finished run",
+    )
     add("--out", type=local_path, required=True, help="directory for atlas.html and atlas.json")
     add_method(parser)
 
@@ -89,7 +95,7 @@ def _data_config(workdir: Path) -> Any:
     from ergl_jax.config import DataConfig
 
     path = workdir / "config.json"
-    with reading(path, "name the directory of a finished run", "a run's settings"):
+    with reading(path, "name the work directory of a finished run", "a run's settings"):
         saved = read_json(path)["data"]
     try:
         return DataConfig.from_saved(saved)

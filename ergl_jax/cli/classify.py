@@ -2,10 +2,10 @@
 
     ergl classify --bundle runs/synthetic/bundle clip.wav recordings/ "more/*.flac"
 
-Of a recording unlike those that the model was trained on it names no scene: its probabilities are
-mere guesses. Recordings may have any length and sample rate: probabilities are the mean over
-windows of the bundle's clip length, and for more than one window each is listed too. Folders are
-searched recursively for audio files, except hidden ones.
+For a recording unlike the training clips it names no scene; the probabilities are then guesses.
+Recordings may have any length and sample rate: probabilities are the mean over windows of the
+bundle's clip length, which are also listed if there are several. Folders are searched recursively,
+without hidden files.
 
 JSON and CSV have a record with an error for each recording that could not be classified.
 
@@ -33,7 +33,7 @@ HELP = "classify the scene of recordings"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("recordings", nargs="+", metavar="CLIP", help="a file, a folder, or a quoted pattern")
-    add("--bundle", type=user_path, required=True, help="directory of a bundle or a run")
+    add("--bundle", type=user_path, required=True, help="a bundle or a work directory")
     add_channel(parser)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object a line, with timeline")
@@ -50,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=probability,
         default=0.95,
         metavar="SHARE",
-        help="abstain from unknown sounds; SHARE of known ones are answered (%(default)s; 1: all)",
+        help="abstain from unknown sounds; SHARE of known ones still get an answer (%(default)s; "
+        "1: never abstain)",
     )
 
 
@@ -58,7 +59,7 @@ def add_channel(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--channel",
         choices=("left", "right", "mix"),
-        help="of a recording with several; mix: their mean; default: as in training",
+        help="channel of stereo recordings (mix: their mean); default: the front end's",
     )
 
 
@@ -114,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
 def _print(result: "Classification", doubtful: bool) -> None:
     head, *rest = str(result).splitlines()
     if doubtful:
-        rest.insert(0, "  no answer: no scene is probable enough")
+        rest.insert(0, "  no answer: no scene reaches --abstain-below")
     print(head, *rest, sep="\n")
 
 

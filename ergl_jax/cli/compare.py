@@ -16,7 +16,7 @@ HELP = "compare finished runs"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("runs", nargs="+", type=user_path, metavar="RUN", help="directory of a finished run")
+    add("runs", nargs="+", type=user_path, metavar="RUN", help="work directory of a finished run")
     add("--out", type=local_path, metavar="DIR", help="directory for numbers and curves")
 
 

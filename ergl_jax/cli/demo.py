@@ -17,7 +17,7 @@ HELP = "record or upload a sound in the browser"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--bundle", type=user_path, required=True, help="directory of a bundle or a run")
+    add("--bundle", type=user_path, required=True, help="a bundle or a work directory")
     add("--port", type=int, help="default: the first free one from 7860 on")
     add("--share", action="store_true", help="through a public address of Gradio's, for 72 hours")
 

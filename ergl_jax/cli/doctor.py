@@ -17,7 +17,7 @@ HELP = "print what is installed and whether it works"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bundle", type=user_path, help="directory of a bundle or a run to try")
+    parser.add_argument("--bundle", type=user_path, help="a bundle or a work directory")
 
 
 def run(args: argparse.Namespace) -> int:

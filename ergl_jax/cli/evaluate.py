@@ -3,9 +3,9 @@
     ergl evaluate runs/mine other_recordings/
     ergl evaluate runs/mine --manifest other.csv --out scores
 
-Recordings come as for `ergl train`. Of a manifest with a test split, or a folder with one, it takes
-that split, else all. Recordings are classified as by `ergl classify`: a long one by the mean over
-its windows. --out gets results.json, predictions.csv and the confusion matrix.
+Recordings are given as for `ergl train`. By default the test split is scored, or all of them if
+there is none. They are classified as by `ergl classify`: a long one by the mean over its windows.
+--out gets results.json, predictions.csv and the confusion matrix.
 
 Exit status: 0, or 2 if a recording could not be read; the scores are then those of the others.
 """
@@ -21,7 +21,7 @@ HELP = "score a model on labelled recordings"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("bundle", type=user_path, metavar="BUNDLE", help="directory of a bundle or of a run")
+    add("bundle", type=user_path, metavar="BUNDLE", help="a bundle or a work directory")
     add_recordings(parser)
     splits = ("train", "validation", "test", "all")
     add("--split", choices=splits, default="", help="default: test if there is one, else all")

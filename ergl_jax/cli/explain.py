@@ -18,7 +18,7 @@ HELP = "explain the scene of a recording: a page, pictures, numbers"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("recording", type=local_path, metavar="CLIP", help="an audio file")
-    add("--bundle", type=user_path, required=True, help="directory of an ERGL's bundle or run")
+    add("--bundle", type=user_path, required=True, help="a bundle or a work directory, of an ERGL")
     add("--out", type=local_path, required=True, metavar="DIR", help="directory to write to")
     add_channel(parser)
     add_method(parser)

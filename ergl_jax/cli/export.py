@@ -17,7 +17,7 @@ HELP = "export a bundle as StableHLO or ONNX"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--bundle", type=user_path, required=True, help="directory of a bundle or a run")
+    add("--bundle", type=user_path, required=True, help="a bundle or a work directory")
     add("--out", type=local_path, required=True, help="file to write, or directory for it")
     add("--format", choices=("stablehlo", "onnx"), default="stablehlo", help="(%(default)s)")
 

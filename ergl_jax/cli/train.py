@@ -33,7 +33,7 @@ def add_recordings(parser: argparse.ArgumentParser) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recordings(parser)
     add = parser.add_argument
-    add("--out", type=local_path, required=True, help="the run's directory")
+    add("--out", type=local_path, required=True, help="work directory")
     add("--fresh", action="store_true", help="if it exists, train anew in OUT-2, OUT-3, ...")
     add("--tagger", type=user_path, metavar="BUNDLE", help="a PANN that labels the events first")
     add("--init-from", type=user_path, metavar="BUNDLE", help="begin with this model's encoder")
@@ -51,7 +51,10 @@ def run(args: argparse.Namespace) -> int:
 
     out = Path(os.path.abspath(workdirs.first_unused(args.out) if args.fresh else args.out))
     if args.folder and out.is_relative_to(os.path.abspath(args.folder)):
-        raise InputError(f"--out={args.out} is in {args.folder}, whose folders are the classes")
+        raise InputError(
+            f"--out={args.out} is inside {args.folder}, where each folder is a class: choose "
+            "another"
+        )
     fields = dict(map(own.parse_field, args.set))
     init = bundles.load(args.init_from) if args.init_from else None
     tagger = bundles.load(args.tagger) if args.tagger else None
@@ -81,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     use_cores(config.train.batch_size)
     cut = own.about_length(seconds, config.data.clip_seconds, config.data.long)
     print("\n".join([*listed, *divided, *events, cut]))
-    print(f"The same in a checkout: {own.run_command(config, out)}", flush=True)
+    print(f"Equivalent command in a checkout: {own.run_command(config, out)}", flush=True)
     with workdirs.held(out):
         manifest = own.manifest_path(corpus, out)
         own.write_manifest(corpus, manifest)
@@ -104,8 +107,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _summary(results: dict, out: Path, explains: bool) -> list[str]:
     tested = [
-        f"{100 * results['test']['class_mean_accuracy']:.1f} % of the {results['clips']['test']} "
-        "test clips are right, as the mean over classes."
+        f"Class-wise mean accuracy on {results['clips']['test']} test clips: "
+        f"{100 * results['test']['class_mean_accuracy']:.1f} %."
         if results["test"]
         else "No test split: nothing was tested."
     ]

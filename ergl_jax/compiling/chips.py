@@ -61,7 +61,7 @@ def _reserved_share() -> float:
             except ValueError:
                 share = math.nan
             if not 0 < share <= 1:
-                raise InputError(f"{name}={text}: set a share of the memory, such as 0.75")
+                raise InputError(f"{name}={text}: must be above 0 and at most 1, such as 0.75")
             return share
     return 0.75
 

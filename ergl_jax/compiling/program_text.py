@@ -1,4 +1,4 @@
-"""What XLA's text of an optimised program says: collectives, layout copies, aliased buffers."""
+"""Reads XLA's text of an optimised program: collectives, layout copies, aliased buffers."""
 
 import math
 import re

@@ -63,7 +63,7 @@ def prepare(
       long: "crop" takes the centre of a longer recording; "windows" cuts it into consecutive rows,
         `<clip>#0`, `<clip>#1`..., with the clip's labels and group.
       strict: raise at the first clip that can't be decoded.
-      wait: if another process builds the same, until it has; otherwise that is an InputError.
+      wait: wait for another process that builds the same dataset, instead of raising InputError.
 
     Raises:
       InputError: no clip, a wrong `clip_seconds`, `pad` or `long`, a split without any clip that

@@ -39,15 +39,18 @@ def read_folder(folder: Path) -> Corpus:
     if parts and len(parts) < len(tops):
         other = next(top for top in tops if not _is_split(top))
         raise InputError(
-            f"{other} is beside folders named as splits ({', '.join(x.name for _, x in parts)}): "
-            "move it into one of them, or away, or rename them"
+            f"{other} is next to split folders ({', '.join(x.name for _, x in parts)}): move it "
+            "into one of them, or rename those"
         )
     found: list[tuple[str, str, str, Path]] = []  # scene, split, group, path
     for split, part in parts or [("train", folder)]:
         for top in _folders(part):
             paths = [Path(path) for path in expand(top, report)]
             if not paths:
-                raise InputError(f"{top}: nothing in this class can be read: it would be missing")
+                raise InputError(
+                    f"{top}: no recording of this class can be read: make the folder readable, or "
+                    "move it away"
+                )
             for path in paths:
                 inner = path.parent != top
                 found.append((top.name, split, str(path.parent if inner else path), path))
@@ -74,7 +77,7 @@ def _is_split(folder: Path) -> bool:
 
 def _folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; a CSV of recordings is given by --manifest")
+        raise InputError(f"{folder}: no such folder; for a CSV use --manifest")
     with reading(folder):
         return sorted(x for x in folder.iterdir() if x.is_dir() and not x.name.startswith("."))
 

@@ -235,7 +235,10 @@ def _warn_of_look_alikes(path: Path, kind: str, names: Iterable[str]) -> None:
     for name in names:
         key = re.sub(r"[\s_-]+", "", unicodedata.normalize("NFKC", name).casefold())
         if (other := seen.setdefault(key, name)) != name:
-            warn(f"{path}: the {kind} {other!r} and {name!r} count as two; are they one?")
+            warn(
+                f"{path}: the {kind} {other!r} and {name!r} are treated as different; spell them "
+                "alike if they are the same"
+            )
 
 
 def _group(row: Row) -> str:

@@ -1,4 +1,4 @@
-"""A validation or test split for a corpus that comes without one."""
+"""Holds out a validation or test split from the training clips."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Four scenes differ in which events occur and for how long. Six form `RELATIONAL_PAIRS`: the two
 scenes of a pair have the same events, equally loud, frequent and long, and differ only in how two
 of the events relate: simultaneous, or in turn. A model that sees only how active each event is
-cannot tell the two scenes apart.
+cannot separate the two scenes.
 """
 
 import dataclasses

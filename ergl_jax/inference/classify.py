@@ -51,7 +51,7 @@ class Model:
       scenes: names, in the order of the module's outputs; a PANN has none.
       events: the same.
       max_distance: beyond it a recording counts as unknown (`Known.limit`): chosen so that a share
-        `keep` of recordings of known classes does not; None if the bundle can't tell.
+        `keep` of recordings of known classes does not; None if the bundle has no detector.
     """
 
     def __init__(self, bundle: Bundle, *, keep: float = KEEP):

@@ -1,4 +1,4 @@
-"""Vectors of a clip: its embedding, and the features that tell unknown sounds from known ones."""
+"""Embeddings of clips, and features to detect unknown sounds."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,9 +27,9 @@ def output_and_features(
 ) -> tuple[Output, jax.Array]:
     """The Output of clips (B, F, M), and features (B, D) float32 for `ergl_jax.known`.
 
-    Features are the roots of the mean and of the standard deviation over time of what the encoder
-    returns: it hears more than the scene layer, which keeps only what tells the scenes apart; and
-    roots are less skewed. Of models without an encoder they are the embedding.
+    Features are square roots (less skewed) of the encoder output's mean and std over time. The
+    scene layer's input would be worse: it keeps only what separates the trained scenes. Without an
+    encoder: the embedding.
     """
     output, read, encoded = _apply(module, variables, log_mel)
     if not encoded:

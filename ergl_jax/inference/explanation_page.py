@@ -78,7 +78,7 @@ def render(explanation: Explanation, figures: dict[str, Figure], bundle: Bundle)
     inline = {name: pictures.inline_svg(figures[name], name) for name in shown}
     timeline = figures["timeline"].axes[0].get_position()  # final, since it is drawn by now
     data = {name: numbers[name] for name in ("events", "edge_contributions", "edge_means")}
-    scene, heard, trust, counterfactual = narrative.sentences(e)
+    scene, detected, trust, counterfactual = narrative.sentences(e)
     return html_page.render(
         PAGE,
         ("matrix.js", "explanation.js"),
@@ -86,7 +86,7 @@ def render(explanation: Explanation, figures: dict[str, Figure], bundle: Bundle)
         bundle=bundle,
         file=html_page.printable(Path(e.classification.name).name) or "samples",
         scene=scene,
-        heard=heard,
+        detected=detected,
         trust=trust,
         events_ranked=e.event_curves.is_better_than_chance,
         relations_ranked=e.edge_curves.is_better_than_chance,

@@ -7,25 +7,25 @@ from scipy.special import softmax
 
 from ergl_jax.inference.explain import Explanation
 
-DETECTED = 0.5  # probability from which an event counts as heard
+DETECTED = 0.5  # probability from which an event counts as detected
 SMALL_CHANGE = 0.1  # nats
 MAX_LISTED = 5  # events in a sentence
 MIN_RANKED = 4  # events; fewer have fewer than 20 orders, so that none can reach p = 0.05
 
 
 def paragraph(e: Explanation) -> str:
-    """An Explanation in four sentences, and a note for each warning about the recording."""
+    """An Explanation in four sentences, and the notes on the recording."""
     return " ".join([*sentences(e), *(f"Note: {note}." for note in e.classification.notes)])
 
 
 def sentences(e: Explanation) -> tuple[str, str, str, str]:
-    """The scene and its runner-up, the events heard, how far to trust their order, what the scene
-    depends on."""
-    return _scene(e), _heard(e), _trust(e), counterfactual(e)
+    """The scene and its runner-up, the events detected, how far to trust their ranking, what the
+    scene depends on."""
+    return _scene(e), _detected(e), _trust(e), counterfactual(e)
 
 
 def unknown(e: Explanation) -> str:
-    """That the sound is none of those the model knows, in a sentence; "" unless it is so."""
+    """That the sound is unlike the training clips, in a sentence; "" unless it is."""
     guess = e.classification.abstention
     return guess and f"{guess} is explained."
 
@@ -100,21 +100,20 @@ def _scene(e: Explanation) -> str:
     return f"The model is unsure: {sentence}" if unsure else f"T{sentence[1:]}"
 
 
-def _heard(e: Explanation) -> str:
+def _detected(e: Explanation) -> str:
     p = e.activations.event_probabilities
     names = [f"“{e.events[i]}” ({p[i]:.2f})" for i in np.argsort(-p, kind="stable")]
     if count := int((p >= DETECTED).sum()):
-        return f"Events heard: {_listed(names[:count])}."
+        return f"Events detected: {_listed(names[:count])}."
     most = "the most probable are" if len(names) > 1 else "the most probable is"
     return f"No event reaches a probability of {DETECTED}; {most} {_listed(names[:3])}."
 
 
 def _trust(e: Explanation) -> str:
     if len(e.events) < MIN_RANKED:
-        return f"With {len(e.events)} events no order can be told from chance."
+        return f"Too few events ({len(e.events)}) to test their ranking against chance."
     events, relations = (c.is_better_than_chance for c in (e.event_curves, e.edge_curves))
-    first = f"By contribution, the order of events is {'better' if events else 'no better'}"
+    verdict, other = ("better" if ranked else "no better" for ranked in (events, relations))
     if events == relations:
-        same = ", and so is" if events else ", nor is"
-        return f"{first} than chance{same} that of relations."
-    return f"{first} than chance; that of relations is {'better' if relations else 'no better'}."
+        return f"The rankings of events and of relations are {verdict} than chance."
+    return f"The ranking of events is {verdict} than chance; that of relations is {other}."

@@ -37,7 +37,7 @@ MAX_RELATIONS = 12  # drawn as arrows
 WIDTH = 4.6  # inches, of the pictures on the page: a phone shows their text at 9 pixels or more
 LINE = 0.16  # inches, a line of text
 CHARACTER = 0.0085  # inches, the width of a character of one point
-FAINT = 0.35  # opacity of what is not heard
+FAINT = 0.35  # opacity of what is not detected
 MEL_TICKS = (200, 500, 1000, 2000, 5000, 10000)  # Hz
 STYLE: Any = {
     "text.color": INK,
@@ -133,7 +133,7 @@ def graph(explanation: Explanation) -> Figure:
     """Events around an ellipse and the strongest relations between them, as arrows.
 
     A node's area is its event's probability, its colour the event's contribution; nodes of events
-    that are not heard are faint. An arrow's width is the size of its relation's contribution.
+    that are not detected are faint. An arrow's width is the size of its relation's contribution.
     """
     p = np.clip(explanation.activations.event_probabilities, 0, 1)
     names = [label(name, 14) for name in explanation.events]
@@ -199,7 +199,9 @@ def _draw_legend(figure: Figure, colours: ScalarMappable, rows: float) -> None:
     handles = {
         "raises the log-odds": Line2D([], [], color=POSITIVE, lw=2.5),
         "lowers them": Line2D([], [], color=NEGATIVE, lw=2.5),
-        "probability 0.1, not heard": Line2D([], [], ms=_size(0.1), **circle, alpha=_opacity(0.1)),
+        "probability 0.1, not detected": Line2D(
+            [], [], ms=_size(0.1), **circle, alpha=_opacity(0.1)
+        ),
         "probability 0.9": Line2D([], [], ms=_size(0.9), **circle),
     }
     place: Any = {"loc": "lower center", "bbox_to_anchor": (0.5, 4 / rows), "ncols": 2}
@@ -244,7 +246,7 @@ def _draw_arrows(axes, explanation: Explanation, places: np.ndarray, radii: np.n
 
 @rc_context(STYLE)
 def timeline(explanation: Explanation, front_end: FrontEnd) -> Figure:
-    """The window's log-mel spectrogram and, below it, its events along time; silence is grey.
+    """The window's log-mel spectrogram and, below it, its events over time; silence is grey.
 
     What fills a shorter recording is not drawn.
     """

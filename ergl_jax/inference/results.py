@@ -45,10 +45,10 @@ class Classification(Window):
     Attributes:
       name: its path, or "" for samples.
       timeline: its windows, in order.
-      notes: warnings about the recording, a sentence each.
+      notes: what is unusual about the recording.
       distance: from the clips that the model was trained on, the mean over windows; None if the
-        bundle can't tell (`Bundle.known`).
-      max_distance: beyond it, the recording is unlike the sounds that the model knows.
+        bundle has no detector (`Bundle.known`).
+      max_distance: beyond it, the recording is unlike the sounds of the training classes.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Classification(Window):
     def known(self) -> bool | None:
         """Whether the recording is like those of training; if not, `scene` is a mere guess.
 
-        None if the bundle can't tell.
+        None if the bundle has no detector.
         """
         if self.distance is None or self.max_distance is None:
             return None
@@ -73,8 +73,8 @@ class Classification(Window):
         if self.known is not False:
             return ""
         return (
-            f"None of the {len(self.scenes)} classes it knows: unlike the training clips "
-            f"(distance {self.distance:.2f}, limit {self.max_distance:.2f}); its guess"
+            f"Unknown sound, unlike the training clips (distance {self.distance:.2f}, limit "
+            f"{self.max_distance:.2f}); the best guess"
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -123,8 +123,8 @@ class Pending:
 
     def mean(self, values: Sequence[np.ndarray]) -> np.ndarray:
         """The mean of the windows' values, without silent windows unless all are."""
-        heard = ~np.array(self.silent) if not all(self.silent) else slice(None)
-        return np.mean(np.array(values)[heard], axis=0)
+        used = ~np.array(self.silent) if not all(self.silent) else slice(None)
+        return np.mean(np.array(values)[used], axis=0)
 
     def measured(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """The same blocks; updates `length`."""

@@ -1,6 +1,6 @@
 """Finished runs side by side: their settings, scores with uncertainty, and learning curves.
 
-Shapes: R runs, N clips that all have tested.
+Shapes: R runs, N clips that all were tested on.
 """
 
 import csv
@@ -66,7 +66,7 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
     how likely so unequal numbers of clips that only one of two runs gets right are, if neither is
     better.
 
-    Raises InputError unless the runs have tested the same clips.
+    Raises InputError unless the runs were tested on the same clips.
     """
     clips = sorted(runs[0].predictions)
     for run in runs:
@@ -74,8 +74,8 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
             c: x[0] for c, x in runs[0].predictions.items()
         }:
             raise InputError(
-                f"{run.path} and {runs[0].path} have tested different clips: `ergl evaluate` "
-                "scores both on the same recordings"
+                f"{run.path} and {runs[0].path} were tested on different clips: score both on the "
+                "same recordings with `ergl evaluate`"
             )
     truth = np.array([runs[0].predictions[clip][0] for clip in clips])  # (N,)
     predicted = np.array([[run.predictions[clip][1] for clip in clips] for run in runs])
@@ -109,7 +109,7 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
 
 def text(found: dict[str, Any]) -> str:
     """What `compare` found, for a terminal."""
-    lines = [f"{found['clips']} test clips; intervals are of 95 %, over clips of the same classes"]
+    lines = [f"{found['clips']} test clips; 95 % intervals, resampling clips within each class"]
     for run in found["runs"]:
         low, high = (100 * x for x in run["interval"])
         lines.append(
@@ -119,10 +119,10 @@ def text(found: dict[str, Any]) -> str:
             low, high = (100 * x for x in run["difference_interval"])
             lines.append(
                 f"  against the first: {100 * run['difference']:+.1f} ({low:+.1f} to {high:+.1f}); "
-                f"{run['only_this_right']} clips right only here, {run['only_first_right']} only "
-                f"there, p = {run['p']:.3f}"
+                f"only this run is right on {run['only_this_right']} clips, only the first on "
+                f"{run['only_first_right']}, p = {run['p']:.3f}"
             )
-    lines.append("settings:" if found["settings"] else "settings: the same")
+    lines.append("settings:" if found["settings"] else "no settings differ")
     lines += [f"  {name}: {' | '.join(map(str, x))}" for name, x in found["settings"].items()]
     return "\n".join(lines)
 

@@ -55,7 +55,7 @@ def evaluate(
     bundle = model.bundle
     if unknown := sorted({corpus.scenes[clip.scene] for clip in corpus.clips} - {*bundle.scenes}):
         raise InputError(
-            f"{corpus.name}: the bundle has no scene {unknown[0]!r}: leave these out, or "
+            f"{corpus.name}: the bundle has no scene {unknown[0]!r}: remove its recordings, or "
             f"rename it to one of {', '.join(bundle.scenes)}"
         )
     warn_of_one_scene(corpus.name, {"its": Counter(clip.scene for clip in corpus.clips).values()})
@@ -95,7 +95,7 @@ def evaluate(
         known = np.array([result.known for result in found])
         right = predictions.scene_logits.argmax(axis=1) == predictions.scene
         scored |= {
-            "abstained": float((~known).mean()),  # of these it says that it knows no such sound
+            "abstained": float((~known).mean()),
             "answered_accuracy": float(right[known].mean()) if known.any() else None,
         }
     scored |= {"recordings": len(found), "failures": len(corpus.clips) - len(found)}

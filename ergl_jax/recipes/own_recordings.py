@@ -34,14 +34,16 @@ MAX_SECONDS = 10.0  # of a clip
 
 
 def split(corpus: Corpus) -> tuple[Corpus, list[str]]:
-    """Holds out test and validation clips where there are none; says so, a sentence each.
+    """Holds out test and validation clips where there are none, and returns a sentence on each.
 
     InputError unless there are training clips, and two classes.
     """
     if len(corpus.scenes) < 2:
         raise InputError(f"{corpus.name}: two classes are needed, found {corpus.scenes[0]!r} alone")
     if not any(clip.split == "train" for clip in corpus.clips):
-        raise InputError(f"{corpus.name}: no training clip: mark some as train, or name no splits")
+        raise InputError(
+            f"{corpus.name}: no training clip: mark some rows as train, or remove the splits"
+        )
     before = {clip.split for clip in corpus.clips}
     if before == {"train"}:
         corpus = hold_out_groups(corpus, HELD_OUT, split="test")
@@ -57,7 +59,7 @@ def split(corpus: Corpus) -> tuple[Corpus, list[str]]:
             c.scene for c in corpus.clips if c.split == name
         }
         if names := ", ".join(corpus.scenes[index] for index in sorted(missing)):
-            lines.append(f"No {name} clip of {names}: record more, in other sessions.")
+            lines.append(f"No {name} clip of {names}: add recordings in more groups.")
     return corpus, lines
 
 
@@ -67,13 +69,13 @@ def with_events(corpus: Corpus, *, forced: bool = False) -> tuple[Corpus, list[s
         return corpus, []
     if not (forced or all(map(is_sound, corpus.scenes))):
         return corpus, [
-            "No event labels, and not all classes are names of sounds: trains the encoder alone, a "
-            "CNN (--tagger BUNDLE lets a PANN label the events, --set model.name=ergl takes the "
-            "classes as events)."
+            "No event labels, and some classes are not sounds: training a CNN without events "
+            "(label events with --tagger BUNDLE, or use the classes as events with --set "
+            "model.name=ergl)."
         ]
     rows = np.eye(len(corpus.scenes), dtype=np.float32)
     clips = [dataclasses.replace(clip, events=rows[clip.scene]) for clip in corpus.clips]
-    line = "The classes are the events too, since no others are given."
+    line = "No event labels: the classes are used as events."
     return dataclasses.replace(corpus, events=corpus.scenes, clips=clips), [line]
 
 
@@ -115,8 +117,8 @@ def write_manifest(corpus: Corpus, path: Path) -> None:
         trained = path.exists() and path.with_name("checkpoints").exists()
         if trained and path.read_bytes() != tmp_path.read_bytes():
             raise InputError(
-                f"{path} lists other recordings than there are now: restore them, or train in a "
-                "new directory with --fresh"
+                f"the recordings have changed since {path} was trained on: restore them, or train "
+                "in a new directory with --fresh"
             )
 
 
@@ -139,17 +141,17 @@ def about_length(seconds: np.ndarray, clip_seconds: float, long: str) -> str:
     longer = seconds[seconds > 1.01 * clip_seconds]
     if not len(longer):
         return f"Clips of {clip_seconds:g} s."
-    how = {"crop": "cut to their middle", "windows": "cut into several clips"}[long]
+    how = {"crop": "cropped to the centre", "windows": "cut into several clips"}[long]
     return (
-        f"Clips of {clip_seconds:g} s: of {len(seconds)} recordings measured, {len(longer)} are "
-        f"longer, up to {longer.max():.0f} s, and {how}."
+        f"Clips of {clip_seconds:g} s. {len(longer)} of {len(seconds)} measured recordings are "
+        f"longer (up to {longer.max():.0f} s) and are {how}."
     )
 
 
 def clip_length(seconds: np.ndarray) -> tuple[float, str]:
     """Seconds of a clip, and what happens to longer recordings: "crop" or "windows"."""
     if not len(seconds):
-        raise InputError("none of the recordings can be read; `ergl classify` says why")
+        raise InputError("none of the recordings can be read: `ergl classify` reports the reasons")
     clip_seconds = min(MAX_SECONDS, max(1.0, math.ceil(2 * np.quantile(seconds, 0.75) - 0.1) / 2))
     return clip_seconds, "windows" if seconds.max() > 1.5 * clip_seconds else "crop"
 

@@ -120,7 +120,7 @@ def check_fits(bundle: Bundle, dataset: SceneDataset) -> None:
         raise InputError(f"dataset {dataset.name!r} has no test split: mark rows of it as test")
     if unknown := sorted(set(dataset.scenes) - set(bundle.scenes)):
         raise InputError(
-            f"the dataset has the scene {unknown[0]!r}, which the bundle does not know: spell it "
+            f"the dataset has the scene {unknown[0]!r}, which the bundle lacks: spell it "
             "as in the bundle's config.json, remove its rows, or train with it"
         )
 

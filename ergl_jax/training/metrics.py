@@ -7,9 +7,10 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import average_precision_score, confusion_matrix
 
+from ergl_jax.bundle import MIN_CALIBRATION
+
 CALIBRATION_BINS = 15
 TEMPERATURES = 0.1, 10.0  # the range that `fit_temperature` searches
-MIN_CALIBRATION = 10  # clips; fewer say nothing of a temperature
 
 
 def confusion(truth: np.ndarray, predicted: np.ndarray, num_scenes: int) -> np.ndarray:

@@ -208,7 +208,10 @@ class _Partial:
         return rows
 
     def note(self, name: str, notes: list[str]) -> None:
-        """Keeps notes on a recording; before `write`, for when it is killed in between."""
+        """Keeps notes on a recording.
+
+        Call it before `write`, so that a kill in between loses none.
+        """
         if notes:
             with writing(self._notes), open(self._notes, "a", newline="", encoding="utf-8") as file:
                 csv.writer(file).writerows((name, note) for note in notes)

@@ -260,8 +260,8 @@ def make_predict(
 ) -> Callable[[Tree, np.ndarray], dict[str, np.ndarray]]:
     """A compiled function (variables, log_mel) -> dict of scene_logits (B, scenes).
 
-    And of event_probabilities (B, n) and embedding (B, D), for models that have them; with
-    `features`, of those of `output_and_features` as the embedding instead. `variables` are
+    Also event_probabilities (B, n) and embedding (B, D) if the model has them. With `features`:
+    scene_logits, and the features of `output_and_features` as embedding. `variables` are
     replicated, log_mel (B, F, M) is a host array and B a multiple of d. Each process predicts the
     clips that it is given.
     """

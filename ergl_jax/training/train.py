@@ -294,7 +294,7 @@ class _Run:
         return results
 
     def fit_known(self, variables: dict) -> known.Known | None:
-        """What tells unknown sounds from known ones; None without enough validation clips."""
+        """The detector of unknown sounds; None without enough validation clips."""
         if not (self.validation and self.selects):
             return None
         run, variables = step.make_predict(self.model, features=True), step.replicate(variables)

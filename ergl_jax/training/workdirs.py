@@ -63,7 +63,7 @@ def held(workdir: Path, name: str = "lock.json") -> Iterator[None]:
     Of a run's several processes, the first holds the lock; if it can't, all of them stop.
     """
     lock = locks.hold(
-        workdir / name, f"{workdir}", "choose another directory, or begin a new run with --fresh"
+        workdir / name, f"{workdir}", "choose another directory, or start a new run with --fresh"
     )
     with contextlib.ExitStack() as stack:
         hosts.main_process_first(lambda: hosts.is_main_process() and stack.enter_context(lock))
@@ -73,13 +73,14 @@ def held(workdir: Path, name: str = "lock.json") -> Iterator[None]:
 def check_data(workdir: Path, saved: dict[str, Any], found: dict[str, Any]) -> None:
     """InputError if a run was trained on other scenes, events or numbers of clips than `found`.
 
-    Says so if the clips may have changed otherwise: their fingerprint has modification times too.
+    Prints a warning if the clips may have changed otherwise, by a fingerprint that has modification
+    times too.
     """
     for name in saved:
         if name == "fingerprint" and saved[name] != found[name]:
             print(
-                f"The manifest or the recordings have changed since {workdir} was begun: it goes "
-                "on with them as they are now. If clips moved between splits, start with --fresh",
+                f"The manifest or the recordings have changed since the run in {workdir} started; "
+                "it continues with the new ones. If clips moved between splits, start with --fresh",
                 file=sys.stderr,
                 flush=True,
             )

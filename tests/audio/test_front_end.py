@@ -220,7 +220,7 @@ def test_other_than_a_batch_of_floats_is_an_error(waveform):
 
 
 @pytest.mark.parametrize("name", ["paper", "paper:left", "paper:right", "mltf", "mltf:mix"])
-def test_a_front_end_tells_what_it_was_made_of(name):
+def test_the_setting_of_a_front_end_makes_it_again(name):
     assert get_front_end(name).setting == name
 
 

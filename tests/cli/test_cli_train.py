@@ -45,7 +45,7 @@ def runs(folder):
 
 
 def test_a_run_of_a_folder(folder, runs, capsys):
-    bundle = ergl_jax.load(runs[0]).bundle  # the run's directory will do
+    bundle = ergl_jax.load(runs[0]).bundle  # a work directory will do
     assert bundle.scenes == bundle.events == ("bell", "rain")
     assert main(["classify", str(folder / "rain"), "--bundle", str(runs[0]), "--csv"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 11
@@ -64,7 +64,7 @@ def test_a_run_that_is_trained_already_is_refused(folder, tmp_path, capsys):
     assert not out.exists()
 
 
-def test_what_can_be_wrong_is_told_before_features_are_made(folder, tmp_path, capsys):
+def test_what_can_be_wrong_is_reported_before_features_are_made(folder, tmp_path, capsys):
     for settings, message in (
         (["data.num_events=3"], "data.num_events=3"),
         (["train.batch_size=64"], "train.batch_size"),

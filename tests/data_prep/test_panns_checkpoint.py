@@ -175,7 +175,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path, legacy):
         content = {"model": {panns_checkpoint.FIRST: torch.zeros(2, 1, 3, 3)}}
         content["sampler"] = Malicious(*call)
         torch.save(content, path, _use_new_zipfile_serialization=not legacy)
-        with pytest.raises(InputError, match="evil.pth is refused: reading it would run code"):
+        with pytest.raises(InputError, match="evil.pth is refused: loading it would run code"):
             panns_checkpoint.port(path)
         assert not trap.exists()
 

@@ -48,7 +48,7 @@ def test_ports_and_reports(main, checkpoint, tmp_path, capfd):
     assert main([str(checkpoint), f"--out={out}"]) == 0  # a bundle is replaced
 
 
-def test_a_fine_tuned_checkpoint_says_what_is_removed_and_left_out(main, tmp_path, capfd):
+def test_a_fine_tuned_checkpoint_reports_what_is_removed_and_left_out(main, tmp_path, capfd):
     state = torch_panns.PANN("cnn6", "panns_32k", 32).state_dict()
     state = {f"module.base.{name}": x for name, x in state.items()}
     path, out = tmp_path / "mine.pth", tmp_path / "bundle"
@@ -60,7 +60,7 @@ def test_a_fine_tuned_checkpoint_says_what_is_removed_and_left_out(main, tmp_pat
     assert "module.fc_transfer.bias 10 left out" in lines
     assert "entry model" in lines and "prefix module.base. is removed from the names" in lines
     (line,) = output.err.splitlines()
-    assert "mine.pth: 1 tensors beside the PANN's are left out, such as module.fc_tra" in line
+    assert "mine.pth: ignored 1 tensor(s) that are not the PANN's, such as module.fc_tra" in line
     assert len(bundles.load(out).events) == 527
 
 

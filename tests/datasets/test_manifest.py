@@ -147,7 +147,9 @@ def test_names_that_look_alike_are_warned_of(write, capfd):
     text = "".join(f"{i}.wav,{scene},train\n" for i, scene in enumerate(scenes))
     assert len(read_manifest(write("file,scene,split\n" + text)).scenes) == 7
     lines = capfd.readouterr().err.splitlines()
-    assert len(lines) == 3 and all("count as two; are they one?" in line for line in lines)
+    assert len(lines) == 3 and all(
+        "spell them alike if they are the same" in line for line in lines
+    )
     assert "the scenes 'Tram' and 'tram'" in lines[2]
     read_manifest(write(GOOD))
     assert not capfd.readouterr().err
@@ -258,7 +260,7 @@ def test_a_manifest_of_windows_is_read_and_noted(write, tmp_path, capsys):
     assert [clip.name for clip in found] == list(names)
     assert [clip.events.item() * 4 for clip in found] == clips
     assert all(len(clip.load(16000, "mean")) == 160 for clip in found)
-    read_recordings(path)  # is told once
+    read_recordings(path)  # warns only once
     warning = f"warning: {path}: the backslashes of 3 file names are read as slashes\n"
     assert capsys.readouterr().err == warning
     assert "is already on" in error_of(write(text + "audio/c00.wav,bus,train\n", "twice.csv"))
@@ -272,7 +274,7 @@ def test_an_event_with_two_columns(write):
 
 
 @pytest.mark.parametrize("name", ["none.csv", "folder"])
-def test_what_is_no_manifest_is_told_with_a_remedy(tmp_path, name):
+def test_what_is_no_manifest_is_reported_with_a_remedy(tmp_path, name):
     (tmp_path / "folder").mkdir()
     remedy = "; name a CSV with the columns file, scene and split (docs/data.md); data_prep/esc10"
     assert remedy in error_of(tmp_path / name)

@@ -70,7 +70,7 @@ def test_over_one_another_and_in_turn(part, seed):
             assert all(a[1] <= b[0] + 1e-9 for a, b in zip(spans, spans[1:], strict=False))
 
 
-def test_an_events_own_times_do_not_tell_the_relation():
+def test_an_events_own_times_do_not_show_the_relation():
     def draws(how):
         part = dataclasses.replace(PAIR, how=how)
         return [

@@ -129,7 +129,7 @@ def test_locations_never_share_a_value():
 
 
 @pytest.mark.parametrize("pair", RELATIONAL_PAIRS)
-def test_shares_and_presence_cannot_tell_a_pair(labelled, pair):
+def test_shares_and_presence_cannot_separate_a_pair(labelled, pair):
     clips, is_over = pair_clips(labelled.clips, pair)
     shares = np.array([clip.events for clip in clips])
     bursts = np.array(
@@ -144,7 +144,7 @@ def test_shares_and_presence_cannot_tell_a_pair(labelled, pair):
 
 
 @pytest.mark.parametrize("pair", RELATIONAL_PAIRS)
-def test_activity_tells_a_pair(labelled, pair):
+def test_activity_separates_a_pair(labelled, pair):
     clips, is_over = pair_clips(labelled.clips, pair)
     overlap = []
     for clip in clips:

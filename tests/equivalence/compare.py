@@ -9,7 +9,7 @@ import numpy as np
 # Largest absolute error over the tensor's largest absolute value, by the kind of tensor: the first
 # part of its name.
 # AdamW divides a gradient by its own size, so the few weights whose gradient is mere rounding go
-# their own way, and the root mean square says whether the steps are right.
+# their own way, and the root mean square shows whether the steps are right.
 TOLERANCES = {"gradients": 1e-4, "adamw": 3e-4}
 TOLERANCE = 1e-5  # of the others
 ADAMW_RMS = 5e-6  # a tenth of what five steps of weight decay come to

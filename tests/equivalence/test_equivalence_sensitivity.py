@@ -63,7 +63,7 @@ def test_the_comparison_sees_one_percent_in_any_gradient_step_or_statistic():
                 assert compare.beyond(perturbed(want, name), want).keys() == {name}
 
 
-def test_the_comparison_tells_optax_own_weight_decay_from_pytorchs():
+def test_the_comparison_separates_optax_own_weight_decay_from_pytorchs():
     """1e-4 where PyTorch's is 1e-2: after five steps at 1e-3 weights are 5e-5 of themselves off."""
     for case in cases.ERGL_CASES:
         want = stored.load(case.name, ("adamw",))

@@ -39,7 +39,7 @@ def test_the_page_shows_the_main_numbers():
     for part in (
         "Scenes of made up 86.7 %",
         "30 test clips, 4 scenes, 3 events; run a",
-        "One run: whether another one explains the same clips alike is not known.",
+        "Only one run: whether another explains these clips in the same way has not been tested.",
         "26 of 30 clips are classified correctly (86.7 %)",
         "always answering the most frequent scene would give 33.3 %",
         "The hardest scene is park (80.0 % correct). The most frequent confusion is street taken",
@@ -92,7 +92,7 @@ def test_whether_runs_agree(tmp_path):
     assert numbers == {"events": None, "relations": None, "clips": 0}
 
 
-def test_examples_can_be_heard_where_their_recordings_can_be_read():
+def test_examples_can_be_played_where_their_recordings_can_be_read():
     tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(8 * 16000) / 16000)
 
     def listen(clip):
@@ -117,5 +117,5 @@ def test_an_event_named_as_a_scene_is_counted():
     own = atlas.summary(named)["pages"][0]["own_event"]
     text = page(named)
     assert f"In {own['strongest']} of 10 clips that are classified as a scene named after" in text
-    assert "by chance: in one of 3" in text
+    assert "by chance: 1 in 3" in text
     assert f"In {own['strongest']} of 10 clips classified as rain, Rain contributes most." in text

@@ -133,11 +133,13 @@ def test_rankings_no_better_than_chance_are_folded(tmp_path, p_events, p_relatio
     assert text.index('class="badge') < min(map(text.index, ("<table", "<details")))
 
 
-def test_the_page_of_an_unknown_sound_says_so(one, tmp_path):
+def test_the_page_of_an_unknown_sound_begins_with_that(one, tmp_path):
     far = dataclasses.replace(one.classification, distance=3.0, max_distance=1.5)
     page = explanation_page.write(dataclasses.replace(one, classification=far), bundle(), tmp_path)
     text = " ".join(Reader(page.read_text()).text.split())
-    assert "unlike the training clips (distance 3.00, limit 1.50); its guess is explained" in text
+    assert (
+        "unlike the training clips (distance 3.00, limit 1.50); the best guess is explained" in text
+    )
 
 
 def test_a_fitted_temperature_is_named():

@@ -38,10 +38,13 @@ def test_a_window_of_nearly_the_whole_recording_is_not_called_a_part():
             {"event_probabilities": [0.1, 0.31, 0.2, 0.0]},
             "most probable are “Music” (0.31), “Chicken, rooster” (0.20) and “Speech” (0.10).",
         ),
-        ({"event_probabilities": [0.1, 0.3, 0.82, 0]}, "Events heard: “Chicken, rooster” (0.82)."),
+        (
+            {"event_probabilities": [0.1, 0.3, 0.82, 0]},
+            "Events detected: “Chicken, rooster” (0.82).",
+        ),
         (
             {"event_probabilities": [0.6, 0.7, 0.1, 0.9]},
-            "heard: “Rain” (0.90), “Music” (0.70) and “Sp",
+            "detected: “Rain” (0.90), “Music” (0.70) and “Sp",
         ),
         ({"counterfactual": None}, "No removal of events changed the scene"),
         ({"counterfactual": Counterfactual((2,), 1, True)}, "Without “Chicken, rooster” the scene"),
@@ -57,10 +60,10 @@ def test_sentences(changes, text):
 @pytest.mark.parametrize(
     "events, relations, text",
     [
-        (0.05, 0.05, "events is better than chance, and so is that of relations."),
-        (0.05, 0.1, "events is better than chance; that of relations is no better."),
-        (0.1, 0.05, "events is no better than chance; that of relations is better."),
-        (0.1, 0.1, "events is no better than chance, nor is that of relations."),
+        (0.05, 0.05, "The rankings of events and of relations are better than chance."),
+        (0.05, 0.1, "The ranking of events is better than chance; that of relations is no better."),
+        (0.1, 0.05, "The ranking of events is no better than chance; that of relations is better."),
+        (0.1, 0.1, "The rankings of events and of relations are no better than chance."),
     ],
 )
 def test_how_far_orders_can_be_trusted(events, relations, text):

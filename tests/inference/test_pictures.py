@@ -90,7 +90,7 @@ def test_the_timeline_shows_all_events_over_seconds_and_hides_silence_and_paddin
         assert abs(mel_filters(FRONT_END)[fft_bin].argmax() - band) <= 1
 
 
-def test_nodes_of_events_that_are_not_heard_are_faint():
+def test_nodes_of_events_that_are_not_detected_are_faint():
     p, contributions = [0.9, 0.5, 0.1, 0.0], np.array([1.0, -1.0, 1.0, -1.0])
     one = explanation(4, event_probabilities=p, node_contributions=contributions)
     nodes = pictures.graph(one).axes[0].collections[0]

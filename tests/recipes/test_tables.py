@@ -116,7 +116,7 @@ def test_a_failed_row_is_reported_and_the_others_continue(trained, tmp_path, cap
     assert "no clips \\| at all" in (tmp_path / "table.md").read_text(encoding="utf-8")
 
 
-def test_a_wrong_override_is_told_once(trained, tmp_path, capsys):
+def test_a_wrong_override_is_reported_once(trained, tmp_path, capsys):
     with pytest.raises(InputError, match="^config.train.batch_size=0 must be at least 1$"):
         run(tmp_path / "runs", of="3", overrides=("train.batch_size=0",))
     assert not capsys.readouterr().err and not trained.calls and not (tmp_path / "runs").exists()

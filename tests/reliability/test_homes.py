@@ -1,4 +1,4 @@
-"""Programs that hear and draw, by a user without home directory and name, as in a container."""
+"""Programs run by a user id without a name or a home directory, as in a container."""
 
 import os
 import shutil
@@ -55,5 +55,5 @@ def test_an_unknown_user_without_a_home(place, command, home):
     assert done.returncode == 0, done.stdout + done.stderr
     # Matplotlib reports that it looks for fonts if that takes more than five seconds.
     (line,) = [line for line in done.stderr.splitlines() if "font cache" not in line]
-    assert line.startswith("note: no cache directory in the home directory")
+    assert line.startswith("note: no writable cache directory: caching in ")
     assert str(place / "tmp" / "ergl_jax-12345") in line

@@ -54,7 +54,7 @@ def test_streamed_batches_lie_on_the_devices_as_resident_ones(split, monkeypatch
         np.testing.assert_array_equal(batch["scene"], data["scene"][chosen])
 
 
-def test_resident_when_told_or_when_it_fits(split, monkeypatch):
+def test_resident_when_set_or_when_it_fits(split, monkeypatch):
     assert device_data.is_resident("always", split) and not device_data.is_resident("never", split)
     needed = len(split) * 201 * 64 * 4 * jax.local_device_count()
     if jax.default_backend() == "cpu":

@@ -91,7 +91,7 @@ def test_a_skipped_step_leaves_all_but_its_number(way, value, skipping):
 
 
 @WAYS
-def test_without_skipping_it_is_told(way):
+def test_without_skipping_it_is_reported(way):
     state, metrics = train(way, trainer(), spoil(np.nan), INDICES)
     np.testing.assert_array_equal(metrics["finite"], [1, 1, 0, 0])
     assert np.isfinite(metrics["loss"][:BAD]).all() and np.isnan(metrics["loss"][BAD])

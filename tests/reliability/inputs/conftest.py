@@ -34,7 +34,7 @@ class Commands:
         return self._run(command, [str(argument) for argument in arguments])
 
     def refuse(self, command: str, *arguments, words: list[str]) -> str:
-        """The one line that the arguments earn, with exit status 2 and nothing changed on disk."""
+        """The one line of the error, with exit status 2 and nothing changed on disk."""
         before = contents(self.here)
         outcome = self.run(command, *arguments)
         assert outcome.status == 2, outcome
