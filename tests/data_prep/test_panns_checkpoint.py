@@ -191,12 +191,14 @@ def test_files_that_are_damaged_or_something_else(small, tmp_path):
         for damaged in (*cuts, b"text", pickle.dumps({"model": {}})):
             path.write_bytes(damaged)
             with pytest.raises(
-                InputError, match="wrong.pth is damaged, truncated or no checkpoint"
+                InputError, match="wrong.pth is damaged, truncated or not a PyTorch checkpoint"
             ):
                 panns_checkpoint.port(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a/b.txt", "c")
-    with pytest.raises(InputError, match="wrong.pth is damaged, truncated or no checkpoint"):
+    with pytest.raises(
+        InputError, match="wrong.pth is damaged, truncated or not a PyTorch checkpoint"
+    ):
         panns_checkpoint.port(path)
     with pytest.raises(InputError, match="none.pth can't be read"):
         panns_checkpoint.port(tmp_path / "none.pth")
@@ -418,6 +420,6 @@ def test_code_in_what_is_ignored_does_not_run(small, tmp_path):
         assert not trap.exists()
     torch.save({"model": small[0].state_dict(), "settings": Settings(a=1)}, path)
     with pytest.raises(
-        InputError, match="refused: .*Settings; if it is your own, save model.state"
+        InputError, match=r"refused: .*Settings\); if the file is yours, save only model.state"
     ):
         panns_checkpoint.port(path)

@@ -38,7 +38,7 @@ def test_ports_and_reports(main, checkpoint, tmp_path, capfd):
     md5 = file_md5(checkpoint)
     assert main([str(checkpoint), f"--out={out}", "--name=Cnn6", f"--md5={md5.upper()}"]) == 0
     lines = [line.split() for line in capfd.readouterr().out.splitlines()]
-    assert lines[0] == ["tensor", "shape", "what", "became", "of", "it"]
+    assert lines[0] == ["tensor", "shape", "use"]
     kernel = ["conv_block4.conv1.weight", "16x8x5x5", "params/encoder/ConvBlock_3/Conv_0/kernel"]
     assert kernel in lines and ["bn0.num_batches_tracked", "scalar", "ignored"] in lines
     assert lines[-1][:3] == ["527", "events", "in"] and ["front", "end", "panns_32k"] in lines
