@@ -1,5 +1,7 @@
 """The encoders' layers against Flax's, and their types."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -33,13 +35,15 @@ def variables(channels):
 def run(module, tree, x, weights, train):
     """Output, gradients by parameters and input of its weighted sum, and new statistics."""
 
-    def loss(params, x):
+    @jax.jit
+    @partial(jax.grad, argnums=(0, 1), has_aux=True)
+    def gradients(params, x):
         y, changed = module.apply(
             tree | {"params": params}, x, train=train, mutable=["batch_stats"]
         )
         return (y.astype(jnp.float32) * weights).sum(), (y, changed)
 
-    grads, (y, changed) = jax.grad(loss, argnums=(0, 1), has_aux=True)(tree["params"], x)
+    grads, (y, changed) = gradients(tree["params"], x)
     return jax.tree.leaves((y, grads, changed))
 
 

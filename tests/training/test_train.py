@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -89,8 +90,8 @@ def test_the_temperature_is_fitted_on_validation(tiny):
     bundle = bundles.load(tiny.workdir / "bundle")
     assert bundle.temperature == tiny.results["temperature"] != 1
     clips = builder.load(next(tiny.data_dir.glob("*/*/*"))).split("validation").arrays()
-    output = bundle.build().apply(bundle.variables, clips["log_mel"], train=False)
-    logits = np.asarray(output.scene_logits)
+    apply = jax.jit(partial(bundle.build().apply, train=False))
+    logits = np.asarray(apply(bundle.variables, clips["log_mel"]).scene_logits)
     expected = metrics.fit_temperature(logits, clips["scene"])
     assert bundle.temperature == pytest.approx(expected, rel=1e-3)
     errors = metrics.calibration_errors(logits, clips["scene"], bundle.temperature)
@@ -101,7 +102,8 @@ def test_the_temperature_is_fitted_on_validation(tiny):
 def test_the_limit_of_the_distance_keeps_validation_clips(tiny):
     bundle = bundles.load(tiny.workdir / "bundle")
     clips = builder.load(next(tiny.data_dir.glob("*/*/*"))).split("validation").arrays()
-    _, features = output_and_features(bundle.build(), bundle.variables, clips["log_mel"])
+    apply = jax.jit(partial(output_and_features, bundle.build()))
+    _, features = apply(bundle.variables, clips["log_mel"])
     distances = bundle.known.distance(np.asarray(features))
     np.testing.assert_allclose(np.sort(distances), bundle.known.distances, rtol=1e-3)
     kept = distances <= 1.001 * tiny.results["max_distance"]

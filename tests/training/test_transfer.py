@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from functools import partial
 
 import jax
 import numpy as np
@@ -114,7 +115,8 @@ class TestPANN:
         """A PANN with the tiny encoder; 527 events."""
         config = dataclasses.replace(tiny.config().model, name="pann")
         model = registry.build(config, num_scenes=0, num_events=len(AUDIOSET))
-        variables = model.init(jax.random.key(7), np.zeros((1, 64, 64)), train=False)
+        init = jax.jit(partial(model.init, train=False))
+        variables = init(jax.random.key(7), np.zeros((1, 64, 64)))
         bundle = dataclasses.replace(
             bundles.load(tiny.workdir / "bundle"),
             model=config,
