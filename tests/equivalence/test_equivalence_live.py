@@ -1,6 +1,6 @@
 """Full-size models and real recordings against PyTorch itself, where it is installed."""
 
-import dataclasses
+import functools
 import os
 from pathlib import Path
 
@@ -120,14 +120,8 @@ def pair_of_waveforms(front_end):
 )
 def test_panns_at_full_size_from_waveform_to_probabilities(name, architecture, front_end):
     waveform = pair_of_waveforms(FRONT_ENDS[front_end])
-    encoder = Encoder(architecture)
-    case = cases.Case(name, encoder, (log_mel(waveform, FRONT_ENDS[front_end]),), "encoder")
-    variables = {f"encoder/{name}": x for name, x in case.variables().items()}
-    width = ARCHITECTURES[architecture].channels[-1]
-    for layer, size in [("fc1", width), ("fc_audioset", 527)]:
-        variables[f"{layer}/kernel"] = cases.weights(f"{layer}/kernel", (width, size))
-        variables[f"{layer}/bias"] = cases.weights(f"{layer}/bias", (size,))
-    got = tagger(case, variables)
+    variables = full_size(architecture)
+    got = tagger(architecture, variables, log_mel(waveform, FRONT_ENDS[front_end]))
     logmels = [torch_side.torchlibrosa_log_mel(front_end, signal) for signal in waveform]
     with torch.no_grad():
         want = reference.tagger(
@@ -146,18 +140,35 @@ def test_panns_at_full_size_from_waveform_to_probabilities(name, architecture, f
     assert np.ptp(got["probabilities"]) > 0.1
 
 
-def tagger(case, variables):
+@functools.lru_cache(maxsize=1)  # Cnn14's are 330 MB
+def full_size(architecture):
+    """Weights and running statistics of a PANN by name."""
+    encoder = cases.Case("", Encoder(architecture), (np.zeros((1, 64, 64), np.float32),), "")
+    variables = {f"encoder/{name}": x for name, x in encoder.variables().items()}
+    width = ARCHITECTURES[architecture].channels[-1]
+    for layer, size in [("fc1", width), ("fc_audioset", 527)]:
+        variables[f"{layer}/kernel"] = cases.weights(f"{layer}/kernel", (width, size))
+        variables[f"{layer}/bias"] = cases.weights(f"{layer}/bias", (size,))
+    return variables
+
+
+def tagger(architecture, variables, log_mels):
     """Our PANN and, within it, our encoder: (B, T, D), embedding (B, D), probabilities (B, 527)."""
-    encoder = {
-        name.removeprefix("encoder/"): x for name, x in variables.items() if name[:7] == "encoder"
-    }
-    whole = dataclasses.replace(case, module=PANN(527, case.module))
-    h = jax.jit(lambda tree, x: case.module.apply(tree, x, train=False))(
-        case.collections(encoder), *case.inputs
-    )
-    output = jax.jit(lambda tree, x: whole.module.apply(tree, x, train=False))(
-        whole.collections(variables), *case.inputs
-    )
+    module = PANN(527, Encoder(architecture))
+    case = cases.Case("", module, (log_mels,), "")
+
+    @jax.jit
+    def apply(tree, log_mels):
+        output, kept = module.apply(
+            tree,
+            log_mels,
+            train=False,
+            mutable=["intermediates"],
+            capture_intermediates=lambda module, _: isinstance(module, Encoder),
+        )
+        return output, kept["intermediates"]["encoder"]["__call__"][0]
+
+    output, h = apply(case.collections(variables), log_mels)
     probabilities = jax.nn.sigmoid(output.event_logits)
     return {"encoder": h, "embedding": output.embedding, "probabilities": probabilities}
 

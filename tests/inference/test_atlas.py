@@ -1,7 +1,9 @@
 """The numbers of the atlas: confusions, what distinguishes scenes, agreement of runs."""
 
 import dataclasses
+from functools import partial
 
+import jax
 import numpy as np
 import pytest
 from made_surveys import EVENTS, hand_made, predicting
@@ -130,6 +132,7 @@ def test_a_survey_of_a_run(tiny):
     found = atlas.survey(explainer, zip(clips["name"], scenes, clips["log_mel"], strict=True))
     assert found.accuracy == pytest.approx(tiny.results["test"]["accuracy"])
     model = explainer.model
-    output = model.module.apply(model.variables, clips["log_mel"], train=False)
+    apply = jax.jit(partial(model.module.apply, train=False))
+    output = apply(model.variables, clips["log_mel"])
     np.testing.assert_allclose(found.edge_means, output.graph.edges_in.mean(axis=-1), atol=1e-4)
     assert found.edge_contributions.shape == (10, 4, 4)

@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import types
+from functools import partial
 
+import jax
 import numpy as np
 import pytest
 import soundfile
@@ -47,7 +49,7 @@ def softmax(logits):
 def test_the_reader_of_a_whole_graph_gives_the_logits_of_the_model(explainer, explained):
     model, a = explainer.model, explained.activations
     n = len(explained.events)
-    output = model.module.apply(model.variables, a.log_mel[None], train=False)
+    output = jax.jit(partial(model.module.apply, train=False))(model.variables, a.log_mel[None])
     expected = np.asarray(output.scene_logits) / TEMPERATURE
     logits = explainer.reader.read(a.nodes, a.edges, np.ones((1, n)), np.ones((1, n, n)))
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
@@ -88,7 +90,7 @@ def test_the_window_in_which_the_scene_is_most_probable_is_explained(
 
 def test_an_event_along_time_is_the_classifier_on_each_token(explainer, explained):
     model, a = explainer.model, explained.activations
-    output = model.module.apply(model.variables, a.log_mel[None], train=False)
+    output = jax.jit(partial(model.module.apply, train=False))(model.variables, a.log_mel[None])
     classifier = model.bundle.variables["params"]["head"]["event_classifier"]
     tokens = np.float64(output.graph.tokens[0])  # (n, T, C)
     logits = np.einsum("ntc,nc->nt", tokens, classifier["kernel"]) + classifier["bias"][:, None]

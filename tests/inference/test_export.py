@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -153,7 +154,7 @@ def untrained(bundle, **fields):
     stats, params = variables["batch_stats"]["encoder"]["BatchNorm_0"], variables["params"]
     stats["mean"] -= 40
     stats["var"] *= 200
-    output = module.apply(variables, x, train=False)
+    output = jax.jit(partial(module.apply, train=False))(variables, x)
     temperature = 1.0 if not scenes else float(np.abs(output.scene_logits).max())
     if events:
         layer = params["fc_audioset"] if not scenes else params["head"]["event_classifier"]
