@@ -1,18 +1,20 @@
 """What all tests share: compiled programs, and one tiny run from configuration to bundle."""
 
+import importlib.metadata
 import os
 import shutil
 import sys
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Compiling is most of the tests' time. LLVM does little, as in JAX's own tests, and XLA writes its
-# code itself, without MLIR, in one part; programs are kept for the session, its subprocesses
-# included, and not beyond it.
+# Compiling is most of the tests' time. LLVM does little, as in JAX's own tests, and XLA makes its
+# code without MLIR and in one part; programs are kept for the session, its subprocesses included,
+# and not beyond it.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-os.environ.setdefault(
-    "XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-)
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # others abort on unknown flags
+    os.environ.setdefault(
+        "XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    )
 _CACHE = None
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _CACHE = os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ergl_jax_xla_")
