@@ -1,6 +1,7 @@
 """Event embeddings and the event classifier against their equations, written out."""
 
 import math
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -80,10 +81,11 @@ def test_dropout_precedes_the_shared_layer_in_training_alone(tokens):
 def test_each_event_has_he_bounds_of_its_own_fan_in():
     events, width, channels = 40, 96, 24
     h, v = jnp.zeros((1, 2, width)), jnp.zeros((1, events, channels))
-    params = EventEmbeddings(events, channels).init(KEY, h, train=False)["params"]
+    init = jax.jit(partial(EventEmbeddings(events, channels).init, train=False))
+    params = init(KEY, h)["params"]
     own = params["kernel"]
     assert own.shape == (events, width, channels)
-    classifier = EventClassifier().init(KEY, v)["params"]
+    classifier = jax.jit(EventClassifier().init)(KEY, v)["params"]
     assert classifier["kernel"].shape == (events, channels)
     kernels = [(kernel, width) for kernel in (*own, params["shared"]["kernel"])]
     for kernel, inputs in (*kernels, (classifier["kernel"], channels)):

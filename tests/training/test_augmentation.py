@@ -1,5 +1,7 @@
 """Augmentation: what changes, by how much, and that nothing does when it is off."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +26,8 @@ def batch():
 def apply(batch, seed=0, **fields):
     config = ergl.get_config().augment
     config.update(fields)
-    return jax.device_get(augmentation.make_augment(config)(jax.random.key(seed), batch))
+    augment = jax.jit(augmentation.make_augment(config))
+    return jax.device_get(augment(jax.random.key(seed), batch))
 
 
 def test_the_papers_configuration_changes_nothing(batch):
@@ -34,9 +37,10 @@ def test_the_papers_configuration_changes_nothing(batch):
 @pytest.mark.parametrize("axis", [1, 2])
 def test_a_mask_is_a_stripe_filled_with_the_clips_mean(batch, axis):
     x, width = np.asarray(batch["log_mel"]), 5
+    mask = jax.jit(partial(augmentation.mask, axis=axis, count=1, width=width))
     lengths, starts = set(), set()
     for seed in range(10):
-        after = augmentation.mask(jax.random.key(seed), x, axis=axis, count=1, width=width)
+        after = mask(jax.random.key(seed), x)
         changed = np.asarray(after) != x
         line = changed.any(axis=3 - axis)
         assert (changed.all(axis=3 - axis) == line).all()  # whole frames or mel bins
@@ -47,7 +51,8 @@ def test_a_mask_is_a_stripe_filled_with_the_clips_mean(batch, axis):
         mean = np.broadcast_to(x.mean(axis=(1, 2), keepdims=True), x.shape)
         np.testing.assert_allclose(after[changed], mean[changed], rtol=1e-5)
     assert lengths == set(range(width + 1)) and len(starts) >= 10
-    wide = augmentation.mask(jax.random.key(0), x, axis=axis, count=4, width=100)
+    mask = jax.jit(partial(augmentation.mask, axis=axis, count=4, width=100))
+    wide = mask(jax.random.key(0), x)
     assert np.isfinite(wide).all() and wide.shape == x.shape
 
 
@@ -86,8 +91,8 @@ def test_mixup_mixes_sound_and_labels_with_the_same_weights(batch):
 def test_mixup_weights_follow_the_beta_distribution():
     many = {"log_mel": jnp.zeros((4000, 1, 1)), "scene": jnp.zeros((4000, 1))}
     many["events"] = jnp.float32(jnp.arange(4000) >= 2000)[:, None]
-    weights = augmentation.mixup(jax.random.key(0), many, 0.3)["events"][:2000, 0]
-    weights = np.asarray(weights)
+    mixup = jax.jit(partial(augmentation.mixup, alpha=0.3))
+    weights = np.asarray(mixup(jax.random.key(0), many)["events"])[:2000, 0]
     weights = weights[weights > 0]  # of clips mixed with one of the other half
     # Beta(a, a): mean 1/2, variance 1 / (4 (2 a + 1))
     assert np.mean(weights) == pytest.approx(0.5, abs=0.04)
