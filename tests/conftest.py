@@ -1,6 +1,7 @@
 """What all tests share: compiled programs, and one tiny run from configuration to bundle."""
 
 import importlib.metadata
+import importlib.util
 import os
 import shutil
 import sys
@@ -11,7 +12,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # code without MLIR and in one part; programs are kept for the session, its subprocesses included,
 # and not beyond it.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-if importlib.metadata.version("jaxlib").startswith("0.10."):  # others abort on unknown flags
+# Other versions of jaxlib, and libtpu, may not know these flags, and abort on them.
+known = importlib.metadata.version("jaxlib").startswith("0.10.")
+if known and not importlib.util.find_spec("libtpu"):
     os.environ.setdefault(
         "XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     )
@@ -25,7 +28,6 @@ import dataclasses  # noqa: E402
 import gc  # noqa: E402
 import hashlib  # noqa: E402
 import http.server  # noqa: E402
-import importlib.util  # noqa: E402
 import io  # noqa: E402
 import threading  # noqa: E402
 import zipfile  # noqa: E402
