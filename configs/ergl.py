@@ -11,8 +11,8 @@ cores; README.md has its score. `:folder` trains on the recordings of a manifest
 
 import ml_collections
 
-SOURCES = ("tut2018", "synthetic", "folder", "soundscapes")
-SMALL = ("synthetic", "soundscapes")  # corpora that a narrow model learns in minutes
+SOURCES = ("tut2018", "synthetic", "delays", "folder", "soundscapes")
+SMALL = ("synthetic", "delays", "soundscapes")  # corpora that a narrow model learns in minutes
 
 
 def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
@@ -26,7 +26,8 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     config.seed = 0
 
     config.data = data = ml_collections.ConfigDict()
-    # "tut2018", "synthetic" or "folder" (soundscapes are one).
+    # "tut2018", "synthetic", "delays" (synthetic too: which event comes first) or "folder"
+    # (soundscapes are one).
     data.source = source
     # tut2018: the directory of manifest.csv and the recordings; "" is <data_dir>/tut2018.
     data.root = ""
@@ -66,7 +67,7 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     data.event_threshold = 0.5
     # Keep the training split on the devices: "auto" (when it fits), "always" or "never" (stream).
     data.resident = "auto"
-    # synthetic: clips of each scene, and the seed they are made from.
+    # synthetic, delays: clips of each scene, and the seed they are made from.
     data.train_clips_per_scene = 60
     data.test_clips_per_scene = 20
     data.corpus_seed = 0
@@ -75,8 +76,9 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     # "ergl", "cnn" (the encoder alone with a scene layer), or another system of the paper's tables:
     # ergl_jax/systems.py lists all, each with a configuration file of its own.
     model.name = "ergl"
-    # For systems of several forms. pann_scene: the input of its scene layer, "embedding" or
-    # "tags"; nnf: "mel", "filtered", "both" or "ensemble"; mltf: "cnn" or "svm".
+    # For systems of several forms. ergl_dynamic: the stage, "events" or "relations"; pann_scene:
+    # the input of its scene layer, "embedding" or "tags"; nnf: "mel", "filtered", "both" or
+    # "ensemble"; mltf: "cnn" or "svm".
     model.variant = ""
     # pann_scene: whether the PANN is frozen and only the scene layer is trained.
     model.frozen = False
@@ -89,6 +91,8 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     model.encoder.width_divisor = 1
     # Dropout after each block.
     model.encoder.dropout = 0.2
+    # How many blocks, from the first, also halve time; 0: all that halve frequency.
+    model.encoder.time_pools = 0
     # A bundle to take the encoder's initial weights from, such as data_prep/port_panns.py makes,
     # of the same architecture, width and front end. "": random weights, as in the paper.
     model.init_from = ""
@@ -99,8 +103,11 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     model.channels = 64
     # "frame": each event has a token per encoder frame; "clip": one token, §2.1 read literally.
     model.tokens = "frame"
-    # False: the ablation without multi-dimensional edges (73.55 % in the paper).
+    # False: the ablation without edges, in the paper multi-dimensional ones (73.55 %).
     model.mel = True
+    # ergl_dynamic: how an event's activity over time becomes what the event loss compares with its
+    # label: "mean" for shares of the clip, "linear" (softmax) for presences.
+    model.pooling = "mean"
     model.gcn = ml_collections.ConfigDict()
     # U, the number of graph convolutions.
     model.gcn.layers = 2
@@ -125,7 +132,8 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     # "ergl" (§2: cross entropy of the scene, squared error of the events), or a loss of another
     # system: see ergl_jax/systems.py.
     train.loss = "ergl"
-    # "sgd", gradient descent in epochs; or a closed form: "svm" (mltf) or "ensemble" (nnf).
+    # "sgd", gradient descent in epochs; or a closed form: "relations" (ergl_dynamic), "svm" (mltf)
+    # or "ensemble" (nnf).
     train.trainer = "sgd"
     # The first epoch that validation may choose.
     train.select_from = 1
@@ -166,10 +174,13 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
         augment.time_width = 30
         augment.mel_masks = 2
         augment.mel_width = 6
-    if source == "synthetic":
+    if source in ("synthetic", "delays"):
         data.front_end = "panns_16k"
         data.num_events = 14
         data.event_threshold = 0.05
+    if source == "delays":
+        data.clip_seconds = 10.0
+        augment.roll = False  # it would separate what follows at the clip's end
     if source == "soundscapes":
         data.source = "folder"
         data.manifest = "data/soundscapes/manifest.csv"

@@ -107,7 +107,12 @@ class Bundle:
 
     def build(self) -> nn.Module:
         """The Flax module that `variables` belong to."""
-        return registry.build(self.model, num_scenes=len(self.scenes), num_events=len(self.events))
+        return registry.build(
+            self.model,
+            num_scenes=len(self.scenes),
+            num_events=len(self.events),
+            frame_seconds=self.front_end.frame_seconds,
+        )
 
     def save(self, directory: Path) -> None:
         """Writes a new directory and renames it to `directory`; replaces an older bundle.

@@ -14,6 +14,7 @@ from ergl_jax import schema
 from ergl_jax.audio import CHANNELS, FRONT_ENDS
 from ergl_jax.errors import InputError
 from ergl_jax.labels import AUDIOSET
+from ergl_jax.models.dynamic import POOLINGS
 from ergl_jax.models.events import TOKENS
 from ergl_jax.models.gated_gcn import GATES
 from ergl_jax.models.panns import ARCHITECTURES
@@ -59,7 +60,7 @@ Dropout = Annotated[float, at_least(0), below_one]
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    source: Annotated[str, one_of("tut2018", "synthetic", "folder")] = "tut2018"
+    source: Annotated[str, one_of("tut2018", "synthetic", "delays", "folder")] = "tut2018"
     root: str = ""
     manifest: str = ""
     events_file: str = ""
@@ -92,6 +93,7 @@ class EncoderConfig:
     architecture: Annotated[str, one_of(*ARCHITECTURES)] = "cnn14"
     width_divisor: Positive = 1
     dropout: Dropout = 0.2
+    time_pools: NotNegative = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +114,7 @@ class ModelConfig:
     channels: Positive = 64
     tokens: Annotated[str, one_of(*TOKENS)] = "frame"
     mel: bool = True
+    pooling: Annotated[str, one_of(*POOLINGS)] = "mean"
     gcn: GCNConfig = GCNConfig()
 
     @classmethod
@@ -122,6 +125,8 @@ class ModelConfig:
         """
         fields = {field.name for field in dataclasses.fields(cls)}
         known = {name: value for name, value in found.items() if name in fields}
+        if isinstance(known.get("encoder"), dict):
+            known["encoder"] = {"time_pools": 0} | known["encoder"]
         return _checked(cls, _SAVED_DEFAULTS | known, "", "model.")
 
     def to_dict(self) -> dict[str, Any]:
@@ -135,6 +140,7 @@ _SAVED_DEFAULTS = {
     "channels": 64,
     "tokens": "frame",
     "mel": True,
+    "pooling": "mean",
     "gcn": {"layers": 2, "gate": "sigmoid"},
 }
 

@@ -24,6 +24,7 @@ from ergl_jax.baselines.surrey import SurreyCNN
 from ergl_jax.baselines.wavelet_crnn import WaveletCRNN
 from ergl_jax.config import ModelConfig
 from ergl_jax.models.decision_level import DecisionLevelPANN
+from ergl_jax.models.dynamic import DynamicEventGraph
 from ergl_jax.models.ergl import ERGL
 from ergl_jax.models.losses import Parts, binary_loss, losses
 from ergl_jax.models.panns import PANN, Encoder
@@ -57,17 +58,24 @@ _OWN_LAYERS: dict[str, Callable[..., nn.Module]] = {
 
 
 def build(
-    config: ModelConfig, *, num_scenes: int, num_events: int, axis_name: str | None = None
+    config: ModelConfig,
+    *,
+    num_scenes: int,
+    num_events: int,
+    axis_name: str | None = None,
+    frame_seconds: float = 0.01,
 ) -> nn.Module:
     """The model of a configuration.
 
-    `axis_name` is the mapped axis over which BatchNorm shares its statistics in training.
+    `axis_name` is the mapped axis over which BatchNorm shares its statistics in training;
+    `frame_seconds` is the front end's hop, in which the dynamic event graph counts its lags.
     """
     mapped: dict[str, Any] = {"axis_name": axis_name, "dtype": jnp.dtype(config.compute_dtype)}
     encoder = Encoder(
         architecture=config.encoder.architecture,
         width_divisor=config.encoder.width_divisor,
         dropout=config.encoder.dropout,
+        time_pools=config.encoder.time_pools or None,
         **mapped,
     )
     own = {"num_scenes": num_scenes, "width_divisor": config.encoder.width_divisor} | mapped
@@ -86,6 +94,16 @@ def build(
                 gate=config.gcn.gate,
                 dropout=config.dropout,
                 **mapped,
+            )
+        case "ergl_dynamic", _:
+            return DynamicEventGraph(
+                num_scenes,
+                num_events,
+                encoder,
+                frame_seconds,
+                pooling=config.pooling,
+                edges=config.mel,
+                dropout=config.dropout,
             )
         case "cnn", _:
             return CNN(num_scenes, encoder, config.dropout)

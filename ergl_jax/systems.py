@@ -9,7 +9,11 @@ DTYPES = ("float32", "bfloat16")
 _OF_SCENES = ("ergl", "bce", "scene")
 _OF_EVENTS = (*_OF_SCENES, "events", "joint", "rgasc_log", "rgasc_prob")
 # Trainers without gradient descent, and the (model.name, model.variant) that each trains.
-CLOSED_FORM = {"svm": ("mltf", "svm"), "ensemble": ("nnf", "ensemble")}
+CLOSED_FORM = {
+    "relations": ("ergl_dynamic", "relations"),
+    "svm": ("mltf", "svm"),
+    "ensemble": ("nnf", "ensemble"),
+}
 
 
 class System(NamedTuple):
@@ -30,6 +34,9 @@ class System(NamedTuple):
 
 SYSTEMS = {
     "ergl": System(_OF_EVENTS, events=True, pretrained=("encoder",)),
+    "ergl_dynamic": System(
+        ("events",), events=True, pretrained=("encoder",), variants=("events", "relations")
+    ),
     "cnn": System(pretrained=("encoder",)),
     "pann": System((), events=True, variants=("", "decision_level_max", "decision_level_att")),
     "pann_scene": System(

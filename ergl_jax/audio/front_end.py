@@ -58,6 +58,11 @@ class FrontEnd:
         return self.win_length or self.n_fft
 
     @property
+    def frame_seconds(self) -> float:
+        """From one frame to the next."""
+        return self.hop / self.sample_rate
+
+    @property
     def decibels(self) -> float:
         """dB in one unit of the features: 1, or 8.7 for the natural logarithm of a magnitude."""
         if not self.offset:

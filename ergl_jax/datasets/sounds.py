@@ -126,7 +126,8 @@ def _speech(b: _Burst) -> np.ndarray:
         formants = functools.partial(_formants, centres=vowel)
         voiced = voiced + weight * b.tone(f0, formants)
     hiss = b.noise(lambda f: _bump(f, 4500, 0.4)) * (passed < 0.2)
-    return voiced * np.sin(np.pi * passed) ** 0.7 + 0.12 * hiss
+    # float32 can round the sine at a beat's end below zero.
+    return voiced * np.maximum(np.sin(np.pi * passed), 0) ** 0.7 + 0.12 * hiss
 
 
 def _footsteps(b: _Burst) -> np.ndarray:

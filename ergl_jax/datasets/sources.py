@@ -20,8 +20,9 @@ def corpus(config: DataConfig) -> manifest.Corpus:
     """The clips of a `config.data` (commented in configs/ergl.py), with its validation split."""
     if config.source == "tut2018":
         clips = tut2018.corpus(tut2018_root(config), config.events_file or None)
-    elif config.source == "synthetic":
+    elif config.source in synthetic.CORPORA:
         clips = synthetic.corpus(
+            config.source,
             seed=config.corpus_seed,
             train_clips_per_scene=config.train_clips_per_scene,
             test_clips_per_scene=config.test_clips_per_scene,

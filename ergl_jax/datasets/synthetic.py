@@ -4,6 +4,10 @@ Four scenes differ in which events occur and for how long. Six form `RELATIONAL_
 scenes of a pair have the same events, equally loud, frequent and long, and differ only in how two
 of the events relate: simultaneous, or in turn. A model that sees only how active each event is
 cannot separate the two scenes.
+
+The corpus of delays, `data.source="delays"`, has six other scenes in three pairs: of two events one
+sounds 1.5 to 2.5 s after the other has ended, and the two scenes of a pair differ only in which is
+the first. That is longer than an encoder of 0.01 s frames sees at once, except Cnn14's.
 """
 
 import dataclasses
@@ -21,7 +25,8 @@ from ergl_jax.errors import InputError
 
 VERSION = 1  # raise it whenever a change here or in sounds.py changes a clip
 LICENCE = "Synthetic, made by ergl_jax (Apache-2.0)"
-MIN_CLIP_SECONDS = 2.0
+MIN_CLIP_SECONDS = {"synthetic": 2.0, "delays": 5.0}  # by corpus
+DELAY = (1.5, 2.5)  # seconds from the end of the first event to the start of the second
 TRAIN_LOCATIONS, TEST_LOCATIONS = 10, 4
 PEAK = 0.99  # of a waveform
 EVENTS: tuple[str, ...] = tuple(GENERATORS)
@@ -32,7 +37,7 @@ class _Scene:
     # event -> (probability that it occurs, least and greatest fraction of the clip it lasts)
     independent: dict[str, tuple[float, float, float]]
     related: tuple[str, ...] = ()  # the two events whose bursts relate, if any
-    over: bool = False  # they are simultaneous; else in turn
+    how: str = ""  # "over" (simultaneous), "between" (in turn), "then" (once, after a delay)
 
 
 _MAIN, _OFTEN, _RARE = (1.0, 0.3, 0.7), (0.7, 0.15, 0.4), (0.4, 0.1, 0.3)
@@ -56,33 +61,53 @@ for _name, _related, _often, _sometimes in (
 ):
     _independent = {_often: (1.0, 0.25, 0.6), _sometimes: (0.4, 0.1, 0.4)}
     for _word in ("over", "between"):
-        _SCENES[_name.format(_word)] = _Scene(_independent, _related, over=_word == "over")
-
-SCENES: tuple[str, ...] = tuple(_SCENES)
+        _SCENES[_name.format(_word)] = _Scene(_independent, _related, _word)
+SCENES: tuple[str, ...] = tuple(_SCENES)  # of the synthetic corpus
 RELATIONAL_PAIRS: tuple[tuple[str, str], ...] = tuple(
     (over, over.replace("_over_", "_between_")) for over in SCENES if "_over_" in over
 )
+for _over, _ in RELATIONAL_PAIRS:
+    _first, _second = _over.split("_over_")
+    _scene = _SCENES[_over]
+    for _name, _order in (
+        (f"{_first}_then_{_second}", _scene.related),
+        (f"{_second}_then_{_first}", _scene.related[::-1]),
+    ):
+        _SCENES[_name] = _Scene(_scene.independent, _order, "then")
+DELAYS: tuple[str, ...] = tuple(name for name in _SCENES if "_then_" in name)  # of that corpus
+DELAY_PAIRS: tuple[tuple[str, str], ...] = tuple(zip(DELAYS[::2], DELAYS[1::2], strict=True))
+CORPORA = {"synthetic": SCENES, "delays": DELAYS}
+_ALL_SCENES = tuple(_SCENES)
 
 
 def related(scene: str) -> tuple[str, ...]:
-    """The two related events of a scene of RELATIONAL_PAIRS; none for another scene."""
+    """The two related events of a scene of RELATIONAL_PAIRS or DELAY_PAIRS; none for another scene.
+
+    In the order in which they sound, for DELAY_PAIRS.
+    """
     return _SCENES[scene].related
 
 
 def corpus(
-    *, seed: int, train_clips_per_scene: int, test_clips_per_scene: int, clip_seconds: float
+    name: str = "synthetic",
+    *,
+    seed: int,
+    train_clips_per_scene: int,
+    test_clips_per_scene: int,
+    clip_seconds: float,
 ) -> Corpus:
-    """The corpus; a waveform is synthesised when its clip is loaded.
+    """One of CORPORA by name; a waveform is synthesised when its clip is loaded.
 
     A clip depends only on the seed, its name and clip_seconds: a larger corpus contains a smaller
     one's clips. Clips are spread evenly over ten training and four test locations (groups), which
     differ in pitch, rate and spectral tilt of every event, in background and in echo; no test
     location's values occur in training.
 
-    Raises InputError for clips shorter than two seconds or longer than an hour.
+    Raises InputError for clips shorter than two seconds, of delays five, or longer than an hour.
     """
-    if not MIN_CLIP_SECONDS <= clip_seconds <= MAX_SECONDS:
-        limits = f"use {MIN_CLIP_SECONDS:g} or more, at most {MAX_SECONDS:g}"
+    shortest, scenes = MIN_CLIP_SECONDS[name], CORPORA[name]
+    if not shortest <= clip_seconds <= MAX_SECONDS:
+        limits = f"use {shortest:g} or more, at most {MAX_SECONDS:g}"
         raise InputError(f"data.clip_seconds is {clip_seconds}: {limits}")
 
     clips = []
@@ -90,15 +115,23 @@ def corpus(
         ("train", train_clips_per_scene, 0, TRAIN_LOCATIONS),
         ("test", test_clips_per_scene, TRAIN_LOCATIONS, TEST_LOCATIONS),
     ):
-        for scene, scene_name in enumerate(SCENES):
+        for scene, scene_name in enumerate(scenes):
             for number in range(count):
                 group, take = f"loc{first + number % locations:02d}", number // locations
-                clip = Synthesis(seed, scene, first + number % locations, take, float(clip_seconds))
-                name = f"{scene_name}-{group}-{take:03d}"
-                clips.append(Clip(name, scene, split, group, clip.shares(), load=clip))
-    recipe = [VERSION, seed, train_clips_per_scene, test_clips_per_scene, float(clip_seconds)]
+                index = _ALL_SCENES.index(scene_name)
+                clip = Synthesis(seed, index, first + number % locations, take, float(clip_seconds))
+                clip_name = f"{scene_name}-{group}-{take:03d}"
+                clips.append(Clip(clip_name, scene, split, group, clip.shares(), load=clip))
+    recipe: list[str | float] = [
+        VERSION,
+        seed,
+        train_clips_per_scene,
+        test_clips_per_scene,
+        float(clip_seconds),
+    ]
+    recipe += [name] * (name != "synthetic")  # whose fingerprint is older than the other corpus
     fingerprint = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()
-    return Corpus("synthetic", SCENES, EVENTS, clips, LICENCE, fingerprint)
+    return Corpus(name, scenes, EVENTS, clips, LICENCE, fingerprint)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +139,7 @@ class Synthesis:
     """The recipe of one clip; calling it makes the waveform, as `Clip.load`."""
 
     seed: int
-    scene: int
+    scene: int  # in SCENES, or beyond them in DELAYS
     location: int
     take: int
     clip_seconds: float
@@ -155,10 +188,11 @@ class Synthesis:
 
         Bursts of one event are in order and never overlap.
         """
-        rng, scene = self._rng("layout"), _SCENES[SCENES[self.scene]]
+        rng, scene = self._rng("layout"), _SCENES[_ALL_SCENES[self.scene]]
         activity: dict[str, np.ndarray] = {}
         if scene.related:
-            activity |= dict(zip(scene.related, self._related(rng, scene.over), strict=True))
+            bursts = self._delayed(rng) if scene.how == "then" else self._related(rng, scene.how)
+            activity |= dict(zip(scene.related, bursts, strict=True))
         for event, (probability, least, most) in scene.independent.items():
             if rng.random() < probability:
                 activity[event] = self._independent(rng, rng.uniform(least, most))
@@ -181,7 +215,15 @@ class Synthesis:
         inside = self._rng("voice").random(len(cells))
         return 2 * (cells + inside) / (TRAIN_LOCATIONS + TEST_LOCATIONS) - 1
 
-    def _related(self, rng: np.random.Generator, over: bool) -> np.ndarray:
+    def _delayed(self, rng: np.random.Generator) -> np.ndarray:
+        """Bursts (2, 1, 2) of two events, one after the other with a delay between them."""
+        first, second = rng.uniform(0.4, 0.9, 2)
+        delay = rng.uniform(*DELAY)
+        start = rng.uniform(0, self.clip_seconds - first - delay - second)
+        again = start + first + delay
+        return np.array([[[start, start + first]], [[again, again + second]]])
+
+    def _related(self, rng: np.random.Generator, how: str) -> np.ndarray:
         """Bursts (2, bursts, 2) of two events, simultaneous or in turn.
 
         The clip is cut into equal periods. In each, both events sound once, for at most 0.45 of
@@ -196,8 +238,8 @@ class Synthesis:
         margin = length.max(axis=0) / 2  # the longer one fits into its half
         centre = rng.uniform(margin, 0.5 - margin, (2, bursts))
         half = int(rng.integers(2))
-        halves = np.array([[half], [half if over else 1 - half]])
-        if over:
+        halves = np.array([[half], [half if how == "over" else 1 - half]])
+        if how == "over":
             centre[1] = centre[0]
         centre += np.arange(bursts) + 0.5 * halves
         return period * np.stack([centre - length / 2, centre + length / 2], axis=-1)

@@ -10,7 +10,6 @@ import os
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
@@ -20,6 +19,7 @@ from ergl_jax.inference import fidelity
 from ergl_jax.inference.classify import Classification, Model
 from ergl_jax.inference.contributions import GraphReader, scene_log_odds
 from ergl_jax.inference.windows import waveform_blocks
+from ergl_jax.models.dynamic import DynamicEventGraph
 from ergl_jax.models.ergl import ERGL
 
 METHODS = {"gradient": 0, "integrated": 32}  # `steps` of GraphReader.contributions
@@ -32,9 +32,9 @@ class Activations:
     Attributes:
       log_mel: (F, M), dB.
       event_probabilities: (n,).
-      event_times: (n, T), the event classifier on each token.
+      event_times: (n, T), the event classifier on each token, or p_i(t).
       nodes: v_i, (n, C).
-      edges: e_ij of MEL, (n, n, C): [i, j] is the relation from event j to event i.
+      edges: e_ij, (n, n, C): [i, j] is the relation from event j to event i.
       scene_logits: (scenes,), divided by the bundle's temperature.
     """
 
@@ -168,12 +168,14 @@ class Explanation:
 class Explainer:
     """Explains a model's predictions; compiled once.
 
-    Raises InputError unless the model is an ERGL of two scenes or more on a mel spectrogram.
+    Raises InputError unless the model has a graph (models.ergl, models.dynamic), two scenes or more
+    and a mel spectrogram.
     """
 
     def __init__(self, model: Model):
         bundle, front_end = model.bundle, model.bundle.front_end
-        fits = isinstance(model.module, ERGL) and front_end.is_spectrogram
+        module: Any = model.module
+        fits = isinstance(module, ERGL | DynamicEventGraph) and front_end.is_spectrogram
         if not fits or len(bundle.scenes) < 2:
             raise InputError(
                 "explanations need the bundle of an ERGL with two scenes or more and a mel "
@@ -181,23 +183,19 @@ class Explainer:
                 f"{front_end.name!r}, {len(bundle.scenes)} scene(s)"
             )
         self.model = model
-        head = {name: tree["head"] for name, tree in model.variables.items()}
-        readout = model.module.make_readout()
 
         def read(nodes, edges):
-            logits, *_ = readout.apply(head, nodes, edges, train=False)
+            logits = module.apply(model.variables, nodes, edges, method="read")
             return logits / bundle.temperature
 
         self.reader = GraphReader(read)
 
         @jax.jit
         def compute(variables, log_mel):
-            output: Any = model.module.apply(variables, log_mel, train=False)
-            classifier = variables["params"]["head"]["event_classifier"]
-            times = jnp.einsum("bntc,nc->bnt", output.graph.tokens, classifier["kernel"])
+            output: Any = module.apply(variables, log_mel, train=False)
             return {
                 "event_probabilities": nn.sigmoid(output.event_logits),
-                "event_times": nn.sigmoid(times + classifier["bias"][:, None]),
+                "event_times": nn.sigmoid(output.event_logits_by_frame).swapaxes(1, 2),
                 "nodes": output.graph.nodes_in,
                 "edges": output.graph.edges_in,
                 "scene_logits": output.scene_logits / bundle.temperature,

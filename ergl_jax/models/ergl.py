@@ -59,6 +59,11 @@ class ERGL(nn.Module):
         head = GraphHead(self.make_readout(), self.mel, self.dtype, name="head")
         return head(v, train=train)  # §2.1 to 2.3
 
+    def read(self, nodes: jax.Array, edges: jax.Array) -> jax.Array:
+        """The scene logits (B, scenes) of another graph, v_i (B, n, C) and e_ij (B, n, n, C)."""
+        head = {name: tree["head"] for name, tree in self.variables.items()}
+        return self.make_readout().apply(head, nodes, edges, train=False)[0]
+
     @nn.nowrap
     def make_readout(self) -> GraphReadout:
         """The head's readout as a module of its own, which takes the head's variables."""
@@ -95,14 +100,15 @@ class GraphHead(nn.Module):
         """Tokens v_{i,t} (B, n, T, C) -> Output with its Graph."""
         nodes_in = pool_tokens(v)  # §2.1, v_i: (B, n, C)
         event_logits = self.event_classifier(nodes_in)  # §2.1: (B, n)
+        by_token = self.event_classifier(v.swapaxes(1, 2))  # (B, T, n)
         if self.mel:
             edges_in = self.edge_learning(v)  # §2.2, eq. 1 to 4, e_ij: (B, n, n, C)
         else:
             batch, n, channels = nodes_in.shape
             edges_in = jnp.zeros((batch, n, n, channels), v.dtype)
         scene_logits, nodes, edges, gates = self.readout(nodes_in, edges_in, train=train)  # §2.3
-        graph = Graph(v, nodes_in, edges_in, nodes, edges, gates)
-        return Output(scene_logits, event_logits, graph)
+        graph = Graph(nodes_in, edges_in, v, nodes, edges, gates)
+        return Output(scene_logits, event_logits, graph, event_logits_by_frame=by_token)
 
 
 class GraphReadout(nn.Module):

@@ -66,8 +66,8 @@ class EventClassifier(nn.Module):
 
     @nn.compact
     def __call__(self, v: jax.Array) -> jax.Array:
-        """(B, n, C) -> (B, n), float32."""
-        _, events, channels = v.shape
+        """(..., n, C) -> (..., n), float32."""
+        events, channels = v.shape[-2:]
         kernel = self.param(
             "kernel",
             nn.initializers.variance_scaling(
@@ -76,4 +76,4 @@ class EventClassifier(nn.Module):
             (events, channels),
         )
         bias = self.param("bias", nn.initializers.zeros, (events,))
-        return jnp.einsum("bnc,nc->bn", v.astype(jnp.float32), kernel) + bias
+        return jnp.einsum("...nc,nc->...n", v.astype(jnp.float32), kernel) + bias

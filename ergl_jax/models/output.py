@@ -12,23 +12,23 @@ from flax import struct
 
 @struct.dataclass
 class Graph:
-    """Everything ERGL computes on the way to its scene logits.
+    """The graph of a clip's events, and what ERGL computes on the way to its scene logits.
 
     Attributes:
-      tokens: v_{i,t}, (B, n, T, C).
-      nodes_in: v_i, before the graph convolutions, (B, n, C).
-      edges_in: e_ij of MEL, (B, n, n, C).
+      nodes_in: v_i, what the readout reads: (B, n, C); the dynamic event graph has features.
+      edges_in: e_ij, what the readout reads: (B, n, n, C); the dynamic event graph has lags.
+      tokens: v_{i,t}, (B, n, T, C); of ERGL, as all that follow.
       nodes_out: after the graph convolutions, (B, n, C).
       edges_out: after the graph convolutions, (B, n, n, C).
       gates: η_ij of each graph convolution, (U, B, n, n, C).
     """
 
-    tokens: jax.Array
     nodes_in: jax.Array
     edges_in: jax.Array
-    nodes_out: jax.Array
-    edges_out: jax.Array
-    gates: jax.Array
+    tokens: Any = None
+    nodes_out: Any = None
+    edges_out: Any = None
+    gates: Any = None
 
 
 @struct.dataclass
@@ -38,11 +38,11 @@ class Output:
     Attributes:
       scene_logits: (B, scenes), float32; None for a PANN alone.
       event_logits: (B, n), float32.
-      graph: of ERGL.
+      graph: of ERGL and of the dynamic event graph.
       embedding: of a PANN, or input of a closed-form fit: (B, D).
       event_logits_by_scene: of a conditional model, the events given each scene: (B, scenes, n),
         float32.
-      event_logits_by_frame: of a PANN that locates events, at each encoder frame: (B, T, n),
+      event_logits_by_frame: of a model that locates events, at each encoder frame: (B, T, n),
         float32. decision_level.py has the frames' length and brings them to the log-mel's.
     """
 

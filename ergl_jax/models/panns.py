@@ -37,6 +37,7 @@ class Encoder(nn.Module):
       architecture: "cnn14", "cnn10" or "cnn6".
       width_divisor: every block has its channels divided by this.
       dropout: rate after each block.
+      time_pools: how many blocks, from the first, also halve time; None: all that halve frequency.
       axis_name: the mapped axis over which BatchNorm shares its statistics.
       dtype: of the convolutions.
 
@@ -47,6 +48,7 @@ class Encoder(nn.Module):
     architecture: str = "cnn14"
     width_divisor: int = 1
     dropout: float = 0.2
+    time_pools: int | None = None
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
 
@@ -79,15 +81,18 @@ class Encoder(nn.Module):
             use_fast_variance=False,
         )(log_mel)
         x = x[..., None].astype(self.dtype)  # (B, F, M, 1)
+        time_pools = spec.pools if self.time_pools is None else self.time_pools
         for block, channels in enumerate(spec.channels):
             x = ConvBlock(
                 channels // divisor,
                 kernel=spec.kernel,
                 convolutions=spec.convolutions,
-                pool=block < spec.pools,
+                pool=block < min(time_pools, spec.pools),
                 axis_name=self.axis_name,
                 dtype=self.dtype,
             )(x, train=train)  # F and M halved by each pool
+            if time_pools <= block < spec.pools:
+                x = nn.avg_pool(x, (1, 2), (1, 2))  # M alone
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return x.mean(axis=2)  # over frequency: (B, T, D)
 

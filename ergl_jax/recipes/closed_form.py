@@ -12,6 +12,7 @@ import numpy as np
 from ergl_jax.datasets.builder import SceneDataset, SceneSplit
 from ergl_jax.errors import InputError
 from ergl_jax.recipes.ensemble_selection import select_ensemble
+from ergl_jax.recipes.sparse_relations import Graphs, fit_relations
 from ergl_jax.recipes.svm import fit_svm
 from ergl_jax.training import evaluate
 from ergl_jax.training.step import replicate
@@ -27,6 +28,32 @@ def svm(variables: dict, predict: Callable, dataset: SceneDataset) -> dict:
     except ValueError as error:  # such as a single scene
         raise InputError(f"train.trainer='svm' on {dataset.name}: {error}") from error
     return variables | {"params": variables["params"] | {"svm": layer}}
+
+
+def relations(variables: dict, predict: Callable, dataset: SceneDataset) -> dict:
+    """The readout of the dynamic event graph, fitted to the graphs of training clips."""
+    readout = variables["params"]["readout"]
+    n = len(variables["params"]["activity"]["events"]["bias"])
+    width = len(readout["nodes"]["kernel"])
+
+    def graphs(split: str) -> tuple[Graphs, np.ndarray]:
+        embedding, scene = _embeddings(variables, predict, dataset.split(split))
+        nodes, edges = np.split(embedding, [width], axis=1)
+        return Graphs(nodes.reshape(-1, n, width // n), edges.reshape(len(edges), n, n, -1)), scene
+
+    try:
+        weights = fit_relations(
+            *graphs("train"),
+            num_scenes=len(dataset.scenes),
+            validation=graphs("validation") if "validation" in dataset.sizes else None,
+        )
+    except ValueError as error:
+        raise InputError(f"train.trainer='relations' on {dataset.name}: {error}") from error
+    fitted = {
+        "nodes": {"kernel": weights.nodes, "bias": weights.bias},
+        "edges": {"kernel": weights.edges},
+    }
+    return variables | {"params": variables["params"] | {"readout": fitted}}
 
 
 def ensemble(variables: dict, predict: Callable, dataset: SceneDataset) -> dict:
@@ -46,4 +73,4 @@ def _embeddings(variables: dict, predict: Callable, split: SceneSplit) -> tuple[
     return found.embedding, found.scene
 
 
-TRAINERS = {"svm": svm, "ensemble": ensemble}
+TRAINERS = {"relations": relations, "svm": svm, "ensemble": ensemble}

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from ergl_jax import registry
+from ergl_jax.audio import get_front_end
 from ergl_jax.config import Config
 from ergl_jax.datasets import batches
 from ergl_jax.systems import SYSTEMS
@@ -49,7 +50,11 @@ def build(
     frozen = SYSTEMS[config.model.name].pretrained if config.model.frozen else ()
     adamw = optimizer.adamw(config.optimizer, **length, frozen=frozen)
     model = registry.build(
-        config.model, num_scenes=num_scenes, num_events=events.shape[1], axis_name=step.AXIS
+        config.model,
+        num_scenes=num_scenes,
+        num_events=events.shape[1],
+        axis_name=step.AXIS,
+        frame_seconds=get_front_end(config.data.front_end).frame_seconds,
     )
     loss = registry.make_loss(
         config.train.loss,

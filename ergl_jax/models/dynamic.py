@@ -1,0 +1,161 @@
+"""The dynamic event graph: a scene from which events sound when, and from nothing else.
+
+The paper's edges can be ignored, since ERGL's nodes carry all that the encoder heard. Here the
+graph is made of the events' activities alone, p_i(t), learnt from the event loss:
+
+    p_i(t) = σ(w_i · h_t + b_i)                                 event i at encoder frame t
+    y_i    = mean_t p_i(t), or Σ p_i² / Σ p_i                   what the event loss compares
+    m_i    = clip((max_t p_i - 0.2) / 0.4, 0, 1)                whether it sounds at all
+    v_i    = [mean_t p_i, m_i, rise_i]                          node: how long, whether, how often
+    e_ij(τ) = m_i m_j corr(p_j(t), p_i(t + τ)),  i ≠ j          edge: i sounds τ seconds after j
+    scene  = b + Σ_i U_i v_i + Σ_ij W_ij e_ij                   logits
+
+corr is a correlation over the clip, its lag blurred by half a second; it is positive where i sounds
+τ after j more often than by chance, negative where they avoid that, and exactly 0 where one of them
+is silent. Edge (i, j) has τ = 0, 0.5 .. 3 s; negative lags are those of edge (j, i).
+
+No gradient of the scene flows back into p: it would hide the scene in the activities (as concept
+bottlenecks leak), and edges would mean nothing again. So the two parts train one after the other:
+first the encoder and the activities, by the event loss; then U and W in closed form, with as few
+pairs of events as possible (recipes/sparse_relations.py). Logits are sums: what a node or an edge
+contributes is its own term, not an approximation.
+
+Shapes: B clips, F frames, M mel bins, T encoder frames, D encoder channels, n events, K lags.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ergl_jax.models.layers import he_uniform
+from ergl_jax.models.output import Graph, Output
+from ergl_jax.models.panns import Encoder
+
+LAGS = tuple(0.5 * k for k in range(7))  # τ in seconds
+BLUR = LAGS[1] - LAGS[0]  # half the base of the triangle around each, in seconds
+POOLINGS = ("mean", "linear")
+NODE_FEATURES = ("share", "presence", "onsets")
+_SMALL = 0.02  # added to the standard deviations' product, so that silence has no correlation
+
+
+class DynamicEventGraph(nn.Module):
+    """The scene of a clip from the activities of its events.
+
+    Attributes:
+      num_scenes, num_events: how many classes; num_events is n.
+      encoder: as of `ERGL`; its `time_pools` decide how fine the activities are.
+      frame_seconds: from one frame of the log-mel spectrogram to the next.
+      pooling: of p_i(t) over time, for the event loss: "mean" where labels are shares of the clip,
+        "linear" (softmax) where they are presences.
+      edges: False is the ablation: all edges are zeros.
+      dropout: before the activities' layer.
+    """
+
+    num_scenes: int
+    num_events: int
+    encoder: Encoder
+    frame_seconds: float
+    pooling: str = "mean"
+    edges: bool = True
+    dropout: float = 0.0
+
+    def setup(self):
+        self.activity = EventActivity(self.num_events, self.dropout)
+        self.readout = SumReadout(self.num_scenes)
+
+    def __call__(self, log_mel: jax.Array, *, train: bool) -> Output:
+        """log_mel (B, F, M) in dB -> Output with its Graph, and the graph as its embedding."""
+        h = self.encoder(log_mel, train=train).astype(jnp.float32)  # (B, T, D)
+        by_frame = self.activity(h, train=train)
+        p = nn.sigmoid(by_frame).swapaxes(1, 2)  # (B, n, T)
+        y = pool_activity(p, self.pooling)  # (B, n)
+        seconds = self.frame_seconds * log_mel.shape[1] / p.shape[2]  # of an encoder frame
+        nodes, edges = event_graph(jax.lax.stop_gradient(p), seconds)
+        if not self.edges:
+            edges = jnp.zeros_like(edges)
+        return Output(
+            self.readout(nodes, edges),
+            event_logits=jnp.log(y) - jnp.log1p(-y),
+            graph=Graph(nodes, edges),
+            embedding=jnp.concatenate([_flat(nodes), _flat(edges)], axis=1),
+            event_logits_by_frame=by_frame,
+        )
+
+    def read(self, nodes: jax.Array, edges: jax.Array) -> jax.Array:
+        """The scene logits (B, scenes) of another graph."""
+        return self.readout(nodes, edges)
+
+
+class EventActivity(nn.Module):
+    """The logits of p_i(t): a linear layer on each encoder frame."""
+
+    num_events: int
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, h: jax.Array, *, train: bool) -> jax.Array:
+        """(B, T, D) -> (B, T, n)."""
+        h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        return nn.Dense(self.num_events, kernel_init=he_uniform, name="events")(h)
+
+
+def pool_activity(p: jax.Array, pooling: str) -> jax.Array:
+    """(B, n, T) -> (B, n), strictly between 0 and 1; ValueError for another pooling."""
+    if pooling not in POOLINGS:
+        raise ValueError(f"pooling={pooling!r} is not one of: {', '.join(POOLINGS)}")
+    y = p.mean(axis=2) if pooling == "mean" else (p * p).sum(axis=2) / (p.sum(axis=2) + 1e-6)
+    return jnp.clip(y, 1e-6, 1 - 1e-6)
+
+
+def event_graph(p: jax.Array, seconds: float) -> tuple[jax.Array, jax.Array]:
+    """Activities (B, n, T), one every `seconds` -> nodes v (B, n, 3), edges e (B, n, n, K).
+
+    e_ij is at [b, i, j]: event i sounds τ seconds after event j.
+    """
+    n, frames = p.shape[1:]
+    share = p.mean(axis=2)
+    m = jnp.clip((p.max(axis=2) - 0.2) / 0.4, 0, 1)
+    before = jnp.pad(p, ((0, 0), (0, 0), (1, 0)))[..., :-1]
+    rise = nn.relu(p - before).sum(axis=2) / (seconds * frames)  # a second
+    nodes = jnp.stack([share, m, rise], axis=-1)
+
+    q = p - share[..., None]
+    size = jnp.sqrt((q * q).sum(axis=2))  # (B, n)
+    scale = size[:, :, None] * size[:, None] + _SMALL * frames
+    both = m[:, :, None] * m[:, None] * (1 - jnp.eye(n))
+    later = jnp.asarray(_blurred_shifts(frames, seconds))  # (K, T, T)
+    shifted = jnp.einsum("kts,bis->bkit", later, q)  # q_i(t + τ)
+    edges = jnp.einsum("bkit,bjt->bijk", shifted, q)
+    return nodes, edges * (both / scale)[..., None]
+
+
+def _blurred_shifts(frames: int, seconds: float) -> np.ndarray:
+    """(K, T, T): row t of each averages frames around t + τ, by a triangle."""
+    ahead = (np.arange(frames) - np.arange(frames)[:, None]) * seconds  # s - t
+    weights = [np.maximum(0, 1 - np.abs(ahead - lag) / max(BLUR, seconds)) for lag in LAGS]
+    whole = max(1.0, max(BLUR, seconds) / seconds)  # the sum of a triangle inside the clip
+    return np.stack(weights).astype(np.float32) / np.float32(whole)
+
+
+class SumReadout(nn.Module):
+    """Scene logits: a sum of one term for each event and each pair of events."""
+
+    num_scenes: int
+
+    @nn.compact
+    def __call__(self, nodes: jax.Array, edges: jax.Array) -> jax.Array:
+        """v (B, n, 3), e (B, n, n, K) -> (B, scenes)."""
+        from_nodes = nn.Dense(self.num_scenes, kernel_init=nn.initializers.zeros, name="nodes")(
+            _flat(nodes)
+        )
+        from_edges = nn.Dense(
+            self.num_scenes, use_bias=False, kernel_init=nn.initializers.zeros, name="edges"
+        )(_flat(edges))
+        return from_nodes + from_edges
+
+
+def _flat(x: jax.Array) -> jax.Array:
+    return x.reshape(len(x), -1)
