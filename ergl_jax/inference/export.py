@@ -34,6 +34,7 @@ from ergl_jax.files import (
 )
 from ergl_jax.inference.windows import min_rest
 from ergl_jax.kernels.lanes import free_layouts
+from ergl_jax.systems import SYSTEMS
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 TOLERANCES = {"stablehlo": 1e-5, "onnx": 1e-4}  # of probabilities, against the bundle's on CPU
@@ -188,7 +189,11 @@ def _read_stablehlo(content: bytes) -> Callable[[np.ndarray], Probabilities]:
 
 
 def _onnx(bundle: Bundle) -> bytes:
-    supported = {"name": ("ergl", "cnn", "pann"), "variant": ("",), "compute_dtype": ("float32",)}
+    supported = {
+        "name": ("ergl", "ergl_dynamic", "cnn", "pann"),
+        "variant": ("", *SYSTEMS["ergl_dynamic"].variants),
+        "compute_dtype": ("float32",),
+    }
     for field, known in supported.items():
         if getattr(bundle.model, field) not in known:
             raise InputError(

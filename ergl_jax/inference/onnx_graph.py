@@ -1,6 +1,7 @@
-"""ERGL, CNN and PANN as ONNX graphs, operator by operator, with BatchNorm folded into convolutions.
+"""ERGL, the dynamic event graph, CNN and PANN as ONNX graphs, operator by operator.
 
-It follows the Flax modules; `export.write` compares every graph with its bundle.
+BatchNorm is folded into convolutions. It follows the Flax modules; `export.write` compares every
+graph with its bundle.
 
 Shapes: B clips, F frames, M mel bins, T encoder frames, D encoder channels, n events, C channels.
 """
@@ -15,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ergl_jax.bundle import Bundle
 from ergl_jax.kernels import batch_norm
-from ergl_jax.models import panns
+from ergl_jax.models import dynamic, panns
 
 OPSET, IR_VERSION = 18, 8  # of 2022, so that older runtimes can read them
 
@@ -29,6 +30,8 @@ def build(bundle: Bundle) -> onnx.ModelProto:
     scenes = events = None
     if bundle.model.name == "ergl":
         scenes, events = _ergl(h, bundle, params, stats["head"])
+    elif bundle.model.name == "ergl_dynamic":
+        scenes, events = _dynamic(h, bundle, params)
     elif bundle.model.name == "cnn":
         scenes = _two_layers(h, params["shared"], params["scene"])
     else:
@@ -80,6 +83,7 @@ class _Tensor:
 
     __add__ = partialmethod(op, "Add")
     __mul__ = partialmethod(op, "Mul")
+    __sub__ = partialmethod(op, "Sub")
     __truediv__ = partialmethod(op, "Div")
     __matmul__ = partialmethod(op, "MatMul")
     expand_dims = partialmethod(op, "Unsqueeze")
@@ -132,7 +136,8 @@ def _encoder(x: _Tensor, bundle: Bundle, params: Mapping, stats: Mapping) -> _Te
             pads = [spec.kernel // 2] * 4
             x = x.op("Conv", kernel.transpose(3, 2, 0, 1), offset, pads=pads).relu()
         if index < spec.pools:
-            x = x.op("AveragePool", kernel_shape=[2, 2], strides=[2, 2])
+            time = 2 if index < (bundle.model.encoder.time_pools or spec.pools) else 1
+            x = x.op("AveragePool", kernel_shape=[time, 2], strides=[time, 2])
     return x.mean([3], keepdims=0)
 
 
@@ -156,6 +161,34 @@ def _ergl(h: _Tensor, bundle: Bundle, params: Mapping, stats: Mapping) -> tuple[
         gcn, gate = f"gcn{layer}", bundle.model.gcn.gate
         nodes, edges = _gated_gcn(nodes, edges, head[gcn], stats[gcn], gate, n)
     return nodes.reshape([-1, n * channels]).dense(head["scene"]), events
+
+
+def _dynamic(h: _Tensor, bundle: Bundle, params: Mapping) -> tuple[_Tensor, _Tensor]:
+    """(B, D, T) -> scene and event logits; see models/dynamic.py."""
+    n, frames, seconds = len(bundle.events), *dynamic.frames(bundle.build(), *bundle.clip_shape)
+    p = h.transpose(perm=[0, 2, 1]).dense(params["activity"]["events"]).sigmoid()
+    p = p.transpose(perm=[0, 2, 1])  # (B, n, T)
+    y = p.mean([2], keepdims=0)
+    if bundle.model.pooling == "linear":
+        y = (p * p).sum([2], keepdims=0) / (p.sum([2], keepdims=0) + 1e-6)
+    y = y.op("Clip", 1e-6, 1 - 1e-6)
+    logits = (y / (y * -1.0 + 1.0)).op("Log")
+    share = p.mean([2], keepdims=1)  # (B, n, 1)
+    presence = ((p.max([2], keepdims=1) - 0.2) / 0.4).op("Clip", 0.0, 1.0)
+    nodes = share.op("Concat", presence, axis=2).reshape([-1, 2 * n])
+    scenes = nodes.dense(params["readout"]["nodes"])
+    if bundle.model.mel:
+        q = p - share
+        size = (q * q).sum([2], keepdims=1).op("Sqrt")
+        scale = size @ size.transpose(perm=[0, 2, 1]) + dynamic.SMALL * frames
+        both = presence @ presence.transpose(perm=[0, 2, 1]) * (1 - np.eye(n))
+        later = dynamic.blurred_shifts(frames, seconds).swapaxes(1, 2)[None]  # (1, K, T, T)
+        shifted = q.expand_dims([1]) @ later  # (B, K, n, T)
+        edges = shifted @ q.transpose(perm=[0, 2, 1]).expand_dims([1])  # (B, K, n, n)
+        edges = (edges * (both / scale).expand_dims([1])).transpose(perm=[0, 2, 3, 1])
+        width = n * n * len(dynamic.LAGS)
+        scenes = scenes + edges.reshape([-1, width]).dense(params["readout"]["edges"])
+    return scenes, logits
 
 
 def _event_tokens(h: _Tensor, bundle: Bundle, params: Mapping) -> tuple[_Tensor, int]:

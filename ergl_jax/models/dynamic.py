@@ -6,7 +6,7 @@ graph is made of the events' activities alone, p_i(t), learnt from the event los
     p_i(t) = σ(w_i · h_t + b_i)                                 event i at encoder frame t
     y_i    = mean_t p_i(t), or Σ p_i² / Σ p_i                   what the event loss compares
     m_i    = clip((max_t p_i - 0.2) / 0.4, 0, 1)                whether it sounds at all
-    v_i    = [mean_t p_i, m_i, rise_i]                          node: how long, whether, how often
+    v_i    = [mean_t p_i, m_i]                                  node: how long, and whether
     e_ij(τ) = m_i m_j corr(p_j(t), p_i(t + τ)),  i ≠ j          edge: i sounds τ seconds after j
     scene  = b + Σ_i U_i v_i + Σ_ij W_ij e_ij                   logits
 
@@ -25,6 +25,8 @@ Shapes: B clips, F frames, M mel bins, T encoder frames, D encoder channels, n e
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -37,8 +39,7 @@ from ergl_jax.models.panns import Encoder
 LAGS = tuple(0.5 * k for k in range(7))  # τ in seconds
 BLUR = LAGS[1] - LAGS[0]  # half the base of the triangle around each, in seconds
 POOLINGS = ("mean", "linear")
-NODE_FEATURES = ("share", "presence", "onsets")
-_SMALL = 0.02  # added to the standard deviations' product, so that silence has no correlation
+SMALL = 0.02  # added to the standard deviations' product, so that silence has no correlation
 
 
 class DynamicEventGraph(nn.Module):
@@ -111,28 +112,36 @@ def pool_activity(p: jax.Array, pooling: str) -> jax.Array:
 
 
 def event_graph(p: jax.Array, seconds: float) -> tuple[jax.Array, jax.Array]:
-    """Activities (B, n, T), one every `seconds` -> nodes v (B, n, 3), edges e (B, n, n, K).
+    """Activities (B, n, T), one every `seconds` -> nodes v (B, n, 2), edges e (B, n, n, K).
 
     e_ij is at [b, i, j]: event i sounds τ seconds after event j.
     """
     n, frames = p.shape[1:]
     share = p.mean(axis=2)
     m = jnp.clip((p.max(axis=2) - 0.2) / 0.4, 0, 1)
-    before = jnp.pad(p, ((0, 0), (0, 0), (1, 0)))[..., :-1]
-    rise = nn.relu(p - before).sum(axis=2) / (seconds * frames)  # a second
-    nodes = jnp.stack([share, m, rise], axis=-1)
+    nodes = jnp.stack([share, m], axis=-1)
 
     q = p - share[..., None]
     size = jnp.sqrt((q * q).sum(axis=2))  # (B, n)
-    scale = size[:, :, None] * size[:, None] + _SMALL * frames
+    scale = size[:, :, None] * size[:, None] + SMALL * frames
     both = m[:, :, None] * m[:, None] * (1 - jnp.eye(n))
-    later = jnp.asarray(_blurred_shifts(frames, seconds))  # (K, T, T)
+    later = jnp.asarray(blurred_shifts(frames, seconds))  # (K, T, T)
     shifted = jnp.einsum("kts,bis->bkit", later, q)  # q_i(t + τ)
     edges = jnp.einsum("bkit,bjt->bijk", shifted, q)
     return nodes, edges * (both / scale)[..., None]
 
 
-def _blurred_shifts(frames: int, seconds: float) -> np.ndarray:
+def frames(model: Any, num_frames: int, num_mels: int) -> tuple[int, float]:
+    """T, and the seconds of an encoder frame, for log-mel spectrograms (F, M)."""
+    clip = jax.ShapeDtypeStruct((1, num_frames, num_mels), np.float32)
+    output, _ = jax.eval_shape(
+        lambda x: model.init_with_output(jax.random.key(0), x, train=False), clip
+    )
+    count = output.event_logits_by_frame.shape[1]
+    return count, model.frame_seconds * num_frames / count
+
+
+def blurred_shifts(frames: int, seconds: float) -> np.ndarray:
     """(K, T, T): row t of each averages frames around t + τ, by a triangle."""
     ahead = (np.arange(frames) - np.arange(frames)[:, None]) * seconds  # s - t
     weights = [np.maximum(0, 1 - np.abs(ahead - lag) / max(BLUR, seconds)) for lag in LAGS]
@@ -147,7 +156,7 @@ class SumReadout(nn.Module):
 
     @nn.compact
     def __call__(self, nodes: jax.Array, edges: jax.Array) -> jax.Array:
-        """v (B, n, 3), e (B, n, n, K) -> (B, scenes)."""
+        """v (B, n, 2), e (B, n, n, K) -> (B, scenes)."""
         from_nodes = nn.Dense(self.num_scenes, kernel_init=nn.initializers.zeros, name="nodes")(
             _flat(nodes)
         )
