@@ -1,14 +1,17 @@
 """Can explanations be trusted? Their fidelity, and whether they find the related events.
 
-  python benchmarks/explanations.py --workdir runs/synthetic --part fidelity
-  python benchmarks/explanations.py --workdir runs/synthetic --part relations
-  python benchmarks/explanations.py --workdir runs/synthetic --part sounds
+  python benchmarks/explanations.py --part fidelity runs/synthetic
+  python benchmarks/explanations.py --part relations runs/seed0 runs/seed1 runs/seed2
+  python benchmarks/explanations.py --part sounds runs/synthetic
 
-fidelity   a run's test split: log-odds after deleting events or edges in the order of their
+fidelity   the test split: log-odds after deleting events or edges in the order of their
            contributions, in random order and in reverse;
-relations  clips of the relational scene pairs: whether the edge that contributes most joins the
-           two related events, and how much edges contribute at all;
-sounds     the same clips: events removed from the audio, one and two at a time.
+relations  the test split: how much edges decide; in scenes whose events relate, whether the edge
+           that contributes most joins the related events; whether several runs agree;
+sounds     clips of the synthetic corpus: events removed from the audio, one and two at a time.
+
+For runs of ERGL and of the dynamic event graph, on the corpora `synthetic`, `delays` and, with the
+scenes of data_prep/soundscapes.yaml, soundscapes.
 """
 
 from pathlib import Path
@@ -18,13 +21,14 @@ import numpy as np
 from stems import sound_relations
 
 from ergl_jax.cli.atlas import open_run
-from ergl_jax.datasets import synthetic
-from ergl_jax.inference import fidelity
+from ergl_jax.datasets import scene_files, synthetic
+from ergl_jax.inference import atlas, fidelity
 from ergl_jax.inference.classify import load
 from ergl_jax.inference.contributions import scene_log_odds
 from ergl_jax.inference.explain import METHODS
 
 PARTNER = {a: b for pair in synthetic.RELATIONAL_PAIRS for a, b in (pair, pair[::-1])}
+SOUNDSCAPES = Path(__file__).parents[1] / "data_prep" / "soundscapes.yaml"
 
 
 def percent(hits: list[bool]) -> str:
@@ -57,44 +61,84 @@ def measure_fidelity(workdir: Path) -> str:
     return f"{len(graphs)} clips\n\n" + harness.table(header, rows)
 
 
-def measure_relations(workdir: Path) -> str:
+def related_events() -> dict[str, tuple[str, ...]]:
+    """The two events whose relation a scene hangs on, for the scenes that have such a relation."""
+    scenes = [*synthetic.SCENES, *synthetic.DELAYS]
+    found = {scene: synthetic.related(scene) for scene in scenes if synthetic.related(scene)}
+    for scene in scene_files.read_scenes(SOUNDSCAPES).scenes:
+        for part in scene.parts:
+            if part.how != "freely":
+                found[scene.name] = part.events
+    return found
+
+
+def measure_relations(workdirs: list[Path]) -> str:
+    columns = [relations_of(workdir) for workdir in workdirs]
+    rows = []
+    for name in columns[0]:
+        values = [column[name] for column in columns]
+        rows.append([name, *(f"{x:.3g}" for x in values), harness.mean_std(values)])
+    table = harness.table(["", *(str(path) for path in workdirs), "mean"], rows)
+    if len(workdirs) == 1:
+        return table
+    agreed = atlas.agreement([atlas.survey(*open_run(workdir)) for workdir in workdirs])
+    return table + (
+        f"\nrank correlation of contributions, {agreed['clips']} pairs of runs and clips: "
+        f"events {agreed['events']:.2f}, relations {agreed['relations']:.2f}"
+    )
+
+
+def relations_of(workdir: Path) -> dict[str, float]:
+    """The figures of one run; shares in %."""
     explainer, clips = open_run(workdir)
     events, scenes = explainer.model.bundle.events, explainer.model.bundle.scenes
-    n, changed, shifts, by_receiver = len(events), [], [], []
-    edge_hits = {method: [] for method in METHODS}
-    event_hits = {method: [] for method in METHODS}
+    n, related = len(events), related_events()
+    pairs = np.transpose(np.triu_indices(n, 1))
+    without = np.ones((len(pairs), n, n))
+    for row, (i, j) in zip(without, pairs, strict=True):
+        row[i, j] = row[j, i] = 0
+    found = {name: [] for name in ("right", "pair right", "changed", "pair changed")}
+    hits = {name: [] for name in ("deletion", *METHODS, "events")}
+    shifts, by_receiver = [], []
     for _, truth, log_mel in clips:
         graph = explainer.activations(log_mel)
         parts, scene = (graph.nodes, graph.edges), int(graph.scene_logits.argmax())
         # The variance among the senders of a receiver, as a part of the whole, over channels.
-        left = graph.edges.var(axis=1).mean(axis=0).sum() / graph.edges.var(axis=(0, 1)).sum()
-        by_receiver.append(1 - left)
+        if whole := graph.edges.var(axis=(0, 1)).sum():
+            by_receiver.append(1 - graph.edges.var(axis=1).mean(axis=0).sum() / whole)
         bare = explainer.reader.read(*parts, np.ones((1, n)), np.zeros((1, n, n)))[0]
-        changed.append(int(bare.argmax()) != scene)
         log_odds = [scene_log_odds(logits, scene) for logits in (graph.scene_logits, bare)]
-        shifts.append(float(log_odds[0] - log_odds[1]))
-        if truth not in PARTNER or scenes[scene] != truth:
+        shifts.append(abs(float(log_odds[0] - log_odds[1])))
+        right, changed = scenes[scene] == truth, int(bare.argmax()) != scene
+        for kind in ("", "pair ") if truth in related else ("",):
+            found[f"{kind}right"].append(right)
+            found[f"{kind}changed"].append(changed)
+        if truth not in related or not right:
             continue
-        related = {events.index(event) for event in synthetic.related(truth)}
-        for method in METHODS:
-            steps = METHODS[method]
+        wanted = {events.index(event) for event in related[truth]}
+        deleted = explainer.reader.read(*parts, np.ones((len(pairs), n)), without)
+        falls = log_odds[0] - np.asarray(scene_log_odds(deleted, scene))
+        hits["deletion"].append({*map(int, pairs[np.abs(falls).argmax()])} == wanted)
+        for method, steps in METHODS.items():
             on_nodes, on_edges = explainer.reader.contributions(*parts, scene, steps=steps)
-            size = np.abs(on_edges) * ~np.eye(n, dtype=bool)
-            strongest = np.unravel_index(size.argmax(), size.shape)
-            edge_hits[method].append(set(map(int, strongest)) == related)
-            event_hits[method].append(set(map(int, np.argsort(np.abs(on_nodes))[-2:])) == related)
-    rows = []
-    for method in METHODS:
-        edge = f"{method}: the strongest edge joins the related events"
-        rows += [[edge, percent(edge_hits[method])]]
-        rows += [[f"{method}: the two strongest events are they", percent(event_hits[method])]]
-    rows += [
-        ["either, by chance", f"{200 / (n * (n - 1)):.1f} %"],
-        ["scenes that change when all edges are removed", f"{sum(changed)} of {len(changed)}"],
-        ["change of log-odds then, mean of absolute values", f"{np.abs(shifts).mean():.2f} nats"],
-        ["variance of edges that their receiver explains", f"{100 * np.mean(by_receiver):.1f} %"],
-    ]
-    return harness.table(["", ""], rows)
+            of_pairs = np.array([on_edges[i, j] + on_edges[j, i] for i, j in pairs])
+            hits[method].append({*map(int, pairs[np.abs(of_pairs).argmax()])} == wanted)
+        hits["events"].append({*map(int, np.argsort(np.abs(on_nodes))[-2:])} == wanted)
+    share = {name: 100 * float(np.mean(each)) if each else np.nan for name, each in found.items()}
+    hit = {name: 100 * float(np.mean(each)) if each else np.nan for name, each in hits.items()}
+    return {
+        "accuracy, %": share["right"],
+        "in scenes with a relation, %": share["pair right"],
+        "scenes that change without edges, %": share["changed"],
+        "of those with a relation, %": share["pair changed"],
+        "strongest pair is the related one, by deletion, %": hit["deletion"],
+        "by gradient times input, %": hit["gradient"],
+        "by integrated gradients, %": hit["integrated"],
+        "the two strongest events are they, %": hit["events"],
+        "by chance, %": 100 / len(pairs),
+        "change of log-odds without edges, nats": float(np.mean(shifts)),
+        "edges' variance that the receiver explains, %": 100 * float(np.mean(by_receiver)),
+    }
 
 
 def measure_sounds(workdir: Path, takes: int) -> str:
@@ -138,15 +182,18 @@ def main() -> None:
     parser = harness.parser(__doc__)
     add = parser.add_argument
     add("--part", choices=["fidelity", "relations", "sounds"], required=True)
-    add("--workdir", type=Path, required=True, help="of a finished run on the synthetic corpus")
+    add("workdirs", type=Path, nargs="+", help="finished runs")
     add("--takes", type=harness.positive, default=5, help="sounds: clips of a scene and location")
     options = parser.parse_args()
-    if options.part == "fidelity":
-        print(measure_fidelity(options.workdir))
-    elif options.part == "relations":
-        print(measure_relations(options.workdir))
-    else:
-        print(measure_sounds(options.workdir, options.takes))
+    if options.part == "relations":
+        print(measure_relations(options.workdirs))
+        return
+    for workdir in options.workdirs:
+        print(workdir, end="\n\n")
+        if options.part == "fidelity":
+            print(measure_fidelity(workdir))
+        else:
+            print(measure_sounds(workdir, options.takes))
 
 
 if __name__ == "__main__":

@@ -10,11 +10,12 @@ clip mixes recordings of one fold, so training and test share no source. In `--o
 
     audio/*.flac         the clips, `<scene>-fold<fold>-<number>`
     manifest.csv         file, scene, split, fold, group (the fold) and the licences in a clip
-    manifest.events.npz  which events are in a clip, 1 or 0; training reads it by default
+    manifest.events.npz  which events are in a clip, 1 or 0, or with --labels=share for what share
+                         of it they sound, 0 to 1; training reads it by default
     annotations.csv      every sound: clip, onset and offset in seconds, event, level, recording
 
 A clip depends only on the seed, its scene, fold and number. After an interruption the same command
-resumes; with a larger --clips_per_scene it adds clips.
+resumes; with a larger --clips_per_scene it adds clips, with other --labels it replaces them alone.
 """
 
 import functools
@@ -66,6 +67,8 @@ def _parser() -> Parser:
     ):
         text = f"{text}; default {default}"
         add(f"--{flag}", type=number(kind, low, high), default=default, help=text)
+    labels = "of events: whether they are in a clip (default), or the share of it"
+    add("--labels", choices=("presence", "share"), default="presence", help=labels)
     for split, folds in SPLITS.items():
         text = f"of the recordings for the {split} split; default {folds}"
         add(f"--{split}_folds", type=names, default=names(folds), help=text)
@@ -96,16 +99,15 @@ def _check_settings(out: Path, settings: dict) -> None:
         tmp.write_text(json.dumps(settings, indent=1), encoding="utf-8")
 
 
-def _write_tables(out: Path, events: list[str], clips: list[tuple], sounds: list[tuple]) -> None:
-    """Writes the manifest, its events and the annotations, all or none."""
-    present = np.zeros((len(clips), len(events)), np.float32)
-    row = {file: i for i, (file, *_) in enumerate(clips)}
-    for clip, _, _, event, *_ in sounds:
-        present[row[clip], events.index(event)] = 1
+def _write_tables(
+    out: Path, events: list[str], clips: list[tuple], sounds: list[tuple], labels: np.ndarray
+) -> None:
+    """Writes the manifest, the labels of its events and the annotations, all or none."""
     with atomic_write_together(out) as tmp:
         write_table(tmp / "manifest.csv", CLIPS, clips)
         write_table(tmp / "annotations.csv", ANNOTATIONS, sounds)
-        np.savez(tmp / "manifest.events.npz", clip=list(row), events=events, probabilities=present)
+        files = [file for file, *_ in clips]
+        np.savez(tmp / "manifest.events.npz", clip=files, events=events, probabilities=labels)
 
 
 def _annotation(clip: str, sound: soundscapes.Sound, sample_rate: int) -> tuple[str, ...]:
@@ -155,7 +157,8 @@ def _mix(options, splits, scene_file, pools, used) -> int:
         noted.setdefault(recording.name, notes)
         return waveform
 
-    clips, sounds = [], []
+    events = [event for event in scene_file.labels if any(event in pool for pool in pools.values())]
+    clips, sounds, labels = [], [], []
     todo = [
         (f, s, n) for f in splits for s in scene_file.scenes for n in range(options.clips_per_scene)
     ]
@@ -178,8 +181,9 @@ def _mix(options, splits, scene_file, pools, used) -> int:
         licence = "; ".join(sorted({sound.recording.licence for sound in recorded} - {""}))
         clips.append((name, scene.name, splits[fold], fold, f"fold{fold}", licence))
         sounds += [_annotation(name, sound, options.sample_rate) for sound in recorded]
-    events = [event for event in scene_file.labels if any(event in pool for pool in pools.values())]
-    _write_tables(options.out, events, clips, sounds)
+        shares = soundscapes.shares(soundscape, events)
+        labels.append(shares if options.labels == "share" else shares > 0)
+    _write_tables(options.out, events, clips, sounds, np.array(labels, np.float32))
     notes = Notes()
     for name, its_notes in sorted(noted.items()):
         notes.add(name, its_notes)

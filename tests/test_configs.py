@@ -28,7 +28,7 @@ def config_of(name):
 CONFIGS = {
     name: config_of(name)
     for name in (
-        *(f"ergl:{source}" for source in ergl.SOURCES),
+        *(f"{file}:{source}" for file in ("ergl", "ergl_dynamic") for source in ergl.SOURCES),
         *(f"{file}:{argument}" for file in OF_SYSTEMS for argument in ARGUMENTS),
         "esc10",
         "test",
@@ -71,7 +71,7 @@ def test_every_field_is_read():
 
 
 def test_a_source_and_a_recipe_must_be_known():
-    with pytest.raises(ValueError, match="tut2018, synthetic, folder"):
+    with pytest.raises(ValueError, match="tut2018, synthetic, delays, folder"):
         ergl.get_config("nonsense")
     for argument, known in (("tut2018,paper", "native, ergl"), ("synthetic,native", "ergl")):
         with pytest.raises(ValueError, match=f"the recipes of .* are {known}$"):

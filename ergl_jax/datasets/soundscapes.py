@@ -180,6 +180,14 @@ def mix(soundscape: Soundscape) -> np.ndarray:
     return wave / limit_peak(wave, PEAK)
 
 
+def shares(soundscape: Soundscape, events: Sequence[str]) -> np.ndarray:
+    """The share of a clip in which each event sounds, (events,) float32 in 0..1."""
+    sounding = np.zeros((len(events), len(soundscape.background)), bool)
+    for sound in soundscape.all_sounds():
+        sounding[events.index(sound.event), sound.onset : sound.offset] = True
+    return sounding.mean(axis=1, dtype=np.float32)
+
+
 def trim(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     """A waveform (L,) from its first to its last frame above SILENCE; empty if it is all zeros."""
     frame = round(FRAME_SECONDS * sample_rate)

@@ -37,9 +37,9 @@ class Encoder(nn.Module):
       architecture: "cnn14", "cnn10" or "cnn6".
       width_divisor: every block has its channels divided by this.
       dropout: rate after each block.
-      time_pools: how many blocks, from the first, also halve time; None: all that halve frequency.
       axis_name: the mapped axis over which BatchNorm shares its statistics.
       dtype: of the convolutions.
+      time_pools: how many blocks, from the first, also halve time; None: all that halve frequency.
 
     Raises ValueError for another architecture, a width_divisor that does not divide the channels,
     and inputs too short for its pools.
@@ -48,9 +48,9 @@ class Encoder(nn.Module):
     architecture: str = "cnn14"
     width_divisor: int = 1
     dropout: float = 0.2
-    time_pools: int | None = None
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
+    time_pools: int | None = None
 
     @nn.compact
     def __call__(self, log_mel: jax.Array, *, train: bool) -> jax.Array:

@@ -12,6 +12,8 @@ from sklearn.preprocessing import StandardScaler
 
 from ergl_jax.datasets import synthetic
 from ergl_jax.datasets.synthetic import (
+    DELAY_PAIRS,
+    DELAYS,
     EVENTS,
     RELATIONAL_PAIRS,
     SCENES,
@@ -168,3 +170,47 @@ def test_stems_are_the_parts_of_the_waveform(scene):
     for event, bursts in clip.activity().items():
         first = round(bursts[0][0] * 16000)  # silent before its first burst, and not after
         assert np.abs(stems[event][:first]).max(initial=0) < 1e-6 < np.abs(stems[event]).max()
+
+
+@pytest.fixture(scope="module")
+def delayed():
+    return corpus(
+        "delays", seed=0, train_clips_per_scene=100, test_clips_per_scene=4, clip_seconds=10.0
+    )
+
+
+def test_one_event_sounds_a_while_after_the_other(delayed):
+    assert delayed.name == "delays" and delayed.scenes == DELAYS and not set(DELAYS) & set(SCENES)
+    delays = []
+    for clip in delayed.clips:
+        first, second = synthetic.related(DELAYS[clip.scene])
+        activity = clip.load.activity()
+        ((start, stop),), ((again, end),) = activity[first], activity[second]
+        assert 0 <= start < stop and end <= 10.0
+        delays.append(again - stop)
+    assert 1.5 <= min(delays) < 1.6 and 2.4 < max(delays) <= 2.5
+
+
+@pytest.mark.parametrize("pair", DELAY_PAIRS)
+def test_only_the_order_separates_a_pair_of_delays(delayed, pair):
+    """Shares of events do not; which of the two comes first does."""
+    assert synthetic.related(pair[0]) == synthetic.related(pair[1])[::-1]
+    clips = [clip for clip in delayed.clips if DELAYS[clip.scene] in pair]
+    truth = np.array([DELAYS[clip.scene] == pair[0] for clip in clips])
+    shares = np.stack([clip.load.shares() for clip in clips])
+    guess = cross_val_score(LogisticRegression(), shares, truth, cv=5)
+    assert guess.mean() < 0.65
+    first, second = synthetic.related(pair[0])
+    order = [clip.load.activity()[first] < clip.load.activity()[second] for clip in clips]
+    assert (np.array([x.all() for x in order]) == truth).all()
+
+
+def test_delays_need_time():
+    with pytest.raises(InputError, match="5 or more"):
+        corpus("delays", seed=0, train_clips_per_scene=1, test_clips_per_scene=1, clip_seconds=4.0)
+
+
+def test_speech_is_finite():
+    """Its envelope is a power of a sine, which float32 rounds below zero in this clip."""
+    clip = Synthesis(1, SCENES.index("home"), 2, 2, 5.0)
+    assert "Speech" in clip.activity() and np.isfinite(clip(RATE)).all()

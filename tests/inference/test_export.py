@@ -171,6 +171,8 @@ def untrained(bundle, **fields):
         {"mel": False, "gcn__layers": 1},
         {"name": "cnn"},
         {"name": "pann"},
+        {"name": "ergl_dynamic", "variant": "relations", "encoder__time_pools": 2},
+        {"name": "ergl_dynamic", "variant": "relations", "mel": False, "pooling": "linear"},
         {"compute_dtype": "bfloat16"},
     ],
     ids=lambda fields: "-".join(map(str, fields.values())),
