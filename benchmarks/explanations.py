@@ -77,7 +77,7 @@ def measure_relations(workdirs: list[Path]) -> str:
     rows = []
     for name in columns[0]:
         values = [column[name] for column in columns]
-        rows.append([name, *(f"{x:.3g}" for x in values), harness.mean_std(values)])
+        rows.append([name, *(f"{x:.3g}" for x in values), f"{np.mean(values):.3g}"])
     table = harness.table(["", *(str(path) for path in workdirs), "mean"], rows)
     if len(workdirs) == 1:
         return table

@@ -167,4 +167,4 @@ class SumReadout(nn.Module):
 
 
 def _flat(x: jax.Array) -> jax.Array:
-    return x.reshape(len(x), -1)
+    return x.reshape(x.shape[0], -1)

@@ -157,8 +157,13 @@ def untrained(bundle, **fields):
     output = jax.jit(partial(module.apply, train=False))(variables, x)
     temperature = 1.0 if not scenes else float(np.abs(output.scene_logits).max())
     if events:
-        layer = params["fc_audioset"] if not scenes else params["head"]["event_classifier"]
-        layer["kernel"] /= np.abs(output.event_logits).max()
+        layer = {
+            "pann": lambda: params["fc_audioset"],
+            "ergl": lambda: params["head"]["event_classifier"],
+            "ergl_dynamic": lambda: params["activity"]["events"],
+        }[config.name]()
+        logits = output.event_logits_by_frame if "activity" in params else output.event_logits
+        layer["kernel"] /= np.abs(logits).max()
     return dataclasses.replace(bundle, variables=variables, temperature=temperature)
 
 
