@@ -98,7 +98,8 @@ class _Run:
         self.split = dataset.split("train")
         self.validation = dataset.split("validation") if "validation" in dataset.sizes else None
         # The best epoch on validation is the result, else the last; without scenes there is none.
-        self.selects = self.validation is not None and config.train.loss != "events"
+        scenes = config.train.loss != "events" or config.train.trainer != "sgd"
+        self.selects = self.validation is not None and scenes
         system = SYSTEMS[config.model.name]
         if system.events:
             scene, events = device_data.labels(self.split)

@@ -70,6 +70,12 @@ def test_is_its_stage_and_a_readout_fitted_to_the_graphs(trained):
     np.testing.assert_allclose(readout["edges"]["kernel"], want.edges, atol=1e-3)
 
 
+def test_knows_what_an_ergl_knows(trained):
+    """Temperature and known sounds come from validation clips."""
+    bundle = bundles.load(trained[1] / "bundle")
+    assert bundle.known is not None and bundle.model.variant == "relations"
+
+
 def test_contributions_add_up_to_the_log_odds(trained):
     """Gradient times input of a sum: exact where a scene is compared with one other."""
     model = load(trained[1] / "bundle")
