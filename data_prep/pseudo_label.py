@@ -28,6 +28,7 @@ from ergl_jax.audio import CHANNELS
 from ergl_jax.cache import use_caches
 from ergl_jax.errors import Parser, command
 from ergl_jax.files import local_path, user_path
+from ergl_jax.hub import bundle_path
 from ergl_jax.kernels.cpu import use_cores
 from ergl_jax.training import pseudo_labels
 
@@ -37,7 +38,7 @@ def _parser() -> Parser:
         description="Labels the recordings of a manifest with a teacher's event probabilities."
     )
     add = parser.add_argument
-    add("--bundle", type=user_path, required=True, help="the teacher: see data_prep/port_panns.py")
+    add("--bundle", type=bundle_path, required=True, help="the teacher (data_prep/port_panns.py)")
     add("--manifest", type=user_path, required=True, help="CSV with the columns file and scene")
     add("--out", type=local_path, required=True, help="the .npz to write")
     add("--clip_seconds", type=float, help="of a clip; default: the bundle's")

@@ -25,8 +25,8 @@ from safetensors.numpy import load as load_weights
 from safetensors.numpy import save as save_weights
 
 import ergl_jax
+from ergl_jax import hub, registry
 from ergl_jax import known as knowns
-from ergl_jax import registry
 from ergl_jax.audio import FrontEnd
 from ergl_jax.bundle_config import FORMAT, parse
 from ergl_jax.config import ModelConfig
@@ -194,21 +194,23 @@ def check_target(directory: Path) -> Path:
 def load(directory: str | os.PathLike) -> Bundle:
     """The bundle in `directory`, or in the work directory of a finished run, `directory/bundle`.
 
+    `directory` may be an address on the Hugging Face Hub, hf://OWNER/NAME or
+    hf://OWNER/NAME@REVISION.
+
     Raises InputError if a file is missing or damaged, this version cannot reproduce the front end,
-    config.json or the weights do not belong together, or a weight is not finite.
+    config.json or the weights do not belong together, a weight is not finite, or the Hub refuses.
     """
-    directory = user_path(directory)
-    if is_bundle(directory / "bundle"):
-        directory = directory / "bundle"
-    path, weights_path = directory / CONFIG, directory / WEIGHTS
+    found = locate(directory)
+    shown = directory if hub.is_address(directory) else found
+    path, weights_path = f"{shown}/{CONFIG}", f"{shown}/{WEIGHTS}"
     try:
-        text, weights = path.read_bytes(), weights_path.read_bytes()
+        text, weights = (found / CONFIG).read_bytes(), (found / WEIGHTS).read_bytes()
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
-        name = CONFIG if not path.is_file() else WEIGHTS
+        name = WEIGHTS if (found / CONFIG).is_file() else CONFIG
         reason = f"it has no {name}" if missing else f"{name}: {error.strerror}"
-        raise InputError(f"{directory} is not a bundle: {reason}") from error
-    with _refusing(f"{path}"):
+        raise InputError(f"{shown} is not a bundle: {reason}") from error
+    with _refusing(path):
         bundle = Bundle(**parse(text), variables={})
     with _refusing(f"{weights_path} is damaged"):
         flat = load_weights(weights)
@@ -230,6 +232,22 @@ def load(directory: str | os.PathLike) -> Bundle:
             "bundle from Python and save it (dataclasses.replace)"
         )
     return dataclasses.replace(bundle, variables=unflatten_dict(flat, sep="/"), known=known)
+
+
+def locate(directory: str | os.PathLike) -> Path:
+    """The directory with the two files of the bundle that `load` reads.
+
+    Of an address on the Hub, the copy on this machine; the weights are downloaded only if its
+    config.json is a bundle's: other models have files of these names too.
+    """
+    if hub.is_address(directory):
+        address = os.fspath(directory)
+        config = hub.fetch(address, CONFIG)
+        with _refusing(f"{address}/{CONFIG} is not a bundle's"):
+            parse(config.read_bytes())
+        return hub.fetch(address, WEIGHTS, commit=config.parent.name).parent
+    directory = user_path(directory)
+    return directory / "bundle" if is_bundle(directory / "bundle") else directory
 
 
 @contextlib.contextmanager

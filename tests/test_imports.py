@@ -27,14 +27,15 @@ ROOMS = {
     "registry": "baselines config models systems",
     "known": "",
     "bundle_config": "audio config schema",
-    "bundle": "audio bundle_config config errors files known registry",
+    "hub": "errors files",
+    "bundle": "audio bundle_config config errors files hub known registry",
     "inference": "audio bundle errors files kernels known models schema",
-    "training": "audio bundle config datasets errors files inference kernels known locks models "
-    "progress registry schema systems",
+    "training": "audio bundle config datasets errors files hub inference kernels known locks "
+    "models progress registry schema systems",
     "compiling": "audio config datasets errors files labels registry systems training",
     "recipes": "audio bundle config datasets errors files inference labels locks registry schema "
     "systems training",
-    "cli": "audio bundle cache config datasets errors files inference kernels progress recipes "
+    "cli": "audio bundle cache config datasets errors files hub inference kernels progress recipes "
     "training",
     "__main__": "cli",
     "__init__": "inference",
@@ -43,6 +44,7 @@ ONE_FILE = {
     "av": "ergl_jax/audio/ffmpeg.py",
     "orbax": "ergl_jax/training/checkpoints.py",
     "tensorflow_datasets": "ergl_jax/datasets/builder.py",
+    "huggingface_hub": "ergl_jax/hub.py",
     "grain": "ergl_jax/datasets/batches.py",
     "librosa": "ergl_jax/inference/doctor.py",  # compiles with Numba: slow, and needs a home
     "torch": "data_prep/panns_files.py",

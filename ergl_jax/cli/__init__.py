@@ -22,6 +22,7 @@ COMMANDS = (
     "compare",
     "atlas",
     "export",
+    "push",
     "demo",
     "doctor",
 )

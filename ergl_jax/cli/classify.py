@@ -21,7 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ergl_jax.errors import InputError, report
-from ergl_jax.files import user_path
+from ergl_jax.hub import bundle_path
 
 if TYPE_CHECKING:
     from ergl_jax.bundle import Bundle
@@ -33,7 +33,7 @@ HELP = "classify the scene of recordings"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("recordings", nargs="+", metavar="CLIP", help="a file, a folder, or a quoted pattern")
-    add("--bundle", type=user_path, required=True, help="a bundle or a work directory")
+    add("--bundle", type=bundle_path, required=True, help="bundle, work directory or hf://...")
     add_channel(parser)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object a line, with timeline")

@@ -11,13 +11,13 @@ Exit status: 0, or 1 if a check failed.
 
 import argparse
 
-from ergl_jax.files import user_path
+from ergl_jax.hub import bundle_path
 
 HELP = "print what is installed and whether it works"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bundle", type=user_path, help="a bundle or a work directory")
+    parser.add_argument("--bundle", type=bundle_path, help="bundle, work directory or hf://...")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,14 +14,15 @@ import argparse
 
 from ergl_jax.cli.train import add_recordings
 from ergl_jax.errors import InputError, report
-from ergl_jax.files import check_directory, local_path, user_path
+from ergl_jax.files import check_directory, local_path
+from ergl_jax.hub import bundle_path
 
 HELP = "score a model on labelled recordings"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("bundle", type=user_path, metavar="BUNDLE", help="a bundle or a work directory")
+    add("bundle", type=bundle_path, metavar="BUNDLE", help="bundle, work directory or hf://...")
     add_recordings(parser)
     splits = ("train", "validation", "test", "all")
     add("--split", choices=splits, default="", help="default: test if there is one, else all")

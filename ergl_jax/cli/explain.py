@@ -10,7 +10,8 @@ longer than the bundle's clips it explains the window in which the scene is most
 import argparse
 
 from ergl_jax.cli.classify import add_channel
-from ergl_jax.files import check_directory, find_path, local_path, user_path
+from ergl_jax.files import check_directory, find_path, local_path
+from ergl_jax.hub import bundle_path
 
 HELP = "explain the scene of a recording: a page, pictures, numbers"
 
@@ -18,7 +19,7 @@ HELP = "explain the scene of a recording: a page, pictures, numbers"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("recording", type=local_path, metavar="CLIP", help="an audio file")
-    add("--bundle", type=user_path, required=True, help="a bundle or a work directory, of an ERGL")
+    add("--bundle", type=bundle_path, required=True, help="as for classify, of an ERGL")
     add("--out", type=local_path, required=True, metavar="DIR", help="directory to write to")
     add_channel(parser)
     add_method(parser)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ergl_jax.errors import InputError
 from ergl_jax.files import local_path, user_path
+from ergl_jax.hub import bundle_path, is_address
 from ergl_jax.kernels.cpu import use_huge_pages as start  # noqa: F401, as `cli` calls it
 
 HELP = "train on your own recordings, sorted into folders or listed in a CSV"
@@ -35,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--out", type=local_path, required=True, help="work directory")
     add("--fresh", action="store_true", help="if it exists, train anew in OUT-2, OUT-3, ...")
-    add("--tagger", type=user_path, metavar="BUNDLE", help="a PANN that labels the events first")
-    add("--init-from", type=user_path, metavar="BUNDLE", help="begin with this model's encoder")
+    add("--tagger", type=bundle_path, metavar="BUNDLE", help="a PANN that labels the events first")
+    add("--init-from", type=bundle_path, metavar="BUNDLE", help="begin with this model's encoder")
     fields = "a setting, such as train.epochs=30 (configs/ergl.py lists them); may be repeated"
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help=fields)
 
@@ -65,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
     if not tagger and name in (None, "ergl"):
         corpus, events = own.with_events(corpus, forced=name == "ergl")
     if init:
-        fields = {"model.init_from": str(args.init_from.absolute())} | fields
+        named = args.init_from if is_address(args.init_from) else args.init_from.absolute()
+        fields = {"model.init_from": str(named)} | fields
     # Named by the tagger, so that another one is another setting.
     labels = out / f"events-{hashlib.sha256(str(args.tagger).encode()).hexdigest()[:8]}.npz"
     if tagger:

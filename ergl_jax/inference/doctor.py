@@ -40,8 +40,8 @@ class Line(NamedTuple):
     failed: bool = False
 
 
-def examine(bundle: Path | None = None) -> Iterator[Line]:
-    """Yields findings, each as soon as it is there; also about a bundle's directory, if given."""
+def examine(bundle: str | Path | None = None) -> Iterator[Line]:
+    """Yields findings, each as soon as it is there; also about a bundle, if given."""
     yield from _lines(_machine())
     if bundle is not None:
         try:

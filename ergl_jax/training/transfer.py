@@ -8,7 +8,7 @@ from ergl_jax.audio import FrontEnd
 from ergl_jax.config import ModelConfig
 from ergl_jax.datasets.builder import SceneDataset
 from ergl_jax.errors import InputError
-from ergl_jax.files import user_path
+from ergl_jax.hub import bundle_path
 from ergl_jax.systems import SYSTEMS
 from ergl_jax.training.device_data import band_statistics
 from ergl_jax.training.step import TrainState
@@ -48,7 +48,7 @@ def start_pretrained(
     Raises:
       InputError: the bundle is missing, or its encoder or front end is another.
     """
-    path = user_path(config.init_from)
+    path = bundle_path(config.init_from)
     field = f"model.init_from={path}"
     parts = [name for name in SYSTEMS[config.name].pretrained if name in state.params]
     if not parts:
