@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import re
 import shutil
 import threading
 
@@ -150,8 +151,8 @@ def test_a_licence_is_never_more_generous_than_the_data(tiny, licence, source, i
     assert card.data.license == identifier and card.data.license_link == link
     assert licence in card.text and source in card.text
     if identifier == "other":
-        words = licence.split("(")[0] or "unknown"
-        assert card.data.license_name.startswith(words[:14].lower().replace(" ", "-").strip("-;"))
+        words = re.findall(r"[\w.]+", f"{licence.split('(')[0] or 'unknown'} {source}".lower())
+        assert card.data.license_name == "-".join(words)
 
 
 def test_a_revision_is_a_commit_or_a_branch(hub, run, tmp_path):
@@ -293,6 +294,25 @@ class TestUnusable:
             bundle_path(address)
         with pytest.raises(InputError, match="is not hf://OWNER/NAME or"):
             bundles.load(address)
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            "classify a.wav --bundle",
+            "explain a.wav --out=b --bundle",
+            "evaluate a",
+            "export --out=b --bundle",
+            "demo --bundle",
+            "doctor --bundle",
+            "train a --out=b --init-from",
+            "train a --out=b --tagger",
+        ],
+    )
+    def test_every_command_checks_an_address(self, command, capsys):
+        words = command.split()
+        at = 1 if words[0] == "evaluate" else len(words)
+        assert main([*words[:at], "hf://me", *words[at:]]) == 2
+        refused(capsys, "hf://me is not hf://OWNER/NAME or hf://OWNER/NAME@REVISION")
 
     def test_gated(self, hub, run, monkeypatch):
         put(hub, run / "bundle", gated=True)

@@ -34,9 +34,10 @@ BATCH_SIZE = 8
 
 
 def load(directory: str | os.PathLike, *, keep: float = KEEP) -> "Model":
-    """The model in a bundle's directory; InputError if it can't be used (`bundle.load`).
+    """The model in the directory of a bundle or a run, or at hf://OWNER/NAME or
+    hf://OWNER/NAME@REVISION on the Hugging Face Hub.
 
-    `keep` as of `Model`.
+    `keep` as of `Model`. Raises InputError if it can't be used (`bundle.load`).
     """
     return Model(bundles.load(directory), keep=keep)
 

@@ -14,7 +14,7 @@ from ergl_jax.bundle import Bundle
 from ergl_jax.inference.html_page import LOADER
 
 NAME, PICTURE = "README.md", "confusion.png"
-MARK = "<!-- Written by `ergl push`, which writes it anew as long as this line is here. -->"
+MARK = "<!-- `ergl push` replaces this card. Remove this line to keep your own. -->"
 SHOWN_EVENTS = 20
 # Fields of results.json, as metrics of the Hub: type, name.
 SCORES = {
@@ -75,7 +75,7 @@ def write(bundle: Bundle, address: str, results: Mapping[str, Any], picture: boo
 
 
 def licence(bundle: Bundle) -> dict[str, str]:
-    """The metadata's licence: the data's, if the Hub knows exactly that one and no other applies.
+    """The metadata's licence: the data's, if it is one of LICENCES and no other applies.
 
     Otherwise "other" with its name and the first URL in it, or "unknown" where none is recorded.
     """
