@@ -90,6 +90,8 @@ def push(
     """
     with _refusing(address):
         repository, branch = _split(address)
+        if COMMIT.fullmatch(branch or ""):
+            raise InputError(f"{address} is a commit, which nothing can be added to: name a branch")
         from huggingface_hub import CommitOperationAdd
 
         api = _api()
@@ -99,7 +101,7 @@ def push(
                 f"{address} is public, and only a new repository can be made private: change its "
                 "settings on the Hub, or name another"
             )
-        if branch:
+        if branch and not branch.startswith("refs/"):  # a pull request's
             api.create_branch(repository, branch=branch, exist_ok=True)
         kept = []
         for name, text in (keep or {}).items():

@@ -358,9 +358,11 @@ class TestUnusable:
         with pytest.raises(InputError, match=rf'{ADDRESS}: .*pip install "\.\[hub\]"'):
             bundles.load(ADDRESS)
 
-    def test_a_push_to_a_directory(self, run, capsys):
+    def test_a_push_to_a_directory_or_a_commit(self, run, capsys):
         assert push(run, "elsewhere") == 2
         refused(capsys, "elsewhere is not hf://OWNER/NAME")
+        assert push(run, f"{ADDRESS}@{'0' * 40}") == 2
+        refused(capsys, "is a commit", "name a branch")
 
 
 def test_an_encoder_begins_with_a_model_of_the_hub(hub, run, tiny):
