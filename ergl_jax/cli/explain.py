@@ -19,7 +19,7 @@ HELP = "explain the scene of a recording: a page, pictures, numbers"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("recording", type=local_path, metavar="CLIP", help="an audio file")
-    add("--bundle", type=bundle_path, required=True, help="as for classify, of an ERGL")
+    add("--bundle", type=bundle_path, required=True, help="ERGL bundle, work directory or hf://...")
     add("--out", type=local_path, required=True, metavar="DIR", help="directory to write to")
     add_channel(parser)
     add_method(parser)
