@@ -132,6 +132,14 @@ def test_a_bundle_without_its_run_has_a_card_without_results(hub, run, tmp_path)
     assert "confusion.png" not in files(hub)
 
 
+def test_the_card_of_a_model_of_many_events_and_no_scene(tiny):
+    names = tuple(f"event{number}" for number in range(527))
+    bundle = dataclasses.replace(bundles.load(tiny.workdir), scenes=(), events=names)
+    text = model_card.write(bundle, ADDRESS, {}, picture=False)
+    assert "event19 and 507 more" in text and "model.embed" in text
+    assert "model.classify" not in text and "acoustic-scene" not in text
+
+
 @pytest.mark.parametrize(
     ("licence", "source", "identifier", "link"),
     [

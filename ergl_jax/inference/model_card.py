@@ -49,7 +49,10 @@ def write(bundle: Bundle, address: str, results: Mapping[str, Any], picture: boo
     metadata: dict[str, Any] = {
         "library_name": "ergl_jax",
         "pipeline_tag": "audio-classification",
-        "tags": ["jax", "flax", "acoustic-scene-classification", bundle.model.name],
+        "tags": [
+            *("jax", "flax", bundle.model.name),
+            "acoustic-scene-classification" if bundle.scenes else "audio-tagging",
+        ],
         **licence(bundle),
     }
     if scores:
