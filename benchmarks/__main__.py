@@ -28,7 +28,7 @@ from ergl_jax.files import check_directory, local_path, make_directory  # noqa: 
 RESULTS = HERE / "results"
 WHAT = (
     *("device", "train_step", "epoch", "memory", "forward", "edges", "log_mel"),
-    *("pseudo_label", "startup", "growth", "layers", "leaks", "decoding"),
+    *("pseudo_label", "tagging", "startup", "growth", "layers", "leaks", "decoding"),
 )
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "librosa", "torch")
 

@@ -9,6 +9,8 @@ model.scenes, model.events  # their names
 result = model.classify("clip.wav")  # or samples with sample_rate=, a folder, a list
 result.scene, result.probability, result.events
 
+tags = model.tag("clip.wav")  # a PANN's or another model's events: tags.events, tags.activity
+
 explanation = model.explain("clip.wav")  # what events and their relations contribute
 vectors = model.embed("recordings/")  # (N, D), for search and clustering
 """

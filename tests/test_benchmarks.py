@@ -1,6 +1,7 @@
 """The benchmark runner: JSON figures, bad flags, the printed page."""
 
 import json
+import re
 
 import jax
 import pytest
@@ -29,6 +30,18 @@ def test_a_row_of_growth_is_measured():
     assert done.returncode == 0, done.stderr
     row = done.stdout.splitlines()[-1].split(" | ")
     assert row[:2] == ["| events", "2"] and row[2].endswith(" ms"), row
+
+
+@pytest.mark.slow
+def test_tagging_equals_pytorch_with_torchlibrosa(tmp_path):
+    pytest.importorskip("torchlibrosa")
+    flags = ["--minutes", "1", "--width_divisor", "32", "--rounds", "1"]
+    done = python("benchmarks/tagging.py", f"--root={tmp_path}", *flags)
+    assert done.returncode == 0, done.stderr
+    difference, span = map(
+        float, re.findall(r"differ by (.*?) at most, and span (.*)", done.stdout)[0]
+    )
+    assert difference <= 1e-4 < 0.1 < span
 
 
 MISTAKES = {

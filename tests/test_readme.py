@@ -14,9 +14,10 @@ ROOT = Path(__file__).resolve().parents[1]
 def run_example(tiny, tmp_path, monkeypatch):
     """Runs the section "From Python" of a page where its files are; returns its variables."""
     monkeypatch.chdir(tmp_path)
-    for parent in ("runs", "recordings"):
+    for parent in ("runs", "recordings", "data"):
         Path(parent).mkdir()
-    Path("runs/synthetic").symlink_to(tiny.workdir)
+    for stand_in in ("runs/synthetic", "data/Cnn14_DecisionLevelMax"):
+        Path(stand_in).symlink_to(tiny.workdir)
     for seed, path in enumerate(("clip.wav", "recordings/a.wav", "recordings/b.wav")):
         noise = np.random.default_rng(seed).normal(0, 0.1, 44100)
         soundfile.write(path, noise, 44100)
@@ -45,3 +46,9 @@ def test_the_example_of_the_graph_runs(run_example, capsys):
     names = run_example("docs/explain.md")
     assert len(names["graphs"].nodes) == len(names["model"].events) == 4
     assert capsys.readouterr().out.startswith("['recordings/a.wav'")
+
+
+def test_the_example_of_tagging_runs(run_example):
+    names = run_example("docs/tagging.md")
+    assert set(names["tags"].events) == set(names["model"].events)
+    assert Path("clip.svg").stat().st_size

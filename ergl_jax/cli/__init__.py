@@ -17,6 +17,7 @@ from ergl_jax.kernels.cpu import use_threaded_convolutions
 COMMANDS = (
     "train",
     "classify",
+    "tag",
     "explain",
     "evaluate",
     "compare",

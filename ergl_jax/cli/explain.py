@@ -9,7 +9,7 @@ longer than the bundle's clips it explains the window in which the scene is most
 
 import argparse
 
-from ergl_jax.cli.classify import add_channel
+from ergl_jax.cli.recordings import add_channel
 from ergl_jax.files import check_directory, find_path, local_path
 from ergl_jax.hub import bundle_path
 

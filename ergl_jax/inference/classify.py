@@ -1,15 +1,12 @@
 """A trained model and its recordings: their scenes and events, explanations, embeddings.
 
-Shapes: L samples, W windows of a recording, B windows of a batch, n events, N recordings, D of an
-embedding.
+Shapes: L samples, B windows of a batch, n events, N recordings, D of an embedding.
 """
 
-import collections
 import functools
-import itertools
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
@@ -19,18 +16,16 @@ import numpy as np
 
 from ergl_jax import audio
 from ergl_jax import bundle as bundles
-from ergl_jax.audio.levels import is_silent, note_silence
 from ergl_jax.bundle import Bundle
 from ergl_jax.errors import InputError
 from ergl_jax.inference.embedding import embedding, output_and_features
-from ergl_jax.inference.results import Classification, Window
-from ergl_jax.inference.windows import Pending, windows
+from ergl_jax.inference.results import Classification, Tags, Window, ranked
+from ergl_jax.inference.windows import Pending, in_batches, listed, results_of, run_windows
 from ergl_jax.known import KEEP
 
 if TYPE_CHECKING:
     from ergl_jax.inference.explain import Explainer, Explanation
-
-BATCH_SIZE = 8
+    from ergl_jax.inference.tagging import Tagger
 
 
 def load(directory: str | os.PathLike, *, keep: float = KEEP) -> "Model":
@@ -111,13 +106,7 @@ class Model:
             `channel`; the model has no scenes.
           ValueError: samples of another type or shape, or without a sample rate.
         """
-        each, several = _listed(recordings)
-        results = []
-        for _, result in self.classify_each(each, sample_rate=sample_rate, channel=channel):
-            if isinstance(result, InputError):
-                raise result
-            results.append(result)
-        return results if several else results[0]
+        return results_of(self.classify_each, recordings, sample_rate, channel)
 
     def classify_each(
         self,
@@ -132,25 +121,65 @@ class Model:
         folder stands for its recordings, as in `classify`.
         """
         self.check_scenes()
-        if isinstance(recordings, str | os.PathLike):
-            recordings, _ = _listed(recordings)
 
         def predict(waveforms: np.ndarray) -> tuple[np.ndarray, ...]:
-            logits, events, features = self._in_batches(self._run, waveforms)
+            logits, events, features = in_batches(self._run, self.variables, waveforms)
             known = self.bundle.known
             distances = known.distance(features) if known else np.zeros(len(logits))
             return _softmax(logits), events, distances
 
-        for pending in self._each(recordings, sample_rate, channel, predict):
+        for pending in run_windows(recordings, sample_rate, channel, self.bundle, predict):
             yield pending.recording, pending.error or _classification(pending, self)
 
     def check_scenes(self) -> None:
         """InputError for a model without scenes."""
         if not self.scenes:
             raise InputError(
-                "the bundle has no scenes, only events (a PANN): it can embed recordings but not "
-                "classify them; use the bundle of a trained run, <workdir>/bundle"
+                "the bundle has no scenes, only events (a PANN): tag recordings with it (ergl tag, "
+                "Model.tag), or classify them with the bundle of a trained run, <workdir>/bundle"
             )
+
+    def tag(
+        self,
+        recordings: str | os.PathLike | np.ndarray | list,
+        *,
+        sample_rate: float | None = None,
+        channel: str | None = None,
+    ) -> Tags | list[Tags]:
+        """Tags a recording, or each recording of a list or a folder: its events.
+
+        An event's probability is the mean over windows of the bundle's clip length; `Tags.maxima`
+        has the highest of any window, and `Tags.activity` the events over time.
+
+        Args:
+          recordings: as in `classify`, with the same errors.
+          sample_rate: of samples, in Hz.
+          channel: as in `classify`.
+
+        Raises:
+          InputError: as in `classify`, or the model predicts no events.
+        """
+        return results_of(self.tag_each, recordings, sample_rate, channel)
+
+    def tag_each(
+        self,
+        recordings: str | os.PathLike | Iterable,
+        *,
+        sample_rate: float | None = None,
+        channel: str | None = None,
+    ) -> Iterator[tuple[Any, Tags | InputError]]:
+        """Yields each of `recordings` with its Tags, or with the error raised for it.
+
+        As `classify_each`.
+        """
+        return self.tagger(recordings, sample_rate, channel)
+
+    @functools.cached_property
+    def tagger(self) -> "Tagger":
+        """Tags recordings; InputError for a model that predicts no events."""
+        from ergl_jax.inference.tagging import Tagger  # not above: it imports this file
+
+        return Tagger(self)
 
     def explain(
         self,
@@ -202,44 +231,16 @@ class Model:
         Returns:
           (D,) float32 of a recording, (N, D) of a list or folder, in the order of `classify`.
         """
-        each, several = _listed(recordings)
+        each, several = listed(recordings)
         vectors = []
-        for pending in self._each(
-            each, sample_rate, channel, lambda waveforms: self._in_batches(self._embed, waveforms)
-        ):
+        run = functools.partial(in_batches, self._embed, self.variables)
+        for pending in run_windows(each, sample_rate, channel, self.bundle, run):
             if pending.error:
                 raise pending.error
             for note in pending.notes:
                 warnings.warn(f"{pending.name or 'samples'}: {note}", stacklevel=2)
             vectors.append(pending.mean([vector for _, vector in pending.outputs]))
         return np.array(vectors) if several else vectors[0]
-
-    def _each(
-        self,
-        recordings: Iterable,
-        sample_rate: float | None,
-        channel: str | None,
-        run: Callable[[np.ndarray], tuple[np.ndarray, ...]],
-    ) -> Iterator[Pending]:
-        """Yields each recording with its error, or with what `run` returns for its windows."""
-        queue: collections.deque[Pending] = collections.deque()
-        each = windows(recordings, sample_rate, channel, self.bundle, queue)
-        while True:
-            if batch := list(itertools.islice(each, BATCH_SIZE)):
-                found = run(np.stack([window for _, _, window in batch]))
-                for (pending, start, window), *outputs in zip(batch, *found, strict=True):
-                    pending.outputs.append((start, *outputs))
-                    pending.silent.append(is_silent(window))
-                    if not all(np.isfinite(x).all() for x in outputs):
-                        pending.error = InputError(
-                            "the bundle's outputs are not finite: its weights are damaged"
-                        )
-            while queue and queue[0].is_ready:
-                pending = queue.popleft()
-                pending.notes += note_silence(pending.silent, ", and left out")
-                yield pending
-            if not batch:
-                return
 
     def outputs(self, waveforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Runs the model on windows (B, L), B >= 1, at the bundle's sample rate and clip length.
@@ -248,40 +249,17 @@ class Model:
           Scene logits (B, scenes) divided by the bundle's temperature, and event probabilities
           (B, n), n = 0 for a model without events.
         """
-        logits, events, _ = self._in_batches(self._run, waveforms)
+        logits, events, _ = in_batches(self._run, self.variables, waveforms)
         return logits, events
-
-    def _in_batches(self, program: Callable, waveforms: np.ndarray) -> tuple[np.ndarray, ...]:
-        """The outputs of a program on windows (B, L), B >= 1, in batches of one of two sizes."""
-        batches = [waveforms[i : i + BATCH_SIZE] for i in range(0, len(waveforms), BATCH_SIZE)]
-        missing = BATCH_SIZE - len(batches[-1])
-        if missing < BATCH_SIZE // 2:
-            batches[-1] = np.pad(batches[-1], ((0, missing), (0, 0)))
-        else:  # one at a time: most recordings are a single window
-            batches[-1:] = [waveform[None] for waveform in batches[-1]]
-        outputs = [jax.device_get(program(self.variables, batch)) for batch in batches]
-        return tuple(np.concatenate(x)[: len(waveforms)] for x in zip(*outputs, strict=True))
-
-
-def _listed(recordings: Any) -> tuple[list, bool]:
-    """Recordings as a list, and whether they are several: a list or a folder's."""
-    if isinstance(recordings, str | os.PathLike) and os.path.isdir(recordings):
-        return audio.expand(recordings), True
-    if isinstance(recordings, list | tuple):
-        return list(recordings), True
-    return [recordings], False
 
 
 def _classification(pending: Pending, model: Model) -> Classification:
     bundle = model.bundle
     _, scenes, events, distances = zip(*pending.outputs, strict=True)
-    seconds, notes = pending.length / bundle.front_end.sample_rate, pending.notes
-    if pending.length < bundle.front_end.num_samples(bundle.clip_seconds):
-        how = {"zero": "silence", "repeat": "itself again"}[bundle.pad]
-        notes.append(f"{seconds:.3g} s are filled with {how} to {bundle.clip_seconds:g} s")
+    seconds = pending.length / bundle.front_end.sample_rate
 
     def predicted(scenes: np.ndarray, events: np.ndarray) -> dict[str, Any]:
-        return {"scenes": _ranked(bundle.scenes, scenes), "events": _ranked(bundle.events, events)}
+        return {"scenes": ranked(bundle.scenes, scenes), "events": ranked(bundle.events, events)}
 
     return Classification(
         start=0.0,
@@ -299,7 +277,7 @@ def _classification(pending: Pending, model: Model) -> Classification:
                 pending.outputs, pending.silent, strict=True
             )
         ),
-        notes=tuple(notes),
+        notes=(*pending.notes, *pending.filled(bundle)),
         distance=None if model.max_distance is None else float(pending.mean(distances)),
         max_distance=model.max_distance,
     )
@@ -309,7 +287,3 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     """SciPy's of the last axis, without its import of half a second."""
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
-
-
-def _ranked(names: tuple[str, ...], probabilities: np.ndarray) -> dict[str, float]:
-    return {names[i]: float(probabilities[i]) for i in np.argsort(-probabilities, kind="stable")}

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from ergl_jax.bundle import Bundle
 from ergl_jax.files import atomic_write_together, make_directory
-from ergl_jax.inference import html_page, narrative, pictures
+from ergl_jax.inference import html_page, narrative, pictures, strips
 from ergl_jax.inference.explain import Explanation
 
 PAGE = "explanation.html"
@@ -43,7 +43,7 @@ def draw(explanation: Explanation, bundle: Bundle) -> dict[str, Figure]:
     return {
         "matrix": pictures.matrix(explanation),
         "graph": pictures.graph(explanation),
-        "timeline": pictures.timeline(explanation, bundle.front_end),
+        "timeline": strips.timeline(explanation, bundle.front_end),
         "curves": pictures.curves(explanation),
     }
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import softmax
 
+from ergl_jax.inference.activity import DETECTED
 from ergl_jax.inference.explain import Explanation
 
-DETECTED = 0.5  # probability from which an event counts as detected
 SMALL_CHANGE = 0.1  # nats
 MAX_LISTED = 5  # events in a sentence
 MIN_RANKED = 4  # events; fewer have fewer than 20 orders, so that none can reach p = 0.05

@@ -1,7 +1,7 @@
-"""Pictures of an Explanation: matrices, graph, timeline, curves. Each function returns a Figure.
+"""Pictures of an Explanation: matrices, graph, curves. Each function returns a Figure.
 
-Shapes: n events, T tokens, F frames, M mel bins. Import this module where it is used: Matplotlib
-creates directories in the user's home.
+strips.py has those over time. Shapes: n events. Import these modules where they are used:
+Matplotlib creates directories in the user's home.
 """
 
 import io
@@ -12,18 +12,16 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
-from matplotlib import colormaps, rc_context
+from matplotlib import rc_context
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
 
-from ergl_jax.audio import FrontEnd
-from ergl_jax.audio.levels import is_silent
-from ergl_jax.audio.mel import mel_edges
+from ergl_jax.inference.activity import DETECTED
 from ergl_jax.inference.explain import Explanation
-from ergl_jax.inference.narrative import DETECTED, plain
+from ergl_jax.inference.narrative import plain
 
 INK = "#1b1f24"  # text and lines; the page replaces it by its own text colour
 PAPER = "#fefefe"  # behind nodes, so that no arrow shows through; in the page its background
@@ -38,7 +36,6 @@ WIDTH = 4.6  # inches, of the pictures on the page: a phone shows their text at 
 LINE = 0.16  # inches, a line of text
 CHARACTER = 0.0085  # inches, the width of a character of one point
 FAINT = 0.35  # opacity of what is not detected
-MEL_TICKS = (200, 500, 1000, 2000, 5000, 10000)  # Hz
 STYLE: Any = {
     "text.color": INK,
     "axes.edgecolor": INK,
@@ -242,65 +239,6 @@ def _draw_arrows(axes, explanation: Explanation, places: np.ndarray, radii: np.n
             "alpha": 0.85,
         }
         axes.annotate("", places[i], places[j], arrowprops=arrow, zorder=2)
-
-
-@rc_context(STYLE)
-def timeline(explanation: Explanation, front_end: FrontEnd) -> Figure:
-    """The window's log-mel spectrogram and, below it, its events over time; silence is grey.
-
-    What fills a shorter recording is not drawn.
-    """
-    times = explanation.activations.event_times
-    log_mel = explanation.activations.log_mel * front_end.decibels
-    frame = front_end.hop / front_end.sample_rate  # seconds
-    middle = front_end.span / 2 / front_end.sample_rate if front_end.frames == "inside" else 0.0
-    order = np.argsort(-times.max(axis=1), kind="stable")
-    strip = LINE * 1.2 * len(order)
-    figure = Figure(figsize=(WIDTH, 2.6 + strip), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1.5, strip + 0.1))
-    first, last = middle - frame / 2, middle + (len(log_mel) - 0.5) * frame
-    above.imshow(
-        log_mel.T,
-        origin="lower",
-        aspect="auto",
-        cmap="magma",
-        vmin=max(log_mel.min(), log_mel.max() - 80),
-        extent=(first, last, -0.5, front_end.n_mels - 0.5),
-    )
-    centres = mel_edges(front_end)[1:-1]  # Hz, of the mel filters
-    ticks = [x for x in MEL_TICKS if centres[0] <= x <= centres[-1]]
-    above.set_yticks(np.interp(ticks, centres, np.arange(len(centres))), ticks)
-    above.set_ylabel("mel band (Hz)")
-    tokens = times.shape[1]
-    seconds = frames_per_token(len(log_mel), tokens) * frame
-    length = seconds * explanation.sample_rate
-    silent = [
-        is_silent(explanation.sound[round(k * length) : round((k + 1) * length)])
-        for k in range(tokens)
-    ]
-    image = below.imshow(
-        np.ma.masked_array(times[order], np.broadcast_to(silent, times.shape)),
-        aspect="auto",
-        cmap=colormaps["viridis"].with_extremes(bad=(*to_rgb(GREY), FAINT)),
-        vmin=0,
-        vmax=1,
-        interpolation="nearest",
-        extent=(0, tokens * seconds, len(order) - 0.5, -0.5),
-    )
-    names = [label(explanation.events[i], longest=22) for i in order]
-    below.set_yticks(range(len(order)), names)
-    below.set_xlabel("seconds of the window")
-    below.set_xlim(0, len(explanation.sound) / explanation.sample_rate)
-    bar: Any = {"orientation": "horizontal", "aspect": 30, "label": "probability; grey: silence"}
-    figure.colorbar(image, ax=below, **bar)
-    return figure
-
-
-def frames_per_token(frames: int, tokens: int) -> float:
-    """Spectrogram frames of one token: the encoder halves time several times, rounding down."""
-    if tokens == 1:
-        return frames
-    return next((2**k for k in range(12) if frames // 2**k == tokens), frames / tokens)
 
 
 @rc_context(STYLE)

@@ -13,7 +13,8 @@ from PIL import Image
 
 from ergl_jax.audio import get_front_end
 from ergl_jax.audio.mel import mel_filters
-from ergl_jax.inference import explanation_page, pictures
+from ergl_jax.inference import explanation_page, pictures, strips
+from ergl_jax.inference.activity import frames_per_step
 
 
 def boxes(figure, texts):
@@ -77,7 +78,7 @@ def test_the_timeline_shows_all_events_over_seconds_and_hides_silence_and_paddin
     window = dataclasses.replace(one.classification.timeline[0], stop=1.5)
     short = dataclasses.replace(one.classification, timeline=(window,), stop=1.5)
     one = dataclasses.replace(one, classification=short)
-    above, below = pictures.timeline(one, FRONT_END).axes[:2]
+    above, below = strips.timeline(one, FRONT_END).axes[:2]
     labels = [text.get_text() for text in below.get_yticklabels()]
     assert len(labels) == 25 and labels[0] == LONGEST[7][:21] + "…"
     assert above.get_xlim() == below.get_xlim() == (0, 1.5)
@@ -100,15 +101,15 @@ def test_nodes_of_events_that_are_not_detected_are_faint():
 
 def test_the_timeline_of_natural_logarithms_is_in_db_and_frames_start_inside():
     one, kong = explanation(3), get_front_end("kong")
-    image = pictures.timeline(one, kong).axes[0].images[0]
+    image = strips.timeline(one, kong).axes[0].images[0]
     expected = one.activations.log_mel * 20 / np.log(10)
     np.testing.assert_allclose(image.get_array(), expected.T, rtol=1e-6)
     assert image.get_extent()[0] == pytest.approx((1024 - 688) / 44100)
 
 
-def test_frames_per_token():
-    for frames, tokens, expected in ((1001, 31, 32), (501, 31, 16), (95, 2, 32), (501, 1, 501)):
-        assert pictures.frames_per_token(frames, tokens) == expected
+def test_frames_per_step():
+    for frames, steps, expected in ((1001, 31, 32), (501, 31, 16), (95, 2, 32), (501, 1, 501)):
+        assert frames_per_step(frames, steps) == expected
 
 
 def test_curves_show_all_orders():
