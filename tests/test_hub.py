@@ -307,6 +307,7 @@ class TestUnusable:
         "command",
         [
             "classify a.wav --bundle",
+            "tag a.wav --bundle",
             "explain a.wav --out=b --bundle",
             "evaluate a",
             "export --out=b --bundle",

@@ -3,10 +3,10 @@
     ergl tag --bundle data/Cnn14_16k clip.wav recordings/ "more/*.flac"
     ergl tag --bundle data/Cnn14_DecisionLevelMax clip.wav --timeline labels
 
-With the bundle of a PANN (data_prep/port_panns.py), the 527 events of AudioSet; with an ERGL's, its
-own. Recordings may have any length and sample rate: probabilities are the mean over windows of the
-bundle's clip length; for more than one window each is listed too, and the maximum over them.
-Folders are searched recursively for audio files, except hidden ones.
+With the bundle of a PANN (data_prep/port_panns.py) these are the 527 events of AudioSet, with
+another model's its own. Recordings may have any length and sample rate: probabilities are the mean
+over windows of the bundle's clip length; several windows are also listed, with the maximum over
+them. Folders are searched recursively, without hidden files.
 
 --timeline writes two files for each recording, named after it: onset, offset and event of each
 stretch in which an event's probability reaches the threshold, tab-separated, for Audacity (a label
