@@ -24,7 +24,7 @@ from ergl_jax.baselines.surrey import SurreyCNN
 from ergl_jax.baselines.wavelet_crnn import WaveletCRNN
 from ergl_jax.config import ModelConfig
 from ergl_jax.models.decision_level import DecisionLevelPANN
-from ergl_jax.models.dynamic import DynamicEventGraph
+from ergl_jax.models.dynamic import DynamicEventGraph, activity_loss
 from ergl_jax.models.ergl import ERGL
 from ergl_jax.models.losses import Parts, binary_loss, losses
 from ergl_jax.models.panns import PANN, Encoder
@@ -35,6 +35,7 @@ LOSSES: dict[str, Callable[..., Parts]] = {
     "bce": partial(losses, of_events=binary_loss),
     "scene": scene_only,
     "events": events_only,
+    "activity": activity_loss,
     "joint": joint_loss,
     "rgasc_log": partial(rgasc_loss, activation=nn.log_softmax),
     "rgasc_prob": partial(rgasc_loss, activation=nn.softmax),

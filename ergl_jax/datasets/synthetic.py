@@ -69,11 +69,15 @@ RELATIONAL_PAIRS: tuple[tuple[str, str], ...] = tuple(
 for _over, _ in RELATIONAL_PAIRS:
     _first, _second = _over.split("_over_")
     _scene = _SCENES[_over]
+    # The events of the other pairs, each for itself: else an event of a pair would never occur
+    # without the other, and no label of a clip could say which of the two sounds is which.
+    _others = [_SCENES[other].related for other, _ in RELATIONAL_PAIRS if other != _over]
+    _guests = {event: (0.4, 0.04, 0.09) for pair in _others for event in pair}
     for _name, _order in (
         (f"{_first}_then_{_second}", _scene.related),
         (f"{_second}_then_{_first}", _scene.related[::-1]),
     ):
-        _SCENES[_name] = _Scene(_scene.independent, _order, "then")
+        _SCENES[_name] = _Scene(_scene.independent | _guests, _order, "then")
 DELAYS: tuple[str, ...] = tuple(name for name in _SCENES if "_then_" in name)  # of that corpus
 DELAY_PAIRS: tuple[tuple[str, str], ...] = tuple(zip(DELAYS[::2], DELAYS[1::2], strict=True))
 CORPORA = {"synthetic": SCENES, "delays": DELAYS}

@@ -208,10 +208,11 @@ def agreement(surveys: list[Survey]) -> dict[str, float] | None:
 
     Spearman's rank correlation between the contributions of two models, over events and over
     relations (self-relations included): the mean over all pairs of models and the clips to which
-    both give the same scene. Events are matched by name; only those of all models count.
+    both give the same scene; but for clips in which all contributions of both are equal, as of
+    relations where none counts. Events are matched by name; only those of all models count.
 
     Returns:
-      events, relations: correlations, NaN if there is no such clip.
+      events, relations: correlations, NaN if there is no such clip, 0 if no contribution differs.
       clips: number of such clips, over all pairs.
 
     Raises InputError for surveys of different clips or fewer than two common events.
@@ -236,11 +237,15 @@ def agreement(surveys: list[Survey]) -> dict[str, float] | None:
                 b.edge_contributions[clip][np.ix_(theirs, theirs)],
             )
             found["relations"].append(_rank_correlation(*edges))
-    means = {what: float(np.mean(each or [np.nan])) for what, each in found.items()}
+    means = {}
+    for what, each in found.items():
+        defined = [x for x in each if not np.isnan(x)] or [0.0] * bool(each) or [np.nan]
+        means[what] = float(np.mean(defined))
     return means | {"clips": len(found["events"])}
 
 
 def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    if np.ptp(a) == 0 or np.ptp(b) == 0:  # all edges without MEL
-        return 0.0
+    """Spearman's; 0 if one of the two is constant, NaN if both are."""
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return np.nan if np.ptp(a) == np.ptp(b) else 0.0
     return float(spearmanr(a.ravel(), b.ravel()).statistic)

@@ -33,6 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ergl_jax.models.layers import he_uniform
+from ergl_jax.models.losses import Parts, add, binary_loss
 from ergl_jax.models.output import Graph, Output
 from ergl_jax.models.panns import Encoder
 
@@ -88,6 +89,20 @@ class DynamicEventGraph(nn.Module):
     def read(self, nodes: jax.Array, edges: jax.Array) -> jax.Array:
         """The scene logits (B, scenes) of another graph."""
         return self.readout(nodes, edges)
+
+
+def activity_loss(output: Output, *, scene: jax.Array, events: jax.Array) -> Parts:
+    """Binary cross entropy of shares of the clip, and of whether an event sounds in it at all.
+
+    For labels (B, n) that are shares, 0 to 1. The second term, on the "linear" pooling, asks for
+    high activities where an event sounds briefly: a share alone is also learnt from low ones.
+    """
+    shares = binary_loss(logits=output.event_logits, targets=events)
+    p = nn.sigmoid(output.event_logits_by_frame).swapaxes(1, 2)
+    y = pool_activity(p, "linear")
+    logits = jnp.log(y) - jnp.log1p(-y)
+    presences = binary_loss(logits=logits, targets=(events > 0).astype(jnp.float32))
+    return add(scene_loss=jnp.zeros(()), event_loss=shares + presences)
 
 
 class EventActivity(nn.Module):

@@ -22,7 +22,7 @@ from ergl_jax.datasets.builder import SceneDataset
 from ergl_jax.datasets.events import choose_events, read_list
 from ergl_jax.errors import InputError, Stopped, postponed_sigterm
 from ergl_jax.files import make_directory
-from ergl_jax.systems import SYSTEMS
+from ergl_jax.systems import OF_EVENTS_ALONE, SYSTEMS
 from ergl_jax.training import (
     device_data,
     evaluate,
@@ -98,7 +98,7 @@ class _Run:
         self.split = dataset.split("train")
         self.validation = dataset.split("validation") if "validation" in dataset.sizes else None
         # The best epoch on validation is the result, else the last; without scenes there is none.
-        scenes = config.train.loss != "events" or config.train.trainer != "sgd"
+        scenes = config.train.loss not in OF_EVENTS_ALONE or config.train.trainer != "sgd"
         self.selects = self.validation is not None and scenes
         system = SYSTEMS[config.model.name]
         if system.events:
