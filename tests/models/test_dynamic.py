@@ -7,7 +7,15 @@ import pytest
 from made_systems import KEY, drawn, features
 
 from ergl_jax.models import Encoder
-from ergl_jax.models.dynamic import BLUR, LAGS, DynamicEventGraph, event_graph, pool_activity
+from ergl_jax.models.dynamic import (
+    BLUR,
+    LAGS,
+    DynamicEventGraph,
+    activity_loss,
+    event_graph,
+    pool_activity,
+)
+from ergl_jax.models.output import Output
 
 CLIPS, FRAMES, MELS, EVENTS, SCENES = 2, 64, 16, 4, 3
 STEP = 0.08  # seconds
@@ -105,6 +113,20 @@ def test_pooling(pooling):
 def test_pooling_of_another_name():
     with pytest.raises(ValueError, match="max"):
         pool_activity(jnp.ones((1, 1, 2)), "max")
+
+
+def test_the_loss_of_shares_and_presences():
+    p = activities() * 0.9 + 0.01
+    share, y = p.mean(axis=2), (p**2).sum(axis=2) / p.sum(axis=2)
+    labels = np.float32([[0, 0.1, 0.5, 1]] * 3)
+    output = Output(
+        None, np.log(share / (1 - share)), event_logits_by_frame=np.log(p / (1 - p)).swapaxes(1, 2)
+    )
+    want = 0.0
+    for q, target in ((share, labels), (y, labels > 0)):
+        want -= (target * np.log(q) + (1 - target) * np.log(1 - q)).mean()
+    found = activity_loss(output, scene=np.ones((3, 1)), events=labels)
+    np.testing.assert_allclose(found["loss"], want, rtol=1e-4)
 
 
 @pytest.fixture(scope="module")
