@@ -6,7 +6,6 @@ left out.
 
 import dataclasses
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -14,8 +13,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import panns_files
+import panns_tensors
 from flax.traverse_util import flatten_dict, unflatten_dict
-from panns_files import COUNTER, FIRST
+from panns_tensors import ATTENTION, IMAGINARY, MEL, REAL
 
 from ergl_jax import registry
 from ergl_jax.audio import FRONT_ENDS, FrontEnd
@@ -25,18 +25,19 @@ from ergl_jax.config import ModelConfig
 from ergl_jax.downloads import file_md5
 from ergl_jax.errors import InputError
 from ergl_jax.labels import AUDIOSET
-from ergl_jax.models.panns import ARCHITECTURES
+from ergl_jax.models.wavegram import HOP
 
 RECORD = "https://zenodo.org/records/3987831"
 LICENCE = f"CC BY 4.0, Q. Kong et al., {RECORD}"
 CLIP_SECONDS = 10.0  # AudioSet's clips
+WAVEGRAM = "wavegram_logmel_cnn14"
 
 
 class Checkpoint(NamedTuple):
     """A published PANN: its file in RECORD, and what it is."""
 
     file: str
-    md5: str
+    md5: str  # "" if it is not known
     architecture: str
     variant: str  # model.variant
     front_end: str
@@ -54,6 +55,16 @@ CHECKPOINTS = {
     "Cnn14_DecisionLevelAtt": Checkpoint(
         "Cnn14_DecisionLevelAtt_mAP=0.425.pth", "c8281ca2b9967244b91d557aa941e8ca",
         "cnn14", "decision_level_att", "panns_32k"),
+    "Wavegram_Logmel_Cnn14": Checkpoint(
+        "Wavegram_Logmel_Cnn14_mAP=0.439.pth", "17fa9ab65af3c0eb5ffbc5f65552c4e1",
+        "wavegram_logmel_cnn14", "", "panns_wavegram"),
+    "Cnn14_8k": Checkpoint("Cnn14_8k_mAP=0.416.pth", "", "cnn14", "", "panns_8k"),
+    "ResNet38": Checkpoint("ResNet38_mAP=0.434.pth", "bf12f36aaabac4e0855e22d3c3239c1b",
+                           "resnet38", "", "panns_32k"),
+    "ResNet22": Checkpoint("ResNet22_mAP=0.430.pth", "cf36d413096793c4e15dc752a3abd599",
+                           "resnet22", "", "panns_32k"),
+    "MobileNetV1": Checkpoint("MobileNetV1_mAP=0.389.pth", "a419303e1c88aa1b9d2ac3811563d371",
+                              "mobilenetv1", "", "panns_32k"),
     "Cnn10": Checkpoint("Cnn10_mAP=0.380.pth", "bfb1f1f9968938fa8ef4012b8471f5f6",
                         "cnn10", "", "panns_32k"),
     "Cnn6": Checkpoint("Cnn6_mAP=0.343.pth", "e25e26b84585b14c7754c91e48efc9be",
@@ -61,12 +72,6 @@ CHECKPOINTS = {
 }
 # fmt: on
 
-REAL = "spectrogram_extractor.stft.conv_real.weight"  # (n_fft // 2 + 1, 1, n_fft)
-IMAGINARY = "spectrogram_extractor.stft.conv_imag.weight"
-MEL = "logmel_extractor.melW"  # (n_fft // 2 + 1, M)
-ATTENTION = "att_block."  # of Cnn14_DecisionLevelAtt
-UNUSED = (f"{ATTENTION}bn_att.",)  # tensors that PANNs' code makes, but computes nothing with
-HEAD = f"; only PANNs with AudioSet's head of {len(AUDIOSET)} events, and no other, can be ported"
 TOLERANCE = 1e-4  # of the largest entry; another sample rate or window differs by 1e-3
 
 
@@ -100,7 +105,7 @@ def port(path: Path, *, name: str | None = None) -> Port:
     found = panns_files.read(path)
     state = found.arrays
     shapes = {tensor: tuple(x.shape) for tensor, x in state.items()}
-    architecture, divisor = _architecture(shapes, path)
+    architecture, divisor = panns_tensors.architecture(shapes, path)
     md5 = file_md5(path)
     published = {x.md5: each for each, x in CHECKPOINTS.items()}.get(md5)
     likely = name or published or path.stem.partition("_mAP")[0]
@@ -114,9 +119,9 @@ def port(path: Path, *, name: str | None = None) -> Port:
         "dropout": 0.5,
     }
     ours = _variables(config)
-    if problems := _problems(shapes, ours):
-        raise InputError(f"{path} does not fit {form}: {problems}")
-    front_end = _front_end(found, path)
+    if wrong := panns_tensors.problems(shapes, ours):
+        raise InputError(f"{path} does not fit {form}: {wrong}")
+    front_end = _front_end(found, path, waveform=architecture == WAVEGRAM)
     if name is not None:
         wanted = CHECKPOINTS[name]
         same = (architecture, variant, front_end.name) == wanted[2:]
@@ -124,16 +129,11 @@ def port(path: Path, *, name: str | None = None) -> Port:
             what = published or f"{form} with the front end {front_end.name}"
             raise InputError(f"{path} is not {name}, but {what}")
     became = dict.fromkeys((REAL, IMAGINARY, MEL), f"checked: {front_end.name}")
-    became |= {tensor: "ignored" for tensor in shapes if _is_unused(tensor)}
+    became |= {tensor: "ignored" for tensor in shapes if panns_tensors.is_unused(tensor)}
     flat = {}
     for variable in ours:
-        tensor = _name_in_checkpoint(variable)
-        # Convolutions OIHW -> HWIO, dense layers (out, in) -> (in, out); those of attention are
-        # (out, in, 1). PyTorch's running variance is unbiased, but its evaluation divides by it as
-        # ours does: it is kept.
-        x = state.pop(tensor)
-        x = x.transpose(2, 3, 1, 0) if x.ndim == 4 else x.squeeze(-1).T if x.ndim == 3 else x.T
-        flat[variable] = np.ascontiguousarray(x)
+        tensor = panns_tensors.name_of(variable)
+        flat[variable] = panns_tensors.to_flax(state.pop(tensor), variable)
         became[tensor] = "/".join(variable)
     bundle = Bundle(
         model=ModelConfig.from_saved(config),
@@ -152,18 +152,6 @@ def port(path: Path, *, name: str | None = None) -> Port:
     return Port(bundle, rows, found.entry, found.prefix, tuple(found.others))
 
 
-def _architecture(shapes: Mapping[str, tuple], path: Path) -> tuple[str, int]:
-    """The architecture, and the number that its published channels are divided by."""
-    blocks = max(int(x[1]) for name in shapes if (x := re.match(r"conv_block(\d+)\.", name)))
-    deepest = f"conv_block{blocks}.conv2.weight"
-    for name, spec in ARCHITECTURES.items():
-        if len(spec.channels) == blocks and (spec.convolutions == 2) == (deepest in shapes):
-            channels = (*shapes[FIRST], 1)[0]
-            return name, max(1, spec.channels[0] // max(1, channels))
-    known = ", ".join(CHECKPOINTS)
-    raise InputError(f"{path} is not one of {known}: it has {blocks} convolutional blocks")
-
-
 def _variant(likely: str, architecture: str, shapes: Mapping[str, tuple]) -> str:
     """model.variant of a checkpoint that is likely one of CHECKPOINTS, or any."""
     if any(tensor.startswith(ATTENTION) for tensor in shapes):
@@ -172,66 +160,18 @@ def _variant(likely: str, architecture: str, shapes: Mapping[str, tuple]) -> str
     return found.variant if found and found.architecture == architecture else ""
 
 
-def _is_unused(tensor: str) -> bool:
-    return tensor.endswith(COUNTER) or tensor.startswith(UNUSED)
-
-
 def _variables(config: dict) -> dict[tuple[str, ...], tuple[int, ...]]:
     """Shapes of the model's variables, by path."""
     model = registry.build(ModelConfig.from_saved(config), num_scenes=0, num_events=len(AUDIOSET))
-    clip = jax.ShapeDtypeStruct((1, 64, 64), np.float32)
+    bins = 64 + HOP * (config["encoder"]["architecture"] == WAVEGRAM)
+    clip = jax.ShapeDtypeStruct((1, 64, bins), np.float32)
     variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), clip)
     return {path: leaf.shape for path, leaf in flatten_dict(variables).items()}
 
 
-def _name_in_checkpoint(variable: tuple[str, ...]) -> str:
-    """(params, encoder, ConvBlock_0, Conv_1, kernel) -> conv_block1.conv2.weight."""
-    *module, leaf = variable[1:]
-    if module[0] in ("att", "cla"):
-        name = ATTENTION + module[0]
-    elif module[0] != "encoder":
-        name = module[0]  # fc1, fc_audioset
-    elif module[1] == "BatchNorm_0":
-        name = "bn0"
-    else:
-        block, layer = (part.split("_") for part in module[1:])
-        kind = {"Conv": "conv", "BatchNormReLU": "bn"}[layer[0]]
-        name = f"conv_block{int(block[1]) + 1}.{kind}{int(layer[1]) + 1}"
-    theirs = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
-    return f"{name}.{theirs.get(leaf, leaf)}"
-
-
-def _problems(shapes: Mapping[str, tuple], ours: Mapping[tuple[str, ...], tuple]) -> str:
-    """What is wrong with a checkpoint's tensors, in a line: missing, misshapen or unexpected."""
-    n_fft = max(2, (0, *shapes.get(REAL, ()))[-1])
-    bins, bands = n_fft // 2 + 1, (0, *shapes.get(MEL, ()))[-1]
-    wanted = {REAL: (bins, 1, n_fft), IMAGINARY: (bins, 1, n_fft), MEL: (bins, bands)}
-    for variable, shape in ours.items():
-        axes = (3, 2, 0, 1) if len(shape) == 4 else range(len(shape))[::-1]
-        name = _name_in_checkpoint(variable)
-        pointwise = (1,) if name.startswith(ATTENTION) and len(shape) == 2 else ()
-        wanted[name] = (*(shape[axis] for axis in axes), *pointwise)
-    missing = [name for name in wanted if name not in shapes]
-    unexpected = [name for name in shapes if name not in wanted and not _is_unused(name)]
-    misshapen = [
-        f"{name} {shapes[name]} instead of {shape}"
-        for name, shape in wanted.items()
-        if shapes.get(name, shape) != shape
-    ]
-    wrong = {"missing": missing, "of another shape": misshapen, "unexpected": unexpected}
-    text = "; ".join(f"{kind}: {_listed(names)}" for kind, names in wrong.items() if names)
-    head = unexpected or any(x.startswith(("fc_", ATTENTION)) for x in missing + misshapen)
-    return text + (HEAD if head else "")
-
-
-def _listed(names: list[str], most: int = 4) -> str:
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
-
-
-def _front_end(found: panns_files.Tensors, path: Path) -> FrontEnd:
+def _front_end(found: panns_files.Tensors, path: Path, *, waveform: bool) -> FrontEnd:
     """The front end with the checkpoint's window and mel filters; InputError if there is none."""
-    known = [front_end for front_end in FRONT_ENDS.values() if not front_end.offset]  # in dB
+    known = [x for x in FRONT_ENDS.values() if not x.offset and x.waveform == waveform]  # in dB
     for front_end in known:
         real, imaginary = _kernels(window(front_end))
         wanted = {REAL: real, IMAGINARY: imaginary, MEL: mel_filters(front_end)}

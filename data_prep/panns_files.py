@@ -17,7 +17,9 @@ import numpy as np
 from ergl_jax.errors import InputError
 from ergl_jax.files import reading
 
-FIRST = "conv_block1.conv1.weight"  # (64, 1, side, side); every PANN here has it
+# Every PANN here has one of these.
+FIRST = "conv_block1.conv1.weight"  # (64, 1, side, side)
+FIRST_OF_MOBILENET = "features.0.0.weight"  # (32, 1, 3, 3)
 COUNTER = ".num_batches_tracked"  # BatchNorm's, only used in training
 
 
@@ -43,11 +45,12 @@ def read(path: Path) -> Tensors:
         raise InputError('reading a checkpoint needs PyTorch: pip install ".[port]"') from error
     found = list(_places(_load(path), torch.Tensor))
     if not found:
-        raise InputError(f"{path} is not a PANN: it has no tensor {FIRST}, with or without prefix")
+        first = f"{FIRST} or {FIRST_OF_MOBILENET}"
+        raise InputError(f"{path} is not a PANN: it has no tensor {first}, with or without prefix")
     if len(found) > 1:
-        names = ", ".join(" ".join(filter(None, (place[0], place[1] + FIRST))) for place in found)
+        names = ", ".join(" ".join(filter(None, (place[0], place[2]))) for place in found)
         raise InputError(f"{path} contains several PANNs ({names}): save one in a file of its own")
-    (entry, prefix, mapping), *_ = found
+    (entry, prefix, _, mapping), *_ = found
     result = Tensors(entry, prefix, {}, {}, {})
     for name, x in mapping.items():
         if not isinstance(name, str) or not isinstance(x, torch.Tensor):
@@ -69,8 +72,12 @@ def read(path: Path) -> Tensors:
     return result
 
 
-def _places(content: Any, kind: type) -> Iterator[tuple[str, str, Mapping]]:
-    """Yields entry, prefix and dict of each PANN in nested dicts and lists; tensors are `kind`."""
+def _places(content: Any, kind: type) -> Iterator[tuple[str, str, str, Mapping]]:
+    """Yields entry, prefix, first tensor's name and dict of each PANN in nested dicts and lists.
+
+    Tensors are `kind`.
+    """
+    firsts = (FIRST, FIRST_OF_MOBILENET)
     waiting, seen = [("", content)], set()
     while waiting:
         entry, value = waiting.pop()
@@ -80,8 +87,10 @@ def _places(content: Any, kind: type) -> Iterator[tuple[str, str, Mapping]]:
         for name, x in value.items() if isinstance(value, Mapping) else enumerate(value):
             if isinstance(x, Mapping | list | tuple):
                 waiting.append((f"{entry}.{name}" if entry else str(name), x))
-            elif isinstance(x, kind) and f".{name}".endswith(f".{FIRST}"):
-                yield entry, name.removesuffix(FIRST), value
+            elif isinstance(x, kind):
+                for first in firsts:
+                    if f".{name}".endswith(f".{first}"):
+                        yield entry, name.removesuffix(first), name, value
 
 
 def _load(path: Path) -> Any:

@@ -30,7 +30,8 @@ def _parser() -> Parser:
     parser = Parser(description="Ports a pretrained PANN to a bundle.")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("checkpoint", type=local_path, nargs="?", help="a file of tensors")
-    source.add_argument("--download", choices=CHECKPOINTS, help="get a published one")
+    verified = [name for name, published in CHECKPOINTS.items() if published.md5]
+    source.add_argument("--download", choices=verified, help="get a published one")
     add = parser.add_argument
     add("--out", type=user_path, required=True, help="the bundle's directory")
     add("--name", choices=CHECKPOINTS, help="which one the checkpoint must be")

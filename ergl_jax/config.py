@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, NamedTuple, Self, get_args, get_origin, get_type_hints
 
 from ergl_jax import schema
-from ergl_jax.audio import CHANNELS, FRONT_ENDS
+from ergl_jax.audio import CHANNELS, FRONT_ENDS, get_front_end
 from ergl_jax.errors import InputError
 from ergl_jax.labels import AUDIOSET
 from ergl_jax.models.dynamic import POOLINGS
+from ergl_jax.models.encoders import ENCODERS
 from ergl_jax.models.events import TOKENS
 from ergl_jax.models.gated_gcn import GATES
 from ergl_jax.models.panns import ARCHITECTURES
@@ -90,7 +91,7 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
-    architecture: Annotated[str, one_of(*ARCHITECTURES)] = "cnn14"
+    architecture: Annotated[str, one_of(*ENCODERS)] = "cnn14"
     width_divisor: Positive = 1
     dropout: Dropout = 0.2
     time_pools: NotNegative = 0
@@ -246,6 +247,12 @@ def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
     form = (model.name, model.variant)
     if data.source == "folder" and not data.manifest:
         yield "data.source", "needs a manifest: set --config.data.manifest=PATH.csv"
+    if model.encoder.time_pools and model.encoder.architecture not in ARCHITECTURES:
+        yield "model.encoder.time_pools", f"is for encoders {', '.join(ARCHITECTURES)} alone"
+    wavegram = model.encoder.architecture == "wavegram_logmel_cnn14"
+    if get_front_end(data.front_end).waveform != wavegram:
+        reason = "does not go with this encoder: panns_wavegram is for wavegram_logmel_cnn14 alone"
+        yield "data.front_end", f"{reason}, which needs it"
     if model.name == "pann":
         reason = "tags events and has no scenes: train pann_scene, or start another model from a"
         yield "model.name", f"{reason} PANN with --config.model.init_from"

@@ -25,9 +25,10 @@ from ergl_jax.baselines.wavelet_crnn import WaveletCRNN
 from ergl_jax.config import ModelConfig
 from ergl_jax.models.decision_level import DecisionLevelPANN
 from ergl_jax.models.dynamic import DynamicEventGraph, activity_loss
+from ergl_jax.models.encoders import ENCODERS
 from ergl_jax.models.ergl import ERGL
 from ergl_jax.models.losses import Parts, binary_loss, losses
-from ergl_jax.models.panns import PANN, Encoder
+from ergl_jax.models.panns import PANN
 from ergl_jax.systems import SYSTEMS
 
 LOSSES: dict[str, Callable[..., Parts]] = {
@@ -72,7 +73,7 @@ def build(
     `frame_seconds` is the front end's hop, in which the dynamic event graph counts its lags.
     """
     mapped: dict[str, Any] = {"axis_name": axis_name, "dtype": jnp.dtype(config.compute_dtype)}
-    encoder = Encoder(
+    encoder = ENCODERS[config.encoder.architecture](
         architecture=config.encoder.architecture,
         width_divisor=config.encoder.width_divisor,
         dropout=config.encoder.dropout,

@@ -8,6 +8,7 @@ PANNS = {
     "paper": (32000, 64, 50, 14000),
     "panns_16k": (16000, 64, 50, 8000),
     "panns_32k": (32000, 64, 50, 14000),
+    "panns_8k": (8000, 64, 50, 4000),
 }
 KONG = {"kong": (44100, 64, 50, 22050), "kong_20hz": (44100, 64, 20, 22050)}
 DCASE = {
@@ -25,7 +26,7 @@ def bands(name, waveform):
     rate, n_mels, fmin, fmax = MEL[name]
     n_fft = 2048
     if name in PANNS:
-        n_fft, hop = (512, 160) if name == "panns_16k" else (1024, 320)
+        n_fft, hop = {16000: (512, 160), 8000: (256, 80)}.get(rate, (1024, 320))
         window = "hamming" if name == "paper" else "hann"
         spectrum = librosa.stft(
             waveform, n_fft=n_fft, hop_length=hop, window=window, pad_mode="reflect"

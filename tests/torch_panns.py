@@ -10,6 +10,9 @@ from equivalence.reference import CHANNELS, FRONT_ENDS
 from torch import nn
 from torch.nn import functional
 
+WAVEGRAM = "wavegram_logmel_cnn14"
+RESNETS = {"resnet22": [2, 2, 2, 2], "resnet38": [3, 4, 6, 3]}
+
 
 class STFT(nn.Module):
     """(B, L) -> power (B, F, K), by convolution with windowed cosines and sines."""
@@ -67,6 +70,74 @@ class Block(nn.Module):
         return functional.avg_pool2d(x, 2) if pool else x
 
 
+class ResidualBlock(nn.Module):
+    """A stage's first block has an average pool, but in the first stage, and a 1x1 convolution."""
+
+    def __init__(self, before, after, pool):
+        super().__init__()
+        self.pool = pool
+        self.conv1 = nn.Conv2d(before, after, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(after)
+        self.conv2 = nn.Conv2d(after, after, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(after)
+        if pool:
+            convolution = nn.Conv2d(before, after, 1, bias=False)
+            self.downsample = nn.Sequential(nn.AvgPool2d(2), convolution, nn.BatchNorm2d(after))
+
+    def forward(self, x):
+        y = functional.avg_pool2d(x, 2) if self.pool else x
+        y = self.bn2(self.conv2(self.bn1(self.conv1(y)).relu()))
+        return (y + (self.downsample(x) if self.pool else x)).relu()
+
+
+class ResNet(nn.Module):
+    def __init__(self, blocks, divisor):
+        super().__init__()
+        before = 64 // divisor
+        for stage, number in enumerate(blocks):
+            after = 64 * 2**stage // divisor
+            first = ResidualBlock(before, after, pool=stage > 0)
+            rest = [ResidualBlock(after, after, pool=False) for _ in range(number - 1)]
+            setattr(self, f"layer{stage + 1}", nn.Sequential(first, *rest))
+            before = after
+
+    def forward(self, x):
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+
+def mobilenet(divisor):
+    """MobileNetV1, its strides as average pools between convolution and BatchNorm."""
+    layers, before = [], 1
+    strides = [2, 1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1]
+    widths = [32, 64, 128, 128, 256, 256, *6 * [512], 1024, 1024]
+    for stride, width in zip(strides, widths, strict=True):
+        after, pool = width // divisor, nn.AvgPool2d(stride)
+        if before == 1:
+            first = nn.Conv2d(1, after, 3, padding=1, bias=False)
+            parts = [first, pool, nn.BatchNorm2d(after), nn.ReLU()]
+        else:
+            depthwise = nn.Conv2d(before, before, 3, padding=1, groups=before, bias=False)
+            pointwise = nn.Conv2d(before, after, 1, bias=False)
+            parts = [depthwise, pool, nn.BatchNorm2d(before), nn.ReLU()]
+            parts += [pointwise, nn.BatchNorm2d(after), nn.ReLU()]
+        layers.append(nn.Sequential(*parts))
+        before = after
+    return nn.Sequential(*layers)
+
+
+class WaveBlock(nn.Module):
+    def __init__(self, before, after):
+        super().__init__()
+        self.conv1 = nn.Conv1d(before, after, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm1d(after)
+        self.conv2 = nn.Conv1d(after, after, 3, padding=2, dilation=2, bias=False)
+        self.bn2 = nn.BatchNorm1d(after)
+
+    def forward(self, x):
+        x = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu())).relu()
+        return functional.max_pool1d(x, 4)
+
+
 class Attention(nn.Module):
     """(B, D, T) -> probabilities (B, 527) and those of frames (B, 527, T)."""
 
@@ -100,16 +171,34 @@ class PANN(nn.Module):
     ):
         super().__init__()
         rate, usual, n_fft, hop, fmax = FRONT_ENDS[front_end]
-        self.channels = [width // divisor for width in CHANNELS[architecture]]
-        self.pools = 5 if architecture == "cnn14" else 4
         self.spectrogram_extractor = Spectrogram(n_fft, hop, window or usual)
         self.logmel_extractor = LogMel(rate, n_fft, fmax)
         self.bn0 = nn.BatchNorm2d(64)
-        side, two = (5, False) if architecture == "cnn6" else (3, True)
-        before = 1
-        for number, width in enumerate(self.channels, 1):
-            setattr(self, f"conv_block{number}", Block(before, width, side, two))
-            before = width
+        self.architecture = architecture
+        if architecture in RESNETS:
+            self.conv_block1 = Block(1, 64 // divisor, 3, two=True)
+            self.resnet = ResNet(RESNETS[architecture], divisor)
+            before = 2048 // divisor
+            self.conv_block_after1 = Block(512 // divisor, before, 3, two=True)
+        elif architecture == "mobilenetv1":
+            self.features, before = mobilenet(divisor), 1024 // divisor
+        else:
+            wavegram = architecture == WAVEGRAM
+            self.channels = [x // divisor for x in CHANNELS["cnn14" if wavegram else architecture]]
+            self.pools = 5 if len(self.channels) == 6 else 4
+            side, two = (5, False) if architecture == "cnn6" else (3, True)
+            before = 1
+            for number, width in enumerate(self.channels, 1):
+                setattr(self, f"conv_block{number}", Block(before, width, side, two))
+                before = 2 * width if wavegram and number == 1 else width
+            if wavegram:
+                narrow = self.channels[0]
+                self.pre_conv0 = nn.Conv1d(1, narrow, 11, stride=5, padding=5, bias=False)
+                self.pre_bn0 = nn.BatchNorm1d(narrow)
+                self.pre_block1 = WaveBlock(narrow, narrow)
+                self.pre_block2 = WaveBlock(narrow, 2 * narrow)
+                self.pre_block3 = WaveBlock(2 * narrow, 2 * narrow)
+                self.pre_block4 = Block(2 * narrow // 32, narrow, 3, two=True)
         self.fc1 = nn.Linear(before, before)
         self.variant = variant
         if variant == "decision_level_att":
@@ -128,11 +217,14 @@ class PANN(nn.Module):
                 module.weight.normal_(0, spread, generator=generator)
                 if module.bias is not None:
                     module.bias.normal_(0, 0.5, generator=generator)
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 for x in (module.weight, module.running_var):
                     x.uniform_(0.5, 2, generator=generator)
                 for x in (module.bias, module.running_mean):
                     x.normal_(0, 0.5, generator=generator)
+        for module in self.modules():  # or else activations would grow from block to block
+            if isinstance(module, ResidualBlock):
+                module.bn2.weight *= 0.2
         self.bn0.running_mean.uniform_(-50, -30, generator=generator)  # as of dB
         self.bn0.running_var.uniform_(100, 400, generator=generator)
 
@@ -143,7 +235,7 @@ class PANN(nn.Module):
         The last are those of a variant that locates events; of others, None.
         """
         log_mel = self.logmel_extractor(self.spectrogram_extractor.stft(waveform))
-        x = self.encode(log_mel).mean(dim=3)  # (B, D, T)
+        x = self.encode(log_mel, waveform).mean(dim=3)  # (B, D, T)
         if not self.variant:
             embedding = self.fc1(x.max(dim=2).values + x.mean(dim=2)).relu()
             return self.fc_audioset(embedding).sigmoid(), embedding, None
@@ -159,12 +251,26 @@ class PANN(nn.Module):
         rest = repeated[:, -1:].expand(-1, log_mel.shape[1] - repeated.shape[1], -1)
         return clip, x.mean(dim=1), torch.cat([repeated, rest], dim=1)
 
-    def encode(self, log_mel):
-        """(B, F, 64) -> (B, D, T, remaining bands)."""
+    def encode(self, log_mel, waveform):
+        """(B, F, 64) and (B, L) -> (B, D, T, remaining bands)."""
         x = self.bn0(log_mel[:, None].transpose(1, 3)).transpose(1, 3)
+        if self.architecture in RESNETS:
+            x = functional.avg_pool2d(self.resnet(self.conv_block1(x, pool=True)), 2)
+            return self.conv_block_after1(x, pool=False)
+        if self.architecture == "mobilenetv1":
+            return self.features(x)
         for number in range(len(self.channels)):
             x = getattr(self, f"conv_block{number + 1}")(x, pool=number < self.pools)
+            if self.architecture == WAVEGRAM and number == 0:
+                x = torch.cat([x, self.wavegram(waveform)], dim=1)
         return x
+
+    def wavegram(self, waveform):
+        """(B, L) -> (B, channels, L / 640, 32)."""
+        x = self.pre_bn0(self.pre_conv0(waveform[:, None])).relu()
+        x = self.pre_block3(self.pre_block2(self.pre_block1(x)))
+        x = x.unflatten(1, (-1, 32)).transpose(2, 3)
+        return functional.avg_pool2d(self.pre_block4(x, pool=False), (2, 1))
 
 
 def checkpoint(model):

@@ -25,7 +25,8 @@ def log_mel(waveform: jax.Array, front_end: FrontEnd) -> jax.Array:
 
     Returns:
       (B, F, M) float32, F = front_end.num_frames(L / sample_rate), M = front_end.n_mels; in dB,
-      or natural logarithms where the front end has an offset.
+      or natural logarithms where the front end has an offset. With `front_end.waveform` M is
+      n_mels + hop: each frame's samples follow its bands.
 
     Raises:
       ValueError: not a floating-point (B, L) with B >= 1, or L < front_end.min_samples.
@@ -49,7 +50,12 @@ def log_mel(waveform: jax.Array, front_end: FrontEnd) -> jax.Array:
     bands = bands.reshape(batch, -1, front_end.n_mels)
     if front_end.offset:
         return jnp.log(bands + front_end.offset)
-    return 10.0 * jnp.log10(jnp.maximum(bands, MIN_POWER))
+    decibels = 10.0 * jnp.log10(jnp.maximum(bands, MIN_POWER))
+    if not front_end.waveform:
+        return decibels
+    missing = bands.shape[1] * front_end.hop - length  # after the last sample: 1 to hop
+    samples = jnp.pad(waveform, ((0, 0), (0, missing))).reshape(batch, -1, front_end.hop)
+    return jnp.concatenate([decibels, samples], axis=-1)
 
 
 def pad_ends(waveform: jax.Array, front_end: FrontEnd) -> jax.Array:

@@ -43,6 +43,8 @@ class FrontEnd:
     # are concatenated; zeros fill the last one, win_length - hop at most. 0: not cut
     segment: int = 0
     segment_hop: int = 0
+    # Whether each frame's `hop` samples, from its centre on, follow its mel bands
+    waveform: bool = False
 
     @property
     def setting(self) -> str:
@@ -77,7 +79,7 @@ class FrontEnd:
     @property
     def is_spectrogram(self) -> bool:
         """Whether the features are mel bands along the time of the whole waveform."""
-        return not self.is_scattering and not self.segment
+        return not self.is_scattering and not self.segment and not self.waveform
 
     @property
     def min_samples(self) -> int:
@@ -116,8 +118,8 @@ class FrontEnd:
         return self._frames(length)
 
     def shape(self, seconds: float) -> tuple[int, int]:
-        """(F, M) of a clip's features."""
-        return self.num_frames(seconds), self.n_mels
+        """(F, M) of a clip's features; M counts the waveform's samples in them."""
+        return self.num_frames(seconds), self.n_mels + self.hop * self.waveform
 
     def num_segments(self, length: int) -> int:
         """Segments of a waveform of `length` samples, for a front end that cuts it."""
@@ -133,9 +135,12 @@ class FrontEnd:
 _PANNS = (
     # The ERGL paper, section 3.1
     FrontEnd("paper", 32000, "hamming", 1024, 320, 64, 50.0, 14000.0),
-    # PANNs (arXiv 1912.10211): the published Cnn14_16k; Cnn14, Cnn10 and Cnn6
+    # PANNs (arXiv 1912.10211): the published Cnn14_16k; Cnn14 and most others; Cnn14_8k
     FrontEnd("panns_16k", 16000, "hann", 512, 160, 64, 50.0, 8000.0),
     FrontEnd("panns_32k", 32000, "hann", 1024, 320, 64, 50.0, 14000.0),
+    FrontEnd("panns_8k", 8000, "hann", 256, 80, 64, 50.0, 4000.0),
+    # Wavegram_Logmel_Cnn14
+    FrontEnd("panns_wavegram", 32000, "hann", 1024, 320, 64, 50.0, 14000.0, waveform=True),
 )
 # Published systems of Kong and others (10 s: 320 frames): CNN from Surrey and RGASC
 _KONG = FrontEnd(

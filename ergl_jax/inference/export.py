@@ -34,6 +34,7 @@ from ergl_jax.files import (
 )
 from ergl_jax.inference.windows import min_rest
 from ergl_jax.kernels.lanes import free_layouts
+from ergl_jax.models.panns import ARCHITECTURES
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 TOLERANCES = {"stablehlo": 1e-5, "onnx": 1e-4}  # of probabilities, against the bundle's on CPU
@@ -188,15 +189,16 @@ def _read_stablehlo(content: bytes) -> Callable[[np.ndarray], Probabilities]:
 
 
 def _onnx(bundle: Bundle) -> bytes:
-    supported = {
-        "name": ("ergl", "ergl_dynamic", "cnn", "pann"),
-        "variant": ("", "events", "relations"),  # of ergl_dynamic
-        "compute_dtype": ("float32",),
-    }
-    for field, known in supported.items():
-        if getattr(bundle.model, field) not in known:
+    model = bundle.model
+    for field, value, known in (
+        ("name", model.name, ("ergl", "ergl_dynamic", "cnn", "pann")),
+        ("variant", model.variant, ("", "events", "relations")),  # of ergl_dynamic
+        ("encoder.architecture", model.encoder.architecture, tuple(ARCHITECTURES)),
+        ("compute_dtype", model.compute_dtype, ("float32",)),
+    ):
+        if value not in known:
             raise InputError(
-                f"model.{field}={getattr(bundle.model, field)!r}: ONNX export supports only "
+                f"model.{field}={value!r}: ONNX export supports only "
                 f"{', '.join(filter(None, known))}; export StableHLO"
             )
     for package in ("onnx", "onnxruntime"):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from ergl_jax.models.layers import he_uniform, pool_over_three
 from ergl_jax.models.output import Output
-from ergl_jax.models.panns import ARCHITECTURES, Encoder
+from ergl_jax.models.panns import Encoder
 
 POOLINGS = ("decision_level_max", "decision_level_att")
 
@@ -38,7 +38,7 @@ class DecisionLevelPANN(nn.Module):
     @property
     def frames_per_step(self) -> int:
         """Frames of the log-mel in one encoder frame: 32 for Cnn14, 0.32 s of 320 samples each."""
-        return 2 ** ARCHITECTURES[self.encoder.architecture].pools
+        return self.encoder.frames_per_step
 
     @nn.compact
     def __call__(self, log_mel: jax.Array, *, train: bool) -> Output:

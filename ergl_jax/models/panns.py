@@ -1,9 +1,13 @@
 """PANNs' convolutional encoders, Cnn14, Cnn10 and Cnn6, and PANNs themselves (arXiv 1912.10211).
 
+Other PANNs: resnet.py, mobilenet.py, wavegram.py, and decision_level.py, which locates events in
+time.
+
 Shapes: B clips, F frames, M mel bins, T encoder frames, D encoder channels, n events.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -33,6 +37,8 @@ ARCHITECTURES = {
 class Encoder(nn.Module):
     """A log-mel spectrogram to one vector an encoder frame (§2.1; PANNs, table 1).
 
+    PANNs' other encoders are subclasses, with other `blocks`.
+
     Attributes:
       architecture: "cnn14", "cnn10" or "cnn6".
       width_divisor: every block has its channels divided by this.
@@ -52,25 +58,29 @@ class Encoder(nn.Module):
     dtype: jnp.dtype = jnp.float32
     time_pools: int | None = None
 
+    ARCHITECTURES: ClassVar[Mapping[str, Any]] = ARCHITECTURES
+    NARROWEST: ClassVar[int] = 64  # channels; all others are multiples of these
+
+    @property
+    def halvings(self) -> int:
+        """How often frequency is halved, and time too without `time_pools`."""
+        return ARCHITECTURES[self.architecture].pools
+
+    @property
+    def frames_per_step(self) -> int:
+        """Frames of the log-mel in one encoder frame."""
+        time = self.halvings if self.time_pools is None else min(self.time_pools, self.halvings)
+        return 2**time
+
     @nn.compact
     def __call__(self, log_mel: jax.Array, *, train: bool) -> jax.Array:
         """(B, F, M) in dB -> (B, T, D): T = F / 32 and D = 2048 / width_divisor for Cnn14."""
-        name, divisor = self.architecture, self.width_divisor
-        if name not in ARCHITECTURES:
-            raise ValueError(f"architecture={name!r} is not one of: {', '.join(ARCHITECTURES)}")
-        spec = ARCHITECTURES[name]
-        if log_mel.ndim != 3:
-            raise ValueError(f"log_mel must be (clips, frames, mel bins), not {log_mel.shape}")
-        shortest = 2**spec.pools
-        if min(log_mel.shape[1:]) < shortest:
-            raise ValueError(
-                f"{name} halves time and frequency {spec.pools} times and needs at least "
-                f"{shortest} frames and mel bins, not {log_mel.shape[1:]}: use longer clips"
-            )
-        if spec.channels[0] % divisor:  # the other blocks have multiples of the first's
-            raise ValueError(
-                f"width_divisor={divisor} does not divide the {spec.channels[0]} channels of {name}"
-            )
+        self._check(log_mel)
+        x = self.blocks(self._normalise(log_mel, train), train=train)
+        return x.mean(axis=2)  # over frequency: (B, T, D)
+
+    def _normalise(self, log_mel: jax.Array, train: bool) -> jax.Array:
+        """(B, F, M) -> (B, F, M, 1)."""
         # One mean, variance, scale and offset for each mel bin: M is the channel axis here. In dB
         # the mean is far from zero, where E[x²] - E[x]² loses digits.
         x = nn.BatchNorm(
@@ -80,11 +90,15 @@ class Encoder(nn.Module):
             axis_name=self.axis_name,
             use_fast_variance=False,
         )(log_mel)
-        x = x[..., None].astype(self.dtype)  # (B, F, M, 1)
+        return x[..., None].astype(self.dtype)
+
+    def blocks(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """(B, F, M, 1) -> (B, T, M / 2^halvings, D), T = F / frames_per_step."""
+        spec = ARCHITECTURES[self.architecture]
         time_pools = spec.pools if self.time_pools is None else self.time_pools
         for block, channels in enumerate(spec.channels):
             x = ConvBlock(
-                channels // divisor,
+                channels // self.width_divisor,
                 kernel=spec.kernel,
                 convolutions=spec.convolutions,
                 pool=block < min(time_pools, spec.pools),
@@ -94,7 +108,30 @@ class Encoder(nn.Module):
             if time_pools <= block < spec.pools:
                 x = nn.avg_pool(x, (1, 2), (1, 2))  # M alone
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return x.mean(axis=2)  # over frequency: (B, T, D)
+        return x
+
+    def _check(self, log_mel: jax.Array) -> None:
+        name, divisor = self.architecture, self.width_divisor
+        if name not in self.ARCHITECTURES:
+            raise ValueError(
+                f"architecture={name!r} is not one of: {', '.join(self.ARCHITECTURES)}"
+            )
+        if log_mel.ndim != 3:
+            raise ValueError(f"log_mel must be (clips, frames, mel bins), not {log_mel.shape}")
+        shortest = 2**self.halvings
+        if min(log_mel.shape[1:]) < shortest:
+            raise ValueError(
+                f"{name} halves time and frequency {self.halvings} times and needs at least "
+                f"{shortest} frames and mel bins, not {log_mel.shape[1:]}: use longer clips"
+            )
+        if self.time_pools is not None and name not in ARCHITECTURES:
+            raise ValueError(
+                f"time_pools={self.time_pools} is for {', '.join(ARCHITECTURES)} alone"
+            )
+        if self.NARROWEST % divisor:
+            raise ValueError(
+                f"width_divisor={divisor} does not divide the {self.NARROWEST} channels of {name}"
+            )
 
 
 class PANN(nn.Module):

@@ -17,7 +17,7 @@ from ergl_jax.errors import InputError
 
 SHARED = Path(os.environ.get("ERGL_SHARED_DATA", "not given"))
 CLIPS = sorted((SHARED / "urban_clips").glob("*.wav"))
-PANNS = ("paper", "panns_16k", "panns_32k")
+PANNS = ("paper", "panns_16k", "panns_32k", "panns_8k")
 MEL = tuple(librosa_features.MEL)
 panns = pytest.mark.parametrize("front_end", [FRONT_ENDS[name] for name in PANNS], ids=PANNS)
 all_mel = pytest.mark.parametrize("front_end", [FRONT_ENDS[name] for name in MEL], ids=MEL)

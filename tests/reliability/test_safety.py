@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import panns_checkpoint
+import panns_files
 import pytest
 import soundfile
 
@@ -138,7 +138,7 @@ def test_a_checkpoint_of_pytorch(load_script, refused, payload, marker, tmp_path
     if form == "pickle":
         path.write_bytes(payload)
     else:
-        weights = {panns_checkpoint.FIRST: torch.zeros(2, 1, 3, 3)}
+        weights = {panns_files.FIRST: torch.zeros(2, 1, 3, 3)}
         content = {"model": weights, "more": Malicious(marker)}
         torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
     main = load_script("data_prep/port_panns.py").main
