@@ -253,6 +253,8 @@ def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
     if get_front_end(data.front_end).waveform != wavegram:
         reason = "does not go with this encoder: panns_wavegram is for wavegram_logmel_cnn14 alone"
         yield "data.front_end", f"{reason}, which needs it"
+    if wavegram and config.augment.mel_masks:
+        yield "augment.mel_masks", "would mask the waveform too: it must be 0 for panns_wavegram"
     if model.name == "pann":
         reason = "tags events and has no scenes: train pann_scene, or start another model from a"
         yield "model.name", f"{reason} PANN with --config.model.init_from"

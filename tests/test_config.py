@@ -82,12 +82,19 @@ def test_a_wrong_value_is_named(field):
             TINY.replace(**{field: value})
 
 
+WAVEGRAM = {"model.encoder.architecture": "wavegram_logmel_cnn14"}
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"data.source": "folder"}, "--config.data.manifest"),
         ({"model.name": "pann_scene", "model.variant": "tags"}, "port_panns.py"),
         ({"model.name": "cnn", "train.loss": "joint"}, "ergl, bce, scene"),
+        (WAVEGRAM, "config.data.front_end=.*panns_wavegram"),
+        ({"data.front_end": "panns_wavegram"}, "config.data.front_end=.*wavegram_logmel_cnn14"),
+        (WAVEGRAM | {"data.front_end": "panns_wavegram", "augment.mel_masks": 1}, "mel_masks=1"),
+        ({"model.encoder.architecture": "resnet22", "model.encoder.time_pools": 3}, "time_pools=3"),
         ({"model.name": "conditional", "train.loss": "bce"}, "conditional"),
         ({"model.name": "nnf"}, "mel, filtered"),
         ({"model.name": "nnf", "model.variant": "ensemble"}, "train.trainer"),

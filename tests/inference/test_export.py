@@ -116,11 +116,21 @@ def test_wrong_targets_are_refused(tiny, bundle, tmp_path):
 
 
 def test_models_that_onnx_lacks_are_refused(bundle, tmp_path):
-    for field, value in (("compute_dtype", "bfloat16"), ("name", "dcase2018")):
-        other = dataclasses.replace(
-            bundle, model=dataclasses.replace(bundle.model, **{field: value})
-        )
-        with pytest.raises(InputError, match=f"model.{field}='{value}': ONNX .* StableHLO"):
+    for group, field, value in (
+        ("", "compute_dtype", "bfloat16"),
+        ("", "name", "dcase2018"),
+        ("", "variant", "decision_level_max"),
+        ("encoder.", "architecture", "resnet22"),
+    ):
+        model = bundle.model
+        if group:
+            model = dataclasses.replace(
+                model, encoder=dataclasses.replace(model.encoder, **{field: value})
+            )
+        else:
+            model = dataclasses.replace(model, **{field: value})
+        other = dataclasses.replace(bundle, model=model)
+        with pytest.raises(InputError, match=f"model.{group}{field}='{value}': ONNX .* StableHLO"):
             export.write(other, tmp_path / "out", "onnx")
     assert not (tmp_path / "out").exists()
 
