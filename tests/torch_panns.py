@@ -207,6 +207,7 @@ class PANN(nn.Module):
             self.fc_audioset = nn.Linear(before, 527)
         self.draw(torch.Generator().manual_seed(seed))
         self.eval()
+        self.scale_logits(rate)
 
     @torch.no_grad()
     def draw(self, generator):
@@ -227,6 +228,16 @@ class PANN(nn.Module):
                 module.bn2.weight *= 0.2
         self.bn0.running_mean.uniform_(-50, -30, generator=generator)  # as of dB
         self.bn0.running_var.uniform_(100, 400, generator=generator)
+
+    @torch.no_grad()
+    def scale_logits(self, rate):
+        """Makes those of noise spread by 2: a sigmoid hides errors of large ones."""
+        head = self.att_block.cla if self.variant == "decision_level_att" else self.fc_audioset
+        seen = []
+        hook = head.register_forward_hook(lambda _, __, logits: seen.append(logits))
+        self(0.1 * torch.randn(1, rate // 2, generator=torch.Generator().manual_seed(0)))
+        hook.remove()
+        head.weight *= 2 / seen[0].std()
 
     @torch.no_grad()
     def forward(self, waveform):
