@@ -91,7 +91,7 @@ def port(path: Path, *, name: str | None = None) -> Port:
 
     The front end is identified by the checkpoint's STFT kernels and mel filters; the hop, which
     they do not determine, is that front end's. The tensors of Cnn14_DecisionLevelMax are those of
-    Cnn14: it is identified by `name`, the MD5, or a file name that begins with its own.
+    Cnn14: it is identified by `name`, the MD5, or the file's name.
 
     Args:
       path: a .pth, .ckpt or .safetensors.
