@@ -1,5 +1,7 @@
 """Explanations of random numbers, for tests of pages and pictures."""
 
+import dataclasses
+
 import numpy as np
 
 from ergl_jax.audio import FRONT_ENDS
@@ -8,6 +10,7 @@ from ergl_jax.inference import fidelity
 from ergl_jax.inference.classify import Classification, Window
 from ergl_jax.inference.explain import Activations, Explanation
 from ergl_jax.labels import AUDIOSET
+from ergl_jax.models.dynamic import LAGS, event_graph
 
 PICTURES = ("matrix", "graph", "timeline", "curves")
 FILES = {"explanation.html", "explanation.json", "graph.graphml"} | {
@@ -15,6 +18,7 @@ FILES = {"explanation.html", "explanation.json", "graph.graphml"} | {
 }
 LONGEST = sorted(AUDIOSET, key=len, reverse=True)
 FRONT_END = FRONT_ENDS["panns_16k"]
+SECONDS = 0.32  # of a token
 
 
 def bundle(**changes) -> Bundle:
@@ -30,6 +34,17 @@ def bundle(**changes) -> Bundle:
         "dataset": "esc10",
     }
     return Bundle(**fields | changes)
+
+
+def dynamic(n: int = 4, **changes):
+    """An Explanation of the dynamic event graph: of random activities, where two pairs count."""
+    one = explanation(n, **changes)
+    a = one.activations
+    nodes, edges = (np.asarray(x)[0] for x in event_graph(a.event_times[None], SECONDS))
+    activations = dataclasses.replace(a, nodes=nodes, edges=edges, lags=LAGS)
+    values = np.zeros((n, n))
+    values[1, 0], values[0, 1], values[2, 1] = 0.5, 0.25, -0.125
+    return dataclasses.replace(one, activations=activations, edge_contributions=values)
 
 
 def curves(what: str, p_value: float = 1 / 40) -> fidelity.Curves:

@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 
 from ergl_jax.inference import atlas
+from ergl_jax.inference.relations import strongest
+from ergl_jax.models.dynamic import LAGS
 
 SCENES, EVENTS = ("park", "street", "home", "moon"), ("Dog", "Rain", "Bell")
 
@@ -36,3 +38,26 @@ def predicting(survey, predictions):
     p = np.full((len(predicted), 4), 0.01)
     p[np.arange(len(predicted)), predicted] = 0.97
     return dataclasses.replace(survey, probabilities=p)
+
+
+def of_lags(seed=0, clips=30):
+    """The same of the dynamic event graph: Dog follows Bell by 1 s in park, Bell Dog in street.
+
+    Only they count.
+    """
+    survey = hand_made(seed, clips)
+    rng = np.random.default_rng(seed)
+    edges = rng.normal(size=(clips, 3, 3, len(LAGS))) / 50
+    edges[..., 0] += edges[..., 0].swapaxes(1, 2)  # two events correlate without a lag in one way
+    park, street = survey.truth == 0, survey.truth == 1
+    edges[park, 0, 2, 2] += 0.5
+    edges[street, 2, 0, 2] += 0.5
+    contributions = np.zeros((clips, 3, 3))
+    contributions[:, 0, 2] = rng.normal(size=clips)
+    return dataclasses.replace(
+        survey,
+        edges=edges,
+        lags=LAGS,
+        edge_means=np.stack([strongest(each) for each in edges]),
+        edge_contributions=contributions,
+    )

@@ -6,7 +6,7 @@ Shapes: N clips, n events, S scenes. Relations are [i, j], from event j to event
 import dataclasses
 import itertools
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import softmax
@@ -15,6 +15,8 @@ from scipy.stats import spearmanr
 from ergl_jax.errors import InputError
 from ergl_jax.inference.explain import Explainer
 from ergl_jax.inference.narrative import plain
+from ergl_jax.inference.relations import Relation, relation
+from ergl_jax.inference.relations import strongest as strongest_correlations
 
 MAX_EXAMPLES = 3  # clips of each confusion
 MAX_RELATIONS = 5  # of each scene
@@ -34,6 +36,9 @@ class Survey:
     node_contributions: np.ndarray  # (N, n), to the clip's most probable scene, in nats
     edge_contributions: np.ndarray  # (N, n, n)
     dataset: str  # that the model was trained on
+    # Of the dynamic event graph, whose `edge_means` are its largest correlations instead:
+    lags: tuple[float, ...] = ()  # (K,), in seconds
+    edges: np.ndarray | None = None  # (N, n, n, K)
 
     @property
     def predicted(self) -> np.ndarray:
@@ -67,15 +72,14 @@ def survey(
         by_node, by_edge = explainer.reader.contributions(a.nodes, a.edges, predicted, steps=steps)
         names.append(name)
         truth.append(bundle.scenes.index(scene))
-        rows.append(
-            {
-                "probabilities": softmax(a.scene_logits.astype(np.float64)),
-                "event_probabilities": a.event_probabilities,
-                "edge_means": a.edges.mean(axis=-1),
-                "node_contributions": by_node,
-                "edge_contributions": by_edge,
-            }
-        )
+        row = {
+            "probabilities": softmax(a.scene_logits.astype(np.float64)),
+            "event_probabilities": a.event_probabilities,
+            "edge_means": a.edge_strengths,
+            "node_contributions": by_node,
+            "edge_contributions": by_edge,
+        }
+        rows.append(row | ({"edges": a.edges} if a.lags else {}))
     columns: Any = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
     return Survey(
         scenes=bundle.scenes,
@@ -83,6 +87,7 @@ def survey(
         names=tuple(names),
         truth=np.array(truth),
         dataset=bundle.dataset,
+        lags=explainer.lags,
         **columns,
     )
 
@@ -149,7 +154,7 @@ def _scene(survey: Survey, scene: int) -> dict[str, Any]:
     neighbour = int(np.lexsort((probable, mutual))[-1])
     there = survey.truth == neighbour
     mean, apart = survey.edge_means[here].mean(axis=0), []
-    if min(here.sum(), there.sum()) > 1:
+    if survey.edges is None and min(here.sum(), there.sum()) > 1:
         other = survey.edge_means[there].mean(axis=0)
         d = _cohens_d(survey.edge_means[here], survey.edge_means[there])
         np.fill_diagonal(d, 0)
@@ -165,6 +170,12 @@ def _scene(survey: Survey, scene: int) -> dict[str, Any]:
             for i, j in np.transpose(np.unravel_index(order, d.shape))
             if d[i, j]
         ]
+    edges: dict[str, Any] = {"edge_means": mean.tolist(), "apart": apart}
+    if survey.edges is not None:
+        edges = {
+            "edge_correlations": strongest_correlations(survey.edges[here].mean(axis=0)).tolist(),
+            "pairs": [each.to_dict(survey.events) for each in compare(survey, scene, neighbour)],
+        }
     predicted = survey.predicted == scene
     right = np.flatnonzero(here & predicted)
     own, owned = own_event(survey.scenes[scene], survey.events), None
@@ -182,8 +193,7 @@ def _scene(survey: Survey, scene: int) -> dict[str, Any]:
         "neighbour": survey.scenes[neighbour],
         "confusions": int(mutual[neighbour]),
         "event_probabilities": survey.event_probabilities[here].mean(axis=0).tolist(),
-        "edge_means": mean.tolist(),
-        "apart": apart,
+        **edges,
         "own_event": owned,
         "most_certain": (
             _example(survey, int(right[survey.probabilities[right, scene].argmax()]))
@@ -193,8 +203,51 @@ def _scene(survey: Survey, scene: int) -> dict[str, Any]:
     }
 
 
+class Compared(NamedTuple):
+    """A relation of two events in two scenes, of the mean correlations over clips.
+
+    Attributes:
+      here: with its mean contribution in the clips that are classified as this scene.
+      there: in the neighbour; None without clips.
+      d: Cohen's, at the lag where it is largest in magnitude; 0 with fewer than two clips.
+    """
+
+    here: Relation
+    there: Relation | None
+    d: float
+
+    def to_dict(self, names: tuple[str, ...]) -> dict[str, Any]:
+        """For JSON; `names` are those of all events."""
+        there = self.there and self.there.to_dict(names)["correlations"]
+        return self.here.to_dict(names) | {"d": self.d, "neighbour_correlations": there}
+
+
+def compare(survey: Survey, scene: int, neighbour: int) -> list[Compared]:
+    """Of the dynamic event graph: the MAX_RELATIONS pairs of events that set two scenes apart most.
+
+    Only pairs that contribute to some clip of the survey; without clips of the neighbour in the
+    order of their contributions.
+    """
+    if survey.edges is None:
+        return []
+    here, there = survey.edges[survey.truth == scene], survey.edges[survey.truth == neighbour]
+    contributions = survey.edge_contributions[survey.predicted == scene].sum(axis=0)
+    contributions = contributions / max(1, (survey.predicted == scene).sum())
+    used = survey.edge_contributions.any(axis=0)
+    d = _cohens_d(here, there) if min(len(here), len(there)) > 1 else np.zeros_like(here[0])
+    found = []
+    for i, j in np.argwhere(np.triu(used | used.T, 1)).tolist():
+        both = np.concatenate([d[i, j], d[j, i]])
+        size = float(contributions[i, j] + contributions[j, i])
+        one = relation(here.mean(axis=0), (i, j), size, survey.lags)
+        other = relation(there.mean(axis=0), (i, j), 0.0, survey.lags) if len(there) else None
+        found.append(Compared(one, other, float(both[np.abs(both).argmax()])))
+    found.sort(key=lambda each: (-abs(each.d), -abs(each.here.contribution)))
+    return found[:MAX_RELATIONS]
+
+
 def _cohens_d(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Difference of means (n, n) of two sets (N, n, n), over their pooled standard deviation."""
+    """Difference of means (...) of two sets (N, ...), over their pooled standard deviation."""
     weights = np.array([len(a) - 1, len(b) - 1])
     variances = np.stack([a.var(axis=0, ddof=1), b.var(axis=0, ddof=1)])
     pooled = np.sqrt(np.tensordot(weights, variances, 1) / weights.sum())

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ergl_jax.errors import InputError
 from ergl_jax.files import atomic_write_together, make_directory
-from ergl_jax.inference import atlas, html_page
+from ergl_jax.inference import atlas, html_page, lag_pictures, narrative, pictures
 
 PAGE = "atlas.html"
 MAX_EVENTS = 5  # of each scene
@@ -69,7 +70,7 @@ def render(
         events = sorted(
             zip(survey.events, here, there, strict=True), key=lambda row: row[1], reverse=True
         )
-        panels.append((page, other, events[:MAX_EVENTS]))
+        panels.append((page, other, events[:MAX_EVENTS], _relations(survey, page)))
     return html_page.render(
         PAGE,
         ("matrix.js", "atlas.js"),
@@ -86,8 +87,29 @@ def render(
         seconds=MAX_SECONDS,
         agreement=agreement,
         agrees=agreement and min(agreement["events"], agreement["relations"]) >= MIN_AGREEMENT,
+        lags=survey.lags,
         data=summary,
     )
+
+
+def _relations(survey: atlas.Survey, page: dict[str, Any]) -> dict[str, Any] | None:
+    """Of the dynamic event graph: rows (words here, words there, numbers), and their picture."""
+    scene, other = (survey.scenes.index(page[name]) for name in ("scene", "neighbour"))
+    compared = atlas.compare(survey, scene, other)
+    if not compared:
+        return None
+    scenes = narrative.plain(page["scene"]), narrative.plain(page["neighbour"])
+    drawn = [(each.here, each.there) for each in compared[: narrative.MAX_RELATIONS]]
+    figure = lag_pictures.mean_relations(drawn, survey.events, scenes)
+    rows = [
+        (
+            narrative.in_time(each.here, survey.events),
+            each.there and narrative.in_time(each.there, survey.events),
+            each,
+        )
+        for each in compared
+    ]
+    return {"rows": rows, "picture": pictures.inline_svg(figure, f"relations-{scene}")}
 
 
 def _sound(clip: str, listen: Listen) -> str:

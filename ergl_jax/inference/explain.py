@@ -5,6 +5,7 @@ Shapes: n events, C channels, T tokens, F frames, M mel bins, L samples.
 """
 
 import dataclasses
+import functools
 import itertools
 import os
 from typing import Any
@@ -18,8 +19,9 @@ from ergl_jax.errors import InputError
 from ergl_jax.inference import fidelity
 from ergl_jax.inference.classify import Classification, Model
 from ergl_jax.inference.contributions import GraphReader, scene_log_odds
+from ergl_jax.inference.relations import Relation, related_pairs, strongest
 from ergl_jax.inference.windows import waveform_blocks
-from ergl_jax.models.dynamic import DynamicEventGraph
+from ergl_jax.models.dynamic import LAGS, DynamicEventGraph
 from ergl_jax.models.ergl import ERGL
 
 METHODS = {"gradient": 0, "integrated": 32}  # `steps` of GraphReader.contributions
@@ -36,6 +38,8 @@ class Activations:
       nodes: v_i, (n, C).
       edges: e_ij, (n, n, C): [i, j] is the relation from event j to event i.
       scene_logits: (scenes,), divided by the bundle's temperature.
+      lags: (C,), in seconds, of the dynamic event graph, whose edges are correlations at these
+        lags; () for ERGL, whose channels have no such meaning.
     """
 
     log_mel: np.ndarray
@@ -44,6 +48,21 @@ class Activations:
     nodes: np.ndarray
     edges: np.ndarray
     scene_logits: np.ndarray
+    lags: tuple[float, ...] = ()
+
+    @functools.cached_property
+    def edge_strengths(self) -> np.ndarray:
+        """(n, n): each edge in one number.
+
+        The mean over its channels, as in the paper's figures; with lags its correlation of largest
+        magnitude.
+        """
+        return strongest(self.edges) if self.lags else self.edges.mean(axis=-1)
+
+    @property
+    def edge_lags(self) -> np.ndarray:
+        """(n, n), in seconds: the lag of the correlation in `edge_strengths`."""
+        return np.array(self.lags)[np.abs(self.edges).argmax(axis=-1)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,21 +121,43 @@ class Explanation:
         return self.waveform[: round((window.stop - window.start) * self.sample_rate)]
 
     @property
-    def edge_means(self) -> np.ndarray:
-        """(n, n): each edge's mean over its channels, as in the paper's figures."""
-        return self.activations.edges.mean(axis=-1)
+    def lags(self) -> tuple[float, ...]:
+        """As of `Activations`: () unless the model is the dynamic event graph."""
+        return self.activations.lags
 
     def relations(self) -> list[tuple[int, int]]:
-        """Pairs (receiver i, sender j) of different events, largest absolute contribution first."""
-        order = np.argsort(-np.abs(self.edge_contributions), axis=None, kind="stable")
-        pairs = zip(*np.unravel_index(order, self.edge_contributions.shape), strict=True)
-        return [(int(i), int(j)) for i, j in pairs if i != j]
+        """Pairs (receiver i, sender j) of different events that contribute, by absolute value."""
+        contributions = self.edge_contributions
+        order = np.argsort(-np.abs(contributions), axis=None, kind="stable")
+        pairs = zip(*np.unravel_index(order, contributions.shape), strict=True)
+        return [(int(i), int(j)) for i, j in pairs if i != j and contributions[i, j]]
+
+    def pairs(self) -> list[Relation]:
+        """With lags: both directions of two events as one, by absolute contribution."""
+        edges, contributions = self.activations.edges, self.edge_contributions
+        return related_pairs(edges, contributions, self.lags) if self.lags else []
+
+    def edge_numbers(self, i: int, j: int) -> dict[str, float]:
+        """Of the edge from event j to event i, by name: as in JSON and GraphML."""
+        contribution = float(self.edge_contributions[i, j])
+        strength = float(self.activations.edge_strengths[i, j])
+        if not self.lags:
+            return {"contribution": contribution, "mean_edge": strength}
+        lag = self.lags[np.abs(self.activations.edges[i, j]).argmax()]
+        return {"contribution": contribution, "correlation": strength, "lag": lag}
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: everything but audio, spectrogram, nodes and edge channels."""
+        """For JSON: everything but audio, spectrogram, nodes and ERGL's edge channels."""
         window = self.classification.timeline[self.window]
         probabilities = self.activations.event_probabilities
         removal = self.counterfactual
+        strengths: dict[str, Any] = {"edge_means": self.activations.edge_strengths.tolist()}
+        if self.lags:
+            strengths = {
+                "edge_correlations": self.activations.edge_strengths.tolist(),
+                "edge_lags": self.activations.edge_lags.tolist(),
+                "pairs": [each.to_dict(self.events) for each in self.pairs()],
+            }
         return {
             "classification": self.classification.to_dict(),
             "window": {"start": window.start, "stop": window.stop},
@@ -132,16 +173,11 @@ class Explanation:
                 )
             ],
             "relations": [
-                {
-                    "from": self.events[j],
-                    "to": self.events[i],
-                    "contribution": float(self.edge_contributions[i, j]),
-                    "mean_edge": float(self.edge_means[i, j]),
-                }
+                {"from": self.events[j], "to": self.events[i], **self.edge_numbers(i, j)}
                 for i, j in self.relations()
             ],
             "event_times": self.activations.event_times.tolist(),
-            "edge_means": self.edge_means.tolist(),
+            **strengths,
             "edge_contributions": self.edge_contributions.tolist(),
             "without_relations": {
                 "scene": self.scenes[self.scene_without_edges],
@@ -189,6 +225,7 @@ class Explainer:
             return logits / bundle.temperature
 
         self.reader = GraphReader(read)
+        self.lags = LAGS if isinstance(module, DynamicEventGraph) else ()
 
         @jax.jit
         def compute(variables, log_mel):
@@ -258,7 +295,8 @@ class Explainer:
     def activations(self, log_mel: np.ndarray) -> Activations:
         """What the model computes of a log-mel spectrogram (F, M) of the bundle's clip length."""
         computed = jax.device_get(self._compute(self.model.variables, log_mel[None]))
-        return Activations(np.asarray(log_mel), **{name: x[0] for name, x in computed.items()})
+        arrays = {name: x[0] for name, x in computed.items()}
+        return Activations(np.asarray(log_mel), **arrays, lags=self.lags)
 
     def _window(
         self, recording, sample_rate: float | None, channel: str | None, index: int

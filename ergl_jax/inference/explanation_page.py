@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from ergl_jax.bundle import Bundle
 from ergl_jax.files import atomic_write_together, make_directory
-from ergl_jax.inference import html_page, narrative, pictures, strips
+from ergl_jax.inference import html_page, lag_pictures, narrative, pictures, strips
 from ergl_jax.inference.explain import Explanation
 
 PAGE = "explanation.html"
@@ -39,24 +39,27 @@ def write(explanation: Explanation, bundle: Bundle, directory: Path) -> Path:
 
 
 def draw(explanation: Explanation, bundle: Bundle) -> dict[str, Figure]:
-    """All pictures by name."""
-    return {
+    """All pictures by name; "relations" only if the dynamic event graph has some that count."""
+    figures = {
         "matrix": pictures.matrix(explanation),
         "graph": pictures.graph(explanation),
         "timeline": strips.timeline(explanation, bundle.front_end),
         "curves": pictures.curves(explanation),
     }
+    if explanation.pairs():
+        strongest = lag_pictures.strongest_relations(explanation, bundle.front_end)
+        figures["relations"] = strongest
+    return figures
 
 
 def to_networkx(explanation: Explanation) -> networkx.DiGraph:
     """The graph, with edges from sender to receiver and no self-loops.
 
     Nodes are indices into `explanation.events` with label, probability and contribution; edges have
-    contribution and mean_edge.
+    contribution and mean_edge, or with lags: contribution, correlation and lag (seconds).
     """
     e = explanation
     graph = networkx.DiGraph(scene=html_page.printable(e.scenes[e.scene]))
-    means = e.edge_means
     for i, name in enumerate(e.events):
         graph.add_node(
             i,
@@ -64,20 +67,20 @@ def to_networkx(explanation: Explanation) -> networkx.DiGraph:
             probability=float(e.activations.event_probabilities[i]),
             contribution=float(e.node_contributions[i]),
         )
-    for i, j in np.ndindex(means.shape):
+    for i, j in np.ndindex(e.edge_contributions.shape):
         if i != j:
-            contribution = float(e.edge_contributions[i, j])
-            graph.add_edge(j, i, contribution=contribution, mean_edge=float(means[i, j]))
+            graph.add_edge(j, i, **e.edge_numbers(i, j))
     return graph
 
 
 def render(explanation: Explanation, figures: dict[str, Figure], bundle: Bundle) -> str:
     """The page, with pictures, audio and script inside."""
     e, numbers = explanation, explanation.to_dict()
-    shown = ("timeline", "graph", "curves")
+    shown = figures.keys() - {"matrix"}  # the page has its own
     inline = {name: pictures.inline_svg(figures[name], name) for name in shown}
     timeline = figures["timeline"].axes[0].get_position()  # final, since it is drawn by now
-    data = {name: numbers[name] for name in ("events", "edge_contributions", "edge_means")}
+    strengths = ("edge_correlations", "edge_lags") if e.lags else ("edge_means",)
+    data = {name: numbers[name] for name in ("events", "edge_contributions", *strengths)}
     scene, detected, trust, counterfactual = narrative.sentences(e)
     return html_page.render(
         PAGE,
@@ -88,8 +91,10 @@ def render(explanation: Explanation, figures: dict[str, Figure], bundle: Bundle)
         scene=scene,
         detected=detected,
         trust=trust,
-        events_ranked=e.event_curves.is_better_than_chance,
-        relations_ranked=e.edge_curves.is_better_than_chance,
+        events_ranked=bool(e.lags) or e.event_curves.is_better_than_chance,
+        relations_ranked=bool(e.lags) or e.edge_curves.is_better_than_chance,
+        relations=narrative.relations(e) if e.lags else "",
+        pairs=[(narrative.in_time(each, e.events), each) for each in e.pairs()[:MAX_RELATIONS]],
         unknown=narrative.unknown(e),
         notes=e.classification.notes,
         calibration=bundle.about_probabilities,

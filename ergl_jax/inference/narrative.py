@@ -7,21 +7,30 @@ from scipy.special import softmax
 
 from ergl_jax.inference.activity import DETECTED
 from ergl_jax.inference.explain import Explanation
+from ergl_jax.inference.relations import Relation
 
 SMALL_CHANGE = 0.1  # nats
+SMALL_CORRELATION = 0.05
 MAX_LISTED = 5  # events in a sentence
+MAX_RELATIONS = 3  # in a sentence, and drawn
 MIN_RANKED = 4  # events; fewer have fewer than 20 orders, so that none can reach p = 0.05
+
+EXACT = (
+    "This model reads only which events sound when: each event and each pair of events adds its "
+    "own term to a scene's logit, and these contributions add up exactly."
+)
 
 
 def paragraph(e: Explanation) -> str:
-    """An Explanation in four sentences, and the notes on the recording."""
-    return " ".join([*sentences(e), *(f"Note: {note}." for note in e.classification.notes)])
+    """An Explanation in a few sentences, and the notes on the recording."""
+    notes = [f"Note: {note}." for note in e.classification.notes]
+    return " ".join([*sentences(e), *([relations(e)] if e.lags else []), *notes])
 
 
 def sentences(e: Explanation) -> tuple[str, str, str, str]:
     """The scene and its runner-up, the events detected, how far to trust their ranking, what the
     scene depends on."""
-    return _scene(e), _detected(e), _trust(e), counterfactual(e)
+    return _scene(e), _detected(e), EXACT if e.lags else _trust(e), counterfactual(e)
 
 
 def unknown(e: Explanation) -> str:
@@ -55,6 +64,33 @@ def without_relations(e: Explanation) -> str:
     if abs(e.log_odds - e.log_odds_without_edges) < SMALL_CHANGE:
         return f"Relations hardly matter here: without them the scene stays {scene}; its {change}."
     return f"Without relations the scene stays {scene}; its {change}."
+
+
+def relations(e: Explanation) -> str:
+    """With lags: the pairs of events that contribute most, in a sentence."""
+    found = [
+        f"{in_time(each, e.events)} (correlation {number(each.correlation, '+.2f')}, contribution "
+        f"{number(each.contribution, '+.2f')} nats)"
+        for each in e.pairs()[:MAX_RELATIONS]
+    ]
+    if not found:
+        return "No relation of events counts here."
+    return f"Strongest relation{'s' if found[1:] else ''}: {'; '.join(found)}."
+
+
+def in_time(relation: Relation, events: Sequence[str]) -> str:
+    """When two events sound relative to each other, by their strongest correlation."""
+    i, j = (f"“{events[event]}”" for event in relation.events)
+    lag, positive = relation.lag, relation.correlation > 0
+    if abs(relation.correlation) < SMALL_CORRELATION:
+        return f"{i} and {j} sound independently"
+    if relation.is_simultaneous:
+        return f"{i} and {j} {'sound at the same time' if positive else 'take turns'}"
+    later, earlier = (i, j) if lag > 0 else (j, i)
+    seconds = f"{abs(lag):.1f} s"
+    if positive:
+        return f"{later} follows {earlier} by about {seconds}"
+    return f"{later} rarely sounds about {seconds} after {earlier}"
 
 
 def counterfactual(e: Explanation) -> str:
@@ -101,12 +137,23 @@ def _scene(e: Explanation) -> str:
 
 
 def _detected(e: Explanation) -> str:
+    if e.lags:
+        return _heard(e.activations.nodes, e.events)
     p = e.activations.event_probabilities
     names = [f"“{e.events[i]}” ({p[i]:.2f})" for i in np.argsort(-p, kind="stable")]
     if count := int((p >= DETECTED).sum()):
         return f"Events detected: {_listed(names[:count])}."
     most = "the most probable are" if len(names) > 1 else "the most probable is"
     return f"No event reaches a probability of {DETECTED}; {most} {_listed(names[:3])}."
+
+
+def _heard(nodes: np.ndarray, events: Sequence[str]) -> str:
+    """The events that sound, by the nodes (n, 2) of the dynamic event graph."""
+    share, presence = nodes.T
+    order = np.argsort(-share, kind="stable")
+    heard = [f"“{events[i]}” ({100 * share[i]:.0f} %)" for i in order if presence[i] >= DETECTED]
+    shares = "Events heard, by share of the time"
+    return f"{shares}: {_listed(heard)}." if heard else "No event is heard."
 
 
 def _trust(e: Explanation) -> str:

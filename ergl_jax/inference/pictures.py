@@ -102,9 +102,11 @@ def matrix(explanation: Explanation) -> Figure:
     limit = np.abs(contributions).max() or 1.0
     figure = Figure(figsize=(2 * panel + margin + 3.2, panel + margin + 0.8), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    left.set_title("mean over an edge's channels")
-    image = left.imshow(explanation.edge_means, cmap="viridis")
-    _colour_bar(image, left, "mean edge")
+    lags = explanation.lags
+    left.set_title("largest correlations" if lags else "mean over an edge's channels")
+    scale: Any = {"cmap": DIVERGING, "vmin": -1, "vmax": 1} if lags else {"cmap": "viridis"}
+    image = left.imshow(explanation.activations.edge_strengths, **scale)
+    _colour_bar(image, left, "correlation" if lags else "mean edge")
     right.set_title(f"contributions to {label(scene)}")
     image = right.imshow(contributions, cmap=DIVERGING, vmin=-limit, vmax=limit)
     _colour_bar(image, right, "contribution (nats)")

@@ -91,7 +91,7 @@ def test_everything_is_within_the_screen(visit, name, dark):
 def test_clicks_and_keys_describe_a_cell(visit):
     def described(i, j):
         e, c = EXPLANATION, EXPLANATION.edge_contributions[i, j]
-        mean = text(e.edge_means[i, j], ".2f")
+        mean = text(e.activations.edge_strengths[i, j], ".2f")
         return (
             f"{e.events[j]} → {e.events[i]}: contribution {text(c, '+.2f')} nats, mean edge {mean}"
         )

@@ -157,7 +157,7 @@ def test_graphml_leads_from_sender_to_receiver(one, path):
     assert len(graph.edges) == 20 and not any(graph.has_edge(i, i) for i in range(5))
     for sender, receiver, values in graph.edges(data=True):
         assert values["contribution"] == one.edge_contributions[receiver, sender]
-        assert values["mean_edge"] == one.edge_means[receiver, sender]
+        assert values["mean_edge"] == one.activations.edge_strengths[receiver, sender]
 
 
 def test_a_single_event_has_a_page(tmp_path):

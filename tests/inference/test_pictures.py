@@ -66,7 +66,7 @@ def test_arrows_lead_from_sender_to_receiver_and_are_coloured_by_sign():
 def test_the_matrix_shows_its_arrays():
     one = explanation(5)
     left, right = pictures.matrix(one).axes[:2]
-    assert np.array_equal(left.images[0].get_array(), one.edge_means)
+    assert np.array_equal(left.images[0].get_array(), one.activations.edges.mean(axis=-1))
     assert np.array_equal(right.images[0].get_array(), one.edge_contributions)
     assert right.images[0].norm.vmin == -right.images[0].norm.vmax < 0
 

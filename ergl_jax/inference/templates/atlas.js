@@ -2,12 +2,15 @@ const chooser = byId("scene"), choice = byId("switch"), difference = byId("diffe
 const panels = [...document.querySelectorAll("[data-panel]")];
 const plain = (name) => name.replaceAll("_", " ");
 let scene, other;
+// ERGL has mean edges; the dynamic event graph has correlations.
+const strengths = (page) => page.edge_means ?? page.edge_correlations;
+const strength = data.pages[0].edge_means ? "mean edge" : "largest correlation";
 
 function sentence(i, j) {
-  const mean = scene.edge_means[i][j];
-  const start = `${data.events[j]} → ${data.events[i]}: mean edge ${fixed(mean, 3)}`;
+  const mean = strengths(scene)[i][j];
+  const start = `${data.events[j]} → ${data.events[i]}: ${strength} ${fixed(mean, 3)}`;
   if (!difference.checked) return start;
-  const theirs = other.edge_means[i][j];
+  const theirs = strengths(other)[i][j];
   return `${start}, ${plain(other.scene)} ${fixed(theirs, 3)}, ` +
     `difference ${signed(mean - theirs, 3)}`;
 }
@@ -24,9 +27,10 @@ function show() {
   byId("of").textContent = plain(scene.scene);
   byId("other").textContent = other ? plain(other.scene) : "another scene";
   const values = difference.checked
-    ? scene.edge_means.map((row, i) => row.map((x, j) => x - other.edge_means[i][j]))
-    : scene.edge_means;
-  paint(values, { diverging: difference.checked, digits: 3, unit: "" });
+    ? strengths(scene).map((row, i) => row.map((x, j) => x - strengths(other)[i][j]))
+    : strengths(scene);
+  const diverging = difference.checked || !scene.edge_means;
+  paint(values, { diverging, digits: 3, unit: "" });
 }
 
 show(); // after a reload the browser may have kept the reader's choice

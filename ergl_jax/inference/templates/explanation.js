@@ -1,16 +1,18 @@
 const events = data.events.map((each) => each.event);
 
 function sentence(i, j) {
+  const strength = data.edge_means
+    ? `mean edge ${fixed(data.edge_means[i][j], 2)}`
+    : `correlation ${signed(data.edge_correlations[i][j], 2)} at ${data.edge_lags[i][j]} s`;
   return `${events[j]} → ${events[i]}: contribution ` +
-    `${signed(data.edge_contributions[i][j], 2)} nats, ` +
-    `mean edge ${fixed(data.edge_means[i][j], 2)}`;
+    `${signed(data.edge_contributions[i][j], 2)} nats, ${strength}`;
 }
 
 const paint = relationMatrix(events, sentence);
 
 function show(name) {
-  const diverging = name === "edge_contributions";
-  paint(data[name], { diverging, digits: 2, unit: diverging ? " nats" : "" });
+  const unit = name === "edge_contributions" ? " nats" : "";
+  paint(data[name], { diverging: name !== "edge_means", digits: 2, unit });
 }
 
 show("edge_contributions");

@@ -1,0 +1,107 @@
+"""How two events are related in time, by the edges of the dynamic event graph.
+
+Edge (i, j) of that model holds correlations e_ij(τ), at lags τ of 0 s and more: "event i sounds τ
+after event j" (models/dynamic.py). Negative lags are those of edge (j, i), so that two events have
+one curve over all lags.
+
+Shapes: n events, K lags of an edge.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Relation(NamedTuple):
+    """Two events, and when one sounds relative to the other.
+
+    Attributes:
+      events: (i, j), indices.
+      lags: (2K - 1,), in seconds, evenly spaced around 0: by which i sounds after j.
+      correlations: (2K - 1,), of the activities at these lags.
+      contribution: of edges (i, j) and (j, i), in nats.
+    """
+
+    events: tuple[int, int]
+    lags: np.ndarray
+    correlations: np.ndarray
+    contribution: float
+
+    @property
+    def correlation(self) -> float:
+        """The one of largest magnitude."""
+        return float(self.correlations[self.peak])
+
+    @property
+    def lag(self) -> float:
+        """Where the correlation is largest in magnitude, in seconds.
+
+        Between the model's lags it is the vertex of the parabola through the largest one and its
+        neighbours; at the first and last lag, that lag.
+        """
+        k, (step, size) = self.peak, (self.lags[1] - self.lags[0], abs(self.correlations))
+        if self.is_simultaneous or k in (0, len(size) - 1):
+            return float(self.lags[k])
+        # Neighbours of the other sign count as their negatives.
+        before, top, after = np.sign(self.correlations[k]) * self.correlations[k - 1 : k + 2]
+        return float(self.lags[k] + step * (before - after) / (before - 2 * top + after) / 2)
+
+    @property
+    def is_simultaneous(self) -> bool:
+        """Whether the strongest correlation is the one without a lag."""
+        return self.peak == len(self.lags) // 2
+
+    @property
+    def peak(self) -> int:
+        """The index of the correlation of largest magnitude."""
+        # Of equals the smallest lag: a rounding error must not turn "at the same time" into a lag.
+        size = np.abs(self.correlations).round(6)
+        return int(np.lexsort((np.abs(self.lags), -size))[0])
+
+    def to_dict(self, names: Sequence[str]) -> dict[str, Any]:
+        """For JSON; `names` are those of all events."""
+        return {
+            "events": [names[i] for i in self.events],
+            "contribution": self.contribution,
+            "correlation": self.correlation,
+            "lag": self.lag,
+            "lags": self.lags.tolist(),
+            "correlations": self.correlations.tolist(),
+        }
+
+
+def related_pairs(
+    edges: np.ndarray, contributions: np.ndarray, lags: Sequence[float]
+) -> list[Relation]:
+    """The Relations (i < j) that contribute, largest absolute contribution first.
+
+    Args:
+      edges: (n, n, K), [i, j, k]: event i sounds `lags[k]` after event j.
+      contributions: (n, n), of the edges, in nats.
+      lags: (K,), in seconds, evenly spaced from 0.
+    """
+    both = contributions + contributions.T
+    pairs = [(int(i), int(j)) for i, j in np.argwhere(np.triu(both, 1))]
+    found = [relation(edges, pair, float(both[pair]), lags) for pair in pairs]
+    return sorted(found, key=lambda each: -abs(each.contribution))
+
+
+def relation(
+    edges: np.ndarray, events: tuple[int, int], contribution: float, lags: Sequence[float]
+) -> Relation:
+    """The Relation of two different events; arguments as of `related_pairs`."""
+    i, j = events
+    seconds = np.asarray(lags)
+    return Relation(
+        events,
+        np.concatenate([-seconds[:0:-1], seconds]),
+        np.concatenate([edges[j, i, :0:-1], edges[i, j]]),
+        contribution,
+    )
+
+
+def strongest(edges: np.ndarray) -> np.ndarray:
+    """(n, n, K) -> (n, n): of each edge the correlation of largest magnitude."""
+    index = np.abs(edges).argmax(axis=-1)
+    return np.take_along_axis(edges, index[..., None], axis=-1)[..., 0]
