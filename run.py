@@ -24,7 +24,7 @@ from ergl_jax.kernels.cpu import use_barriers, use_cores
 from ergl_jax.recipes import stages
 from ergl_jax.recipes import tables as recipe_tables
 from ergl_jax.training import hosts, workdirs
-from ergl_jax.training.evaluate import evaluate_bundle
+from ergl_jax.training.evaluate import describe, evaluate_bundle
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configs/ergl.py[:source]; override a field with --config.field=value."
@@ -170,7 +170,8 @@ def main(argv: list[str]) -> None:
     elif MODE.value == "train":
         with workdirs.held(workdir):
             scores = stages.train(configs[0], workdir)["test"]
-        lines = [f"Wrote {workdir}/results.json and {workdir}/bundle", *describe(scores)]
+        tested = describe(scores) if scores else ["No test split: nothing was tested"]
+        lines = [f"Wrote {workdir}/results.json and {workdir}/bundle", *tested]
     elif MODE.value == "compile":
         from ergl_jax.compiling import plan  # not above: training does without
 
@@ -187,13 +188,6 @@ def main(argv: list[str]) -> None:
         lines = [f"Wrote {workdir}/evaluation", *describe(scores)]
     if hosts.is_main_process():
         print("\n".join(lines))
-
-
-def describe(scores: dict | None) -> list[str]:
-    """A line for each score of the test split."""
-    if scores is None:
-        return ["No test split: nothing was tested"]
-    return [f"{name:33} {x if x is None else format(x, '.4f')}" for name, x in scores.items()]
 
 
 if __name__ == "__main__":

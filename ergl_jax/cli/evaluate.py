@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from ergl_jax.datasets import labelled
     from ergl_jax.inference.classify import load
     from ergl_jax.recipes import evaluation
+    from ergl_jax.training.evaluate import describe
 
     model = load(args.bundle)
     corpus, lines = labelled.read(args.folder, args.manifest)
@@ -47,12 +48,7 @@ def run(args: argparse.Namespace) -> int:
     scores = evaluation.evaluate(
         model, evaluation.choose(corpus, args.split), failed=failed, directory=args.out
     )
-    print("\n".join(lines + [_line(name, x) for name, x in scores.items()]))
+    print("\n".join(lines + describe(scores)))
     if args.out:
         print(f"Wrote {args.out}")
     return 2 if failures else 0
-
-
-def _line(name: str, value: float | None) -> str:
-    text = "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
-    return f"{name:33} {text}"

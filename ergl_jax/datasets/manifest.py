@@ -9,8 +9,9 @@ A manifest is a CSV file with one row per clip:
 `fold` names any fold, and the caller chooses the folds of the validation and test splits. `group`
 (optional) names clips recorded together, which are all in one split. `licence` (optional) is saved
 in what is trained on them. Event probabilities (optional) are in the `event:` columns or in an .npz
-next to the manifest. The columns' names may be in capitals, or those of DCASE's meta.csv; tables.py
-describes the forms of the file.
+next to the manifest. `by:` columns (optional), such as by:device, name groups of clips whose accuracy
+is reported. The columns' names may be in capitals, or those of DCASE's meta.csv; tables.py describes
+the forms of the file.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -54,6 +55,7 @@ class Clip:
     events: np.ndarray  # (E,) float32 in 0..1
     # As `audio.read_audio`: (sample_rate, channel, notes) -> waveform (L,) float32, or InputError
     load: Callable[[int, str, list[str]], np.ndarray]
+    by: Mapping[str, str] = dataclasses.field(default_factory=dict)  # its `by:` columns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +103,7 @@ def read_manifest(
     header = rows[0].cells
     columns = [column for column in header if column.startswith("event:")]
     names = tuple(column.removeprefix("event:").strip() for column in columns)
+    by = {column.removeprefix("by:").strip(): column for column in header if column[:3] == "by:"}
     if events_file is None and (default := path.with_name(f"{path.stem}.events.npz")).exists():
         events_file = default
     test, validation = ({str(fold) for fold in folds} for folds in (test_folds, validation_folds))
@@ -130,6 +133,8 @@ def read_manifest(
             yield f"{path}: has event columns, and {events_file} has events too; keep one of them"
         if "" in names:
             yield f"{path}, line 1: a column 'event:' has no event name"
+        if "" in by:
+            yield f"{path}, line 1: a column 'by:' has no name"
         if twice := [name for name in names if names.count(name) > 1]:
             yield f"{path}, line 1: the event {twice[0]!r} has several columns; keep one of them"
         splits: dict[str, tuple[str, str]] = {}  # group -> split, where
@@ -168,6 +173,7 @@ def read_manifest(
             group=_group(row),
             events=events,
             load=functools.partial(read_audio, recording),
+            by={name: row.cells[column] for name, column in by.items()},
         )
         for row, recording, events in zip(rows, paths, probabilities, strict=True)
     ]
@@ -224,7 +230,7 @@ def _own_names(header: list[str]) -> list[str]:
     return [
         ours
         if (ours := names.get(name.lower())) and ours not in header
-        else re.sub("(?i)^event:", "event:", name)
+        else re.sub("(?i)^(event|by):", lambda match: match[0].lower(), name)
         for name in header
     ]
 

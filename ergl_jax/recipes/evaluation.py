@@ -15,7 +15,7 @@ from ergl_jax.errors import InputError
 from ergl_jax.files import make_directory
 from ergl_jax.inference.classify import Model
 from ergl_jax.training import metrics, workdirs
-from ergl_jax.training.evaluate import Predictions, scores, write
+from ergl_jax.training.evaluate import Predictions, scores, scores_by, write
 
 
 def choose(corpus: Corpus, split: str) -> Corpus:
@@ -62,6 +62,7 @@ def evaluate(
     has_events = bool(bundle.events) and {*bundle.events} <= {*corpus.events}
     columns = [corpus.events.index(name) for name in bundle.events] if has_events else []
     names, scene, events, found, notes = [], [], [], [], Notes()
+    by: dict[str, list[str]] = {name: [] for name in corpus.clips[0].by}
     results = model.classify_each(clip.name for clip in corpus.clips)
     for clip, (_, result) in zip(corpus.clips, results, strict=True):
         if isinstance(result, InputError):
@@ -72,6 +73,8 @@ def evaluate(
         scene.append(bundle.scenes.index(corpus.scenes[clip.scene]))
         events.append(clip.events)
         found.append(result)
+        for name, value in clip.by.items():
+            by[name].append(value)
     if not found:
         raise InputError(f"{corpus.name}: none of the recordings can be read")
 
@@ -99,6 +102,7 @@ def evaluate(
             "answered_accuracy": float(right[known].mean()) if known.any() else None,
         }
     scored |= {"recordings": len(found), "failures": len(corpus.clips) - len(found)}
+    scored |= scores_by(predictions, bundle.scenes, by)
     if directory:
         make_directory(directory, "--out")
         write(directory, predictions, names, shown)

@@ -107,13 +107,15 @@ def write_manifest(corpus: Corpus, path: Path) -> None:
     InputError if another one is there, and was trained on.
     """
     events = [f"event:{name}" for name in corpus.events]
+    by = [f"by:{name}" for name in corpus.clips[0].by]
     rows = [
         [clip.name, corpus.scenes[clip.scene], clip.split, clip.group, corpus.licence]
-        + [f"{x:g}" for x in clip.events]
+        + [*clip.by.values(), *(f"{x:g}" for x in clip.events)]
         for clip in corpus.clips
     ]
     with atomic_write(path) as tmp_path:
-        write_table(tmp_path, ["file", "scene", "split", "group", "licence", *events], rows)
+        columns = ["file", "scene", "split", "group", "licence", *by, *events]
+        write_table(tmp_path, columns, rows)
         trained = path.exists() and path.with_name("checkpoints").exists()
         if trained and path.read_bytes() != tmp_path.read_bytes():
             raise InputError(

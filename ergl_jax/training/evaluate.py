@@ -4,7 +4,7 @@ import contextlib
 import csv
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from scipy.special import softmax
 
 from ergl_jax.bundle import Bundle, load
 from ergl_jax.config import DataConfig
+from ergl_jax.datasets import sources
 from ergl_jax.datasets.batches import eval_indices, stream
 from ergl_jax.datasets.builder import SceneDataset, SceneSplit
-from ergl_jax.datasets.sources import warn_of_one_scene
+from ergl_jax.datasets.manifest import Corpus
 from ergl_jax.errors import InputError
 from ergl_jax.files import atomic_write, make_directory
 from ergl_jax.inference.narrative import plain
@@ -79,6 +80,37 @@ def scores(predictions: Predictions, events: np.ndarray, *, threshold: float) ->
     return result
 
 
+def scores_by(
+    predictions: Predictions, scenes: Sequence[str], by: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """The accuracy of each scene as `by_scene`, and for each column of `by` that of its values.
+
+    Args:
+      predictions: of N clips.
+      scenes: names.
+      by: columns of N values, such as {"device": [...]}.
+    """
+    right = predictions.scene_logits.argmax(axis=1) == predictions.scene
+    columns = {"scene": [scenes[index] for index in predictions.scene], **by}
+    return {f"by_{name}": metrics.accuracy_by(right, values) for name, values in columns.items()}
+
+
+def describe(scores: Mapping[str, Any]) -> list[str]:
+    """A line for each score, and for each value of those of `scores_by`."""
+    lines = []
+    for name, value in scores.items():
+        if isinstance(value, dict):
+            lines.append(f"{name:33} {'accuracy':>8} {'clips':>8}")
+            lines += [
+                f"  {key or '(empty)':31} {each['accuracy']:8.4f} {each['clips']:8}"
+                for key, each in value.items()
+            ]
+        else:
+            text = "-" if value is None else f"{value:.4f}" if isinstance(value, float) else value
+            lines.append(f"{name:33} {text}")
+    return lines
+
+
 def evaluate(
     bundle: Bundle, dataset: SceneDataset, *, threshold: float
 ) -> tuple[Predictions, dict[str, Any]]:
@@ -126,16 +158,27 @@ def check_fits(bundle: Bundle, dataset: SceneDataset) -> None:
 
 
 def test_bundle(
-    bundle: Bundle, dataset: SceneDataset, *, threshold: float, directory: Path
+    bundle: Bundle,
+    dataset: SceneDataset,
+    corpus: Corpus,
+    *,
+    threshold: float,
+    directory: Path,
 ) -> dict[str, Any]:
-    """Scores on the test split; writes its files to `directory`, which is made if need be."""
+    """Scores on the test split; writes its files to `directory`, which is made if need be.
+
+    `corpus` is that of the dataset; its clips have the columns for `scores_by`.
+    """
     predictions, found = evaluate(bundle, dataset, threshold=threshold)
+    split = dataset.split("test")
+    names = [split[index]["name"] for index in range(len(split))]
     if hosts.is_main_process():
         make_directory(directory, "directory")  # only now, so that an error leaves none behind
-        split = dataset.split("test")
-        names = (split[index]["name"] for index in range(len(split)))
         write(directory, predictions, names, bundle)
-    return found
+    by = {clip.name: clip.by for clip in corpus.clips}
+    each = [by[name] if name in by else by[name.rpartition("#")[0]] for name in names]
+    columns = {column: [values[column] for values in each] for column in corpus.clips[0].by}
+    return found | scores_by(predictions, bundle.scenes, columns)
 
 
 def evaluate_bundle(workdir: Path, config: DataConfig) -> dict:
@@ -143,7 +186,8 @@ def evaluate_bundle(workdir: Path, config: DataConfig) -> dict:
 
     Writes results.json, predictions and confusion matrix to `workdir/evaluation`; returns scores.
     """
-    bundle, dataset = load(workdir / "bundle"), open_dataset(config)
+    bundle, corpus = load(workdir / "bundle"), sources.corpus(config)
+    dataset = open_dataset(config, corpus)
     directory = workdir / "evaluation"
     data = config.manifest or dataset.name
     try:
@@ -151,8 +195,9 @@ def evaluate_bundle(workdir: Path, config: DataConfig) -> dict:
     except InputError as error:
         raise InputError(f"{workdir / 'bundle'} on {data}: {error}") from error
     if hosts.is_main_process():
-        warn_of_one_scene(data, {"test": dataset.class_sizes["test"]})
-    results = test_bundle(bundle, dataset, threshold=config.event_threshold, directory=directory)
+        sources.warn_of_one_scene(data, {"test": dataset.class_sizes["test"]})
+    threshold = config.event_threshold
+    results = test_bundle(bundle, dataset, corpus, threshold=threshold, directory=directory)
     if hosts.is_main_process():
         workdirs.write_json(directory / "results.json", results)
     return results

@@ -1,6 +1,7 @@
 """Scene, event and calibration metrics, and temperature scaling (arXiv 1706.04599)."""
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -24,6 +25,18 @@ def class_accuracy(counts: np.ndarray) -> np.ndarray:
     """The accuracy (recall) of each scene of a confusion matrix; NaN for a scene without clips."""
     total = counts.sum(axis=1)
     return np.where(total > 0, counts.diagonal() / np.maximum(total, 1), np.nan)
+
+
+def accuracy_by(right: np.ndarray, values: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Of each value, such as each device, the accuracy and the number of its clips.
+
+    `right` (N,) bool says whether a clip is classified correctly, `values` (N,) its value.
+    """
+    known, index = np.unique(np.array(values, str), return_inverse=True)
+    clips = np.bincount(index)
+    accuracy = np.bincount(index, weights=right) / clips
+    columns = zip(known.tolist(), accuracy.tolist(), clips.tolist(), strict=True)
+    return {value: {"accuracy": share, "clips": count} for value, share, count in columns}
 
 
 def scene_metrics(logits: np.ndarray, truth: np.ndarray) -> dict[str, float]:

@@ -20,6 +20,7 @@ from ergl_jax.config import Config
 from ergl_jax.datasets import batches, sources
 from ergl_jax.datasets.builder import SceneDataset
 from ergl_jax.datasets.events import choose_events, read_list
+from ergl_jax.datasets.manifest import Corpus
 from ergl_jax.errors import InputError, Stopped, postponed_sigterm
 from ergl_jax.files import make_directory
 from ergl_jax.systems import OF_EVENTS_ALONE, SYSTEMS
@@ -85,7 +86,7 @@ def train(
     try:
         if run.progress.epoch < config.train.epochs:
             run.fit_closed_form(fit) if fit else run.train_epochs()
-        return run.finish(extra_seconds)
+        return run.finish(corpus, extra_seconds)
     finally:
         run.close()
 
@@ -237,7 +238,7 @@ class _Run:
             self.checkpoints.save("best", state, progress)
         self.checkpoints.save("latest", state, progress)
 
-    def finish(self, extra_seconds: float) -> dict:
+    def finish(self, corpus: Corpus, extra_seconds: float) -> dict:
         """Tests the best state, or the last one; writes bundle and results."""
         config, dataset = self.config, self.dataset
         best = self.checkpoints.restore("best", self.template) if self.selects else None
@@ -288,7 +289,11 @@ class _Run:
         }
         if "test" in dataset.sizes:
             results["test"] = evaluate.test_bundle(
-                bundle, dataset, threshold=config.data.event_threshold, directory=self.workdir
+                bundle,
+                dataset,
+                corpus,
+                threshold=config.data.event_threshold,
+                directory=self.workdir,
             )
         if hosts.is_main_process():
             workdirs.write_json(self.workdir / "results.json", results)

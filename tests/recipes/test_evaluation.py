@@ -25,7 +25,7 @@ def test_abstentions_are_counted_and_the_others_scored(tiny, tmp_path):
     scenes = [found[0].scene, *(model.scenes[0] for _ in paths[1:])]
     none = np.zeros(0, np.float32)
     clips = [
-        Clip(path, model.scenes.index(scene), "test", "", none, lambda: None)
+        Clip(path, model.scenes.index(scene), "test", "", none, lambda: None, {"day": path[-5:]})
         for path, scene in zip(paths, scenes, strict=True)
     ]
     corpus = Corpus("mine", model.scenes, (), clips, "", "")
@@ -35,3 +35,5 @@ def test_abstentions_are_counted_and_the_others_scored(tiny, tmp_path):
     assert scores["abstained"] == np.mean(~known) and 0 < known.sum() < len(paths)
     assert scores["answered_accuracy"] == right[known].mean()
     assert scores["accuracy"] == right.mean()
+    by_day = [{"accuracy": value, "clips": 1} for value in right]
+    assert list(scores["by_day"].values()) == by_day

@@ -14,6 +14,7 @@ from ergl_jax import bundle as bundles
 from ergl_jax import errors
 from ergl_jax.audio import get_front_end
 from ergl_jax.datasets import builder, sources
+from ergl_jax.datasets.manifest import Clip, Corpus
 from ergl_jax.errors import InputError
 from ergl_jax.training import evaluate, metrics, train
 
@@ -51,6 +52,31 @@ def test_predictions_and_scores_are_the_models(bundle, dataset, evaluated):
     expected = metrics.scene_metrics(logits, scene)
     expected |= metrics.event_metrics(predictions.event_probabilities, labels, threshold=0.05)
     assert scores == expected | metrics.calibration_errors(logits, scene, bundle.temperature)
+
+
+def test_accuracy_by_scene_and_by_columns_of_the_corpus(bundle, dataset, evaluated, tmp_path):
+    split = dataset.split("test")
+    names = [split[i]["name"] for i in range(len(split))]
+    devices = {name: "ab"[number % 2] for number, name in enumerate(names)}
+    clips = [
+        Clip(name, 0, "test", "", np.zeros(0), pytest.fail, {"device": device})
+        for name, device in devices.items()
+    ]
+    corpus = Corpus("mine", (), (), clips, "", "")
+    found = evaluate.test_bundle(bundle, dataset, corpus, threshold=0.05, directory=tmp_path)
+    predictions, scores = evaluated
+    assert found.items() >= scores.items()
+    right = predictions.scene_logits.argmax(axis=1) == predictions.scene
+    assert {name: each["accuracy"] for name, each in found["by_device"].items()} == {
+        "a": right[::2].mean(),
+        "b": right[1::2].mean(),
+    }
+    assert sum(each["clips"] for each in found["by_device"].values()) == len(names)
+    assert set(found["by_scene"]) == {bundle.scenes[index] for index in predictions.scene}
+    mean = np.mean([each["accuracy"] for each in found["by_scene"].values()])
+    assert mean == pytest.approx(found["class_mean_accuracy"])
+    lines = evaluate.describe(found)
+    assert lines[-1].split() == ["b", f"{right[1::2].mean():.4f}", str(len(right[1::2]))]
 
 
 class Split:

@@ -45,6 +45,18 @@ def test_a_scene_without_clips_is_left_out_of_the_mean(scenes):
     assert np.isnan(accuracy).tolist() == [False, False, True, False, False]
 
 
+def test_accuracy_by_value_equals_scikit_learns(scenes):
+    logits, truth = scenes
+    predicted = logits.argmax(axis=1)
+    devices = np.random.default_rng(0).choice(["b", "a", "s10", ""], len(truth)).tolist()
+    found = metrics.accuracy_by(predicted == truth, devices)
+    assert list(found) == sorted(set(devices))
+    for device, values in found.items():
+        which = np.array(devices) == device
+        expected = oracle.accuracy_score(truth[which], predicted[which])
+        assert values == {"accuracy": pytest.approx(expected), "clips": which.sum()}
+
+
 def test_event_metrics_equal_scikit_learns():
     rng = np.random.default_rng(1)
     labels = rng.random((50, 4)).astype(np.float32)

@@ -307,6 +307,7 @@ def test_a_folder_without_events(tiny, tmp_path, recordings):
         "scene_loss",
         "expected_calibration_error_before",
         "expected_calibration_error",
+        "by_scene",
     }
     first, second = lines(tmp_path / "run")
     assert first["event_loss"] == 0 and first["loss"] == first["scene_loss"]
