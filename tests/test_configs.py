@@ -31,6 +31,7 @@ CONFIGS = {
         *(f"{file}:{source}" for file in ("ergl", "ergl_dynamic") for source in ergl.SOURCES),
         *(f"{file}:{argument}" for file in OF_SYSTEMS for argument in ARGUMENTS),
         "esc10",
+        "tau2022",
         "test",
     )
 }

@@ -9,9 +9,9 @@ A manifest is a CSV file with one row per clip:
 `fold` names any fold, and the caller chooses the folds of the validation and test splits. `group`
 (optional) names clips recorded together, which are all in one split. `licence` (optional) is saved
 in what is trained on them. Event probabilities (optional) are in the `event:` columns or in an .npz
-next to the manifest. `by:` columns (optional), such as by:device, name groups of clips whose accuracy
-is reported. The columns' names may be in capitals, or those of DCASE's meta.csv; tables.py describes
-the forms of the file.
+next to the manifest. `by:` columns (optional), such as by:device, name groups of clips whose
+accuracy is reported. The columns' names may be in capitals, or those of DCASE's meta.csv; tables.py
+describes the forms of the file.
 """
 
 from __future__ import annotations

@@ -26,6 +26,8 @@ def read_table(
     required: Sequence[str],
     remedy: str = "",
     rename: Callable[[list[str]], list[str]] = list,
+    *,
+    note: bool = True,
 ) -> list[Row]:
     """A table's rows, at least one, without surrounding spaces and blank lines.
 
@@ -36,6 +38,7 @@ def read_table(
       required: columns that must exist and have a value in every row.
       remedy: what to do about a file that can't be read, or lacks a required column.
       rename: the columns that the header's names stand for.
+      note: write that line.
 
     Raises:
       InputError: one line that names file, line and field.
@@ -85,7 +88,7 @@ def read_table(
     how += [f"with {DELIMITERS[delimiter]} between fields"] if delimiter != "," else []
     pairs = zip(named, header, strict=True)
     how += [f"with {old!r} as the column {new!r}" for old, new in pairs if old != new]
-    if how:
+    if how and note:
         warn(f"{path} is read {', '.join(how)}")
     return rows
 

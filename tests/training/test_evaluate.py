@@ -146,7 +146,7 @@ def test_a_dataset_that_does_not_fit_is_refused(bundle, dataset, change, message
 
 def test_a_scene_that_the_bundle_lacks_is_named_with_both_files(tiny, dataset, monkeypatch):
     strange = dataclasses.replace(dataset, scenes=("moon", *dataset.scenes[1:]))
-    monkeypatch.setattr(evaluate, "open_dataset", lambda _: strange)
+    monkeypatch.setattr(evaluate, "open_dataset", lambda *_: strange)
     with pytest.raises(InputError, match=f"{tiny.workdir}/bundle on synthetic: .*scene 'moon'"):
         evaluate.evaluate_bundle(tiny.workdir, tiny.config().data)
 
@@ -173,7 +173,7 @@ def test_splits_of_one_scene_are_warned_of(tiny, dataset, monkeypatch, capfd, si
     def stop(*_, **__):
         raise Warned
 
-    monkeypatch.setattr(evaluate, "open_dataset", lambda _: found)
+    monkeypatch.setattr(evaluate, "open_dataset", lambda *_: found)
     monkeypatch.setattr(evaluate, "test_bundle", stop)
     monkeypatch.setattr(train.device_data, "open_dataset", lambda *_: found)
     monkeypatch.setattr(train.sources, "check_prepared", lambda *_: None)
