@@ -27,7 +27,7 @@ from ergl_jax.files import atomic_write, local_path, make_directory
 
 
 @contextlib.contextmanager
-def _soundata(what: str) -> Iterator[None]:
+def _soundata(what: str, remedy: str = "; --download fetches what is missing") -> Iterator[None]:
     """Turns any error of soundata into an InputError that names the file, or else `what`."""
     try:
         yield
@@ -36,14 +36,14 @@ def _soundata(what: str) -> Iterator[None]:
     except Exception as error:  # also of the network, and of metadata in another form
         name = getattr(error, "filename", None) or what
         text = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise InputError(
-            f"{name}: {text or type(error).__name__}; --download fetches what is missing"
-        ) from error
+        raise InputError(f"{name}: {text or type(error).__name__}{remedy}") from error
 
 
 def _open(name: str, root: Path):
     """soundata's data set of that name."""
     require("soundata", "data")
+    import urllib.request  # soundata uses it without this import
+
     import soundata
 
     return soundata.initialize(name, data_home=str(root))
@@ -158,7 +158,7 @@ def main(argv: list[str] | None = None) -> int:
     make_directory(args.out.parent, "directory")
     if args.download is not None:
         dataset = _open(name, make_directory(root, "--root"))
-        with _soundata(f"soundata can't download {name}"):
+        with _soundata(f"soundata can't download {name}", remedy=""):
             dataset.download(partial_download=args.download or None)
     if not root.is_dir():
         raise InputError(f"--root={root}: no such folder; --download makes it")
