@@ -42,7 +42,7 @@ def _soundata(what: str, remedy: str = "; --download fetches what is missing") -
 def _open(name: str, root: Path):
     """soundata's data set of that name."""
     require("soundata", "data")
-    import urllib.request  # soundata uses it without this import
+    import urllib.request  # noqa: F401, soundata uses it without importing it
 
     import soundata
 
