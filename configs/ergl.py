@@ -130,7 +130,8 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     # Validate after every n-th epoch, and after the last.
     train.validate_every = 1
     # "ergl" (§2: cross entropy of the scene, squared error of the events), or a loss of another
-    # system: see ergl_jax/systems.py.
+    # system: see ergl_jax/systems.py. ergl_dynamic: "events", or "activity" where labels are small
+    # shares of the clip.
     train.loss = "ergl"
     # "sgd", gradient descent in epochs; or a closed form: "relations" (ergl_dynamic), "svm" (mltf)
     # or "ensemble" (nnf).

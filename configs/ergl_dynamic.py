@@ -2,14 +2,16 @@
 
     python run.py --config=configs/ergl_dynamic.py:synthetic --workdir=runs/dynamic
     python run.py --config=configs/ergl_dynamic.py:folder --config.data.manifest=my.csv
+    python data_prep/mix_soundscapes.py --recordings ESC-10 --out data/soundscapes --labels share
+    python run.py --config=configs/ergl_dynamic.py:soundscapes
 
 A stage trains the encoder and the events' activities by the event loss alone; then the scene layer
-is fitted to the graphs in closed form. Sources as in configs/ergl.py, and `delays`.
+is fitted to the graphs in closed form. Sources as in configs/ergl.py.
 """
 
 from configs import ergl
 
-SHARES = ("synthetic", "delays")  # whose labels are shares of the clip; others are presences
+SHARES = ("synthetic", "delays", "soundscapes")  # whose labels are shares of the clip
 
 
 def get_config(source: str = "tut2018"):
@@ -17,12 +19,23 @@ def get_config(source: str = "tut2018"):
     config = ergl.get_config(source).unlock()
     config.model.name = "ergl_dynamic"
     config.model.variant = "relations"
-    config.model.pooling = "mean" if source in SHARES else "linear"
     config.model.encoder.time_pools = 3  # 0.08 s at a hop of 0.01 s
     config.data.front_end = "panns_16k"
     config.augment.time_masks = 0  # they would hide events that the labels have
     config.train.trainer = "relations"
+    # Of labels that are presences, such as a PANN's probabilities.
+    config.model.pooling = "linear"
     config.train.loss = "events"
+    if source in SHARES:
+        config.model.pooling = "mean"
+        config.model.dropout = 0.0
+        config.train.epochs = 30
+    if source in ("delays", "soundscapes"):  # with short events, whose shares are small
+        config.train.loss = "activity"
+    if source == "delays":
+        config.data.train_clips_per_scene = 100
+    if source == "soundscapes":
+        config.train.epochs = 20
     config.stages = (
         {
             "name": "events",
@@ -30,7 +43,4 @@ def get_config(source: str = "tut2018"):
             "take": {"encoder": "encoder", "activity": "activity"},
         },
     )
-    if source in ergl.SMALL:
-        config.train.epochs = 30
-        config.model.dropout = 0.0
     return config.lock()
