@@ -58,7 +58,14 @@ class GraphReader:
     def contributions(
         self, nodes: np.ndarray, edges: np.ndarray, scene: int, *, steps: int = 0
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Contributions of events (n,) and edges (n, n) to the log-odds of a scene, in nats.
+        """Contributions of events (n,) and edges (n, n) to the log-odds of a scene, in nats."""
+        by_node, by_edge = self.terms(nodes, edges, scene, steps=steps)
+        return by_node.sum(-1), by_edge.sum(-1)
+
+    def terms(
+        self, nodes: np.ndarray, edges: np.ndarray, scene: int, *, steps: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What each channel of nodes (n, C) and edges (n, n, C) contributes to the log-odds.
 
         Gradient times input; with `steps`, integrated gradients (arXiv 1703.01365) over that many
         points between the empty graph and this one: their sum is about the difference between the
@@ -69,7 +76,7 @@ class GraphReader:
         by_node, by_edge = (
             np.mean([np.asarray(x) for x in each], axis=0) for each in zip(*gradients, strict=True)
         )
-        return (by_node * nodes).sum(-1), (by_edge * edges).sum(-1)
+        return by_node * nodes, by_edge * edges
 
 
 def scene_log_odds(

@@ -88,6 +88,8 @@ class Explanation:
       scene_without_edges: index of the scene without relations.
       log_odds: of `scene`, in nats.
       log_odds_without_edges: of `scene` without relations.
+      lag_contributions: (n, n, K), what each lag of `edge_contributions` adds, of the dynamic event
+        graph.
     """
 
     classification: Classification
@@ -108,6 +110,7 @@ class Explanation:
     scene_without_edges: int
     log_odds: float
     log_odds_without_edges: float
+    lag_contributions: np.ndarray | None = None
 
     @property
     def probability(self) -> float:
@@ -135,7 +138,8 @@ class Explanation:
     def pairs(self) -> list[Relation]:
         """With lags: both directions of two events as one, by absolute contribution."""
         edges, contributions = self.activations.edges, self.edge_contributions
-        return related_pairs(edges, contributions, self.lags) if self.lags else []
+        by_lag = self.lag_contributions
+        return related_pairs(edges, contributions, self.lags, by_lag) if self.lags else []
 
     def edge_numbers(self, i: int, j: int) -> dict[str, float]:
         """Of the edge from event j to event i, by name: as in JSON and GraphML."""
@@ -265,7 +269,8 @@ class Explainer:
         runner_up, scene = (
             int(k) for k in np.argsort(activations.scene_logits, kind="stable")[-2:]
         )
-        contributions = self.reader.contributions(nodes, edges, scene, steps=METHODS[method])
+        terms = self.reader.terms(nodes, edges, scene, steps=METHODS[method])
+        contributions = tuple(each.sum(-1) for each in terms)
         event_curves, edge_curves = (
             fidelity.curves(self.reader, nodes, edges, scene, each) for each in contributions
         )
@@ -290,6 +295,7 @@ class Explainer:
             scene_without_edges=int(without_edges.argmax()),
             log_odds=float(scene_log_odds(activations.scene_logits, scene)),
             log_odds_without_edges=float(scene_log_odds(without_edges, scene)),
+            lag_contributions=terms[1] if activations.lags else None,
         )
 
     def activations(self, log_mel: np.ndarray) -> Activations:

@@ -21,42 +21,51 @@ class Relation(NamedTuple):
       lags: (2K - 1,), in seconds, evenly spaced around 0: by which i sounds after j.
       correlations: (2K - 1,), of the activities at these lags.
       contribution: of edges (i, j) and (j, i), in nats.
+      by_lag: (2K - 1,), what each lag adds to it; None where that is not known, as of a mean.
     """
 
     events: tuple[int, int]
     lags: np.ndarray
     correlations: np.ndarray
     contribution: float
+    by_lag: np.ndarray | None = None
 
     @property
     def correlation(self) -> float:
-        """The one of largest magnitude."""
+        """At the lag that names the relation, `peak`."""
         return float(self.correlations[self.peak])
 
     @property
     def lag(self) -> float:
-        """Where the correlation is largest in magnitude, in seconds.
+        """The lag that names the relation, in seconds.
 
-        Between the model's lags it is the vertex of the parabola through the largest one and its
-        neighbours; at the first and last lag, that lag.
+        Where the correlation is largest there, between the model's lags, the vertex of the parabola
+        through it and its neighbours; else the model's lag.
         """
         k, (step, size) = self.peak, (self.lags[1] - self.lags[0], abs(self.correlations))
         if self.is_simultaneous or k in (0, len(size) - 1):
             return float(self.lags[k])
         # Neighbours of the other sign count as their negatives.
         before, top, after = np.sign(self.correlations[k]) * self.correlations[k - 1 : k + 2]
+        if top <= max(before, after):
+            return float(self.lags[k])
         return float(self.lags[k] + step * (before - after) / (before - 2 * top + after) / 2)
 
     @property
     def is_simultaneous(self) -> bool:
-        """Whether the strongest correlation is the one without a lag."""
+        """Whether it is the correlation without a lag that names the relation."""
         return self.peak == len(self.lags) // 2
 
     @property
     def peak(self) -> int:
-        """The index of the correlation of largest magnitude."""
+        """The index of the lag that contributes most in the direction of the whole relation.
+
+        Where contributions of lags are not known, of the correlation of largest magnitude.
+        """
         # Of equals the smallest lag: a rounding error must not turn "at the same time" into a lag.
         size = np.abs(self.correlations).round(6)
+        if self.by_lag is not None:
+            size = (np.sign(self.contribution) * self.by_lag).round(6)
         return int(np.lexsort((np.abs(self.lags), -size))[0])
 
     def to_dict(self, names: Sequence[str]) -> dict[str, Any]:
@@ -72,7 +81,10 @@ class Relation(NamedTuple):
 
 
 def related_pairs(
-    edges: np.ndarray, contributions: np.ndarray, lags: Sequence[float]
+    edges: np.ndarray,
+    contributions: np.ndarray,
+    lags: Sequence[float],
+    by_lag: np.ndarray | None = None,
 ) -> list[Relation]:
     """The Relations (i < j) that contribute, largest absolute contribution first.
 
@@ -80,24 +92,38 @@ def related_pairs(
       edges: (n, n, K), [i, j, k]: event i sounds `lags[k]` after event j.
       contributions: (n, n), of the edges, in nats.
       lags: (K,), in seconds, evenly spaced from 0.
+      by_lag: (n, n, K), what each lag adds to a contribution.
     """
     both = contributions + contributions.T
     pairs = [(int(i), int(j)) for i, j in np.argwhere(np.triu(both, 1))]
-    found = [relation(edges, pair, float(both[pair]), lags) for pair in pairs]
+    found = [relation(edges, pair, float(both[pair]), lags, by_lag) for pair in pairs]
     return sorted(found, key=lambda each: -abs(each.contribution))
 
 
 def relation(
-    edges: np.ndarray, events: tuple[int, int], contribution: float, lags: Sequence[float]
+    edges: np.ndarray,
+    events: tuple[int, int],
+    contribution: float,
+    lags: Sequence[float],
+    by_lag: np.ndarray | None = None,
 ) -> Relation:
     """The Relation of two different events; arguments as of `related_pairs`."""
     i, j = events
     seconds = np.asarray(lags)
+
+    def curve(x: np.ndarray) -> np.ndarray:
+        return np.concatenate([x[j, i, :0:-1], x[i, j]])
+
+    terms = None
+    if by_lag is not None:
+        terms = curve(by_lag)
+        terms[len(seconds) - 1] += by_lag[j, i, 0]
     return Relation(
         events,
         np.concatenate([-seconds[:0:-1], seconds]),
-        np.concatenate([edges[j, i, :0:-1], edges[i, j]]),
+        curve(edges),
         contribution,
+        terms,
     )
 
 

@@ -92,3 +92,18 @@ def test_the_strongest_correlation_of_an_edge():
     found = strongest(edges)
     for i, j in np.ndindex(3, 3):
         assert found[i, j] == max(edges[i, j], key=abs)
+
+
+def test_the_lag_that_contributes_most_names_the_relation():
+    """Dog follows Bell by 1 s, but it is their silence together that decides."""
+    edges, terms = np.zeros((2, 2, len(LAGS))), np.zeros((2, 2, len(LAGS)))
+    edges[1, 0, 2], edges[0, 1, 0], edges[1, 0, 0] = 0.6, -0.3, -0.3
+    terms[1, 0, 2], terms[0, 1, 0], terms[1, 0, 0] = 0.5, 0.4, 0.4
+    (found,) = related_pairs(edges, terms.sum(axis=-1), LAGS, terms)
+    np.testing.assert_allclose(found.by_lag.sum(), found.contribution)
+    assert found.lag == 0 and found.correlation == -0.3
+    assert in_time(found, NAMES) == "“Bell” and “Dog” take turns"
+    (against,) = related_pairs(edges, -terms.sum(axis=-1), LAGS, -terms)
+    assert (against.lag, against.correlation) == (found.lag, found.correlation)
+    (before,) = related_pairs(edges, terms.sum(axis=-1), LAGS)
+    assert before.lag == pytest.approx(-1.0)
