@@ -2,6 +2,7 @@
 
     python run.py --config=configs/ergl.py                TUT 2018, the paper's settings
     python run.py --config=configs/ergl.py:synthetic      the built-in synthetic corpus
+    python run.py --config=configs/ergl.py:delays         synthetic: which event comes first
     python run.py --config=configs/ergl.py:folder --config.data.manifest=my.csv
     python run.py --config=configs/ergl.py:soundscapes    mixtures of data_prep/mix_soundscapes.py
 
@@ -26,8 +27,8 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     config.seed = 0
 
     config.data = data = ml_collections.ConfigDict()
-    # "tut2018", "synthetic", "delays" (synthetic too: which event comes first) or "folder"
-    # (soundscapes are one).
+    # "tut2018", "synthetic", "delays" (synthetic; scenes differ in the order of two events) or
+    # "folder" (also soundscapes).
     data.source = source
     # tut2018: the directory of manifest.csv and the recordings; "" is <data_dir>/tut2018.
     data.root = ""
@@ -42,8 +43,9 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     data.licence = ""
     # The directory of prepared features, and of TUT 2018 itself.
     data.data_dir = "data/prepared"
-    # "paper" (32 kHz), or a PANN's: "panns_16k" (Cnn14_16k) or "panns_32k" (Cnn14, Cnn10, Cnn6);
-    # or another system's: "kong", "kong_20hz", "dcase2018", "mel128", "mtl", "mltf", "scattering".
+    # "paper" (32 kHz), or a PANN's: "panns_8k" (Cnn14_8k), "panns_16k" (Cnn14_16k), "panns_32k"
+    # (most others) or "panns_wavegram" (wavegram_logmel_cnn14); or another system's: "kong",
+    # "kong_20hz", "dcase2018", "mel128", "mtl", "mltf", "scattering".
     # "paper:left", ":right" or ":mix" takes that channel of every recording; "paper" their mean.
     data.front_end = "paper"
     # Every clip is cut or filled to this length.
@@ -85,13 +87,15 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     # "float32" or "bfloat16"; parameters, statistics, softmax and losses stay float32.
     model.compute_dtype = "float32"
     model.encoder = ml_collections.ConfigDict()
-    # "cnn14", "cnn10" or "cnn6" (PANNs, table 1).
+    # "cnn14", "cnn10", "cnn6", "resnet22", "resnet38", "mobilenetv1" or "wavegram_logmel_cnn14"
+    # (docs/panns.md).
     model.encoder.architecture = "cnn14"
     # All channels of the encoder, or of another system, are divided by this.
     model.encoder.width_divisor = 1
-    # Dropout after each block.
+    # Dropout after each block; mobilenetv1 has none.
     model.encoder.dropout = 0.2
-    # How many blocks, from the first, also halve time; 0: all that halve frequency.
+    # How many blocks, from the first, also halve time; 0: all that halve frequency. Only of cnn14,
+    # cnn10 and cnn6.
     model.encoder.time_pools = 0
     # A bundle to take the encoder's initial weights from, such as data_prep/port_panns.py makes,
     # of the same architecture, width and front end. "": random weights, as in the paper.

@@ -2,11 +2,13 @@
 
     python run.py --config=configs/ergl_dynamic.py:synthetic --workdir=runs/dynamic
     python run.py --config=configs/ergl_dynamic.py:folder --config.data.manifest=my.csv
-    python data_prep/mix_soundscapes.py --recordings ESC-10 --out data/soundscapes --labels share
+    python data_prep/mix_soundscapes.py --labels=share --recordings=ESC-10 \\
+        --out=data/soundscapes_shares
     python run.py --config=configs/ergl_dynamic.py:soundscapes
 
 A stage trains the encoder and the events' activities by the event loss alone; then the scene layer
-is fitted to the graphs in closed form. Sources as in configs/ergl.py.
+is fitted to the graphs in closed form. Sources as in configs/ergl.py. `:synthetic` takes five to
+eleven minutes on one CPU core; benchmarks/RESULTS.md has scores.
 """
 
 from configs import ergl
@@ -35,6 +37,8 @@ def get_config(source: str = "tut2018"):
     if source == "delays":
         config.data.train_clips_per_scene = 100
     if source == "soundscapes":
+        config.data.manifest = "data/soundscapes_shares/manifest.csv"
+        config.data.event_threshold = 0.05
         config.train.epochs = 20
     config.stages = (
         {

@@ -67,7 +67,7 @@ def _parser() -> Parser:
     ):
         text = f"{text}; default {default}"
         add(f"--{flag}", type=number(kind, low, high), default=default, help=text)
-    labels = "of events: whether they are in a clip (default), or the share of it"
+    labels = "event labels: presence in the clip (default), or share of the clip"
     add("--labels", choices=("presence", "share"), default="presence", help=labels)
     for split, folds in SPLITS.items():
         text = f"of the recordings for the {split} split; default {folds}"

@@ -143,7 +143,7 @@ def port(path: Path, *, name: str | None = None) -> Port:
         front_end=front_end,
         clip_seconds=CLIP_SECONDS,
         pad="zero",
-        licence=LICENCE if published else "unknown: not a file of the published PANNs",
+        licence=LICENCE if published else "unknown: its MD5 is not that of a published PANN",
         dataset="AudioSet",
         source=f"{path.name}, MD5 {md5}",
     )

@@ -46,7 +46,10 @@ def read(path: Path) -> Tensors:
     found = list(_places(_load(path), torch.Tensor))
     if not found:
         first = f"{FIRST} or {FIRST_OF_MOBILENET}"
-        raise InputError(f"{path} is not a PANN: it has no tensor {first}, with or without prefix")
+        raise InputError(
+            f"{path} is not a PANN that can be ported: it has no tensor {first}, with or without "
+            "prefix"
+        )
     if len(found) > 1:
         names = ", ".join(" ".join(filter(None, (place[0], place[2]))) for place in found)
         raise InputError(f"{path} contains several PANNs ({names}): save one in a file of its own")

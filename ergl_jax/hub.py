@@ -57,7 +57,7 @@ def fetch(address: str, name: str, commit: str | None = None) -> Path:
             try:  # hf_hub_download alone tries for half a minute where there is no network
                 api.model_info(repository, revision=revision)
             except Exception as error:
-                if not isinstance(cached, str) or 0 < _status(error) < 500:
+                if not isinstance(cached, str) or _status(error) in (400, 401, 403, 404):
                     raise
                 if not constants.HF_HUB_OFFLINE:
                     warn(f"{address} {_reason(error, name)}; the copy in the cache is used")
@@ -73,7 +73,7 @@ def push(
     private: bool = False,
     keep: Mapping[str, str] | None = None,
 ) -> tuple[str, list[str]]:
-    """Commits files to a repository, which is made if there is none, as is the revision's branch.
+    """Commits files to a repository, and creates the repository and the branch if they don't exist.
 
     Args:
       address: its revision is a branch; "main" without one.
@@ -151,7 +151,7 @@ def _reason(error: Exception, name: str) -> str:
         errors.OfflineModeIsEnabled: "can't be reached while HF_HUB_OFFLINE is set",
         errors.HFValidationError: f"is not {FORM}: {_line(error)}",
         errors.GatedRepoError: f"is gated: accept its conditions on its page of the Hub; {LOGIN}",
-        errors.RepositoryNotFoundError: f"is not there, or private: check the name, or {LOGIN}",
+        errors.RepositoryNotFoundError: f"does not exist or is private: check the name, or {LOGIN}",
         errors.RevisionNotFoundError: "can't be found: the repository has no such revision",
         errors.EntryNotFoundError: f"is not a bundle: it has no {name}",
     }

@@ -8,9 +8,9 @@ import sys
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Compiling is most of the tests' time. LLVM does little, as in JAX's own tests, and XLA makes its
-# code without MLIR and in one part; programs are kept for the session, its subprocesses included,
-# and not beyond it.
+# Compiling takes most of the tests' time, so LLVM optimises little, as in JAX's own tests, and XLA
+# uses its older emitters and one code partition. Compiled programs are kept for one pytest run and
+# its subprocesses.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # Other versions of jaxlib, and libtpu, may not know these flags, and abort on them.
 known = importlib.metadata.version("jaxlib").startswith("0.10.")

@@ -205,7 +205,7 @@ def test_a_private_repository_needs_its_login(hub, run, monkeypatch):
     for token in ("", STRANGER):
         monkeypatch.setenv("HF_TOKEN", token)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(run / "cache"))
-        with pytest.raises(InputError, match="is not there, or private: .* `hf auth login`"):
+        with pytest.raises(InputError, match="does not exist or is private: .* `hf auth login`"):
             bundles.load(ADDRESS)
 
 
@@ -251,7 +251,7 @@ class TestUnusable:
     @pytest.mark.parametrize(
         ("address", "reason"),
         [
-            ("hf://me/nothing", "is not there, or private"),
+            ("hf://me/nothing", "does not exist or is private"),
             (ADDRESS + "@v9", "the repository has no such revision"),
             ("hf://me/--x", "is not hf://OWNER/NAME or hf://OWNER/NAME@REVISION: "),
         ],

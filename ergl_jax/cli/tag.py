@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ergl_jax.inference.classify import Model
     from ergl_jax.inference.results import Tags
 
-HELP = "tag the sound events of recordings, and when they are"
+HELP = "list the sound events of recordings, with onsets and offsets"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,13 +101,13 @@ def _write_timeline(result: "Tags", args: argparse.Namespace, written: set[Path]
             f"{result.name}: {path}.txt is of another recording of that name: tag them one after "
             "the other, each with its own --timeline"
         )
-    written.add(path)
     make_directory(path.parent, "--timeline")
     with atomic_write_together(path.parent) as tmp_path:
         labels = result.activity.labels(args.threshold)
         (tmp_path / f"{path.name}.txt").write_text(labels, encoding="utf-8")
         figure = strips.activity(result.activity, args.threshold)
         pictures.save(figure, tmp_path / f"{path.name}.png")
+    written.add(path)
 
 
 def _below(name: str, patterns: list[str]) -> str:

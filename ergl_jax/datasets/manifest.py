@@ -133,6 +133,9 @@ def read_manifest(
             yield f"{path}: has event columns, and {events_file} has events too; keep one of them"
         if "" in names:
             yield f"{path}, line 1: a column 'event:' has no event name"
+        named = [column.removeprefix("by:").strip() for column in header if column[:3] == "by:"]
+        if twice := [name for name in named if name == "scene" or named.count(name) > 1]:
+            yield f"{path}, line 1: 'by:{twice[0]}' is taken: choose another name for that column"
         if "" in by:
             yield f"{path}, line 1: a column 'by:' has no name"
         if twice := [name for name in names if names.count(name) > 1]:

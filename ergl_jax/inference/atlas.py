@@ -261,8 +261,8 @@ def agreement(surveys: list[Survey]) -> dict[str, float] | None:
 
     Spearman's rank correlation between the contributions of two models, over events and over
     relations (self-relations included): the mean over all pairs of models and the clips to which
-    both give the same scene; but for clips in which all contributions of both are equal, as of
-    relations where none counts. Events are matched by name; only those of all models count.
+    both give the same scene, without clips in which both have constant contributions. Events are
+    matched by name; only those of all models count.
 
     Returns:
       events, relations: correlations, NaN if there is no such clip, 0 if no contribution differs.

@@ -201,7 +201,8 @@ class Model:
           method: "gradient" (times input) or "integrated" gradients.
 
         Raises:
-          InputError: as in `classify`, or the model has no graph: only an ERGL has one.
+          InputError: as in `classify`, or the model has no graph: only ERGL and the dynamic
+            event graph have one.
         """
         return self._explainer(recording, sample_rate=sample_rate, channel=channel, method=method)
 

@@ -218,8 +218,8 @@ class Explainer:
         fits = isinstance(module, ERGL | DynamicEventGraph) and front_end.is_spectrogram
         if not fits or len(bundle.scenes) < 2:
             raise InputError(
-                "explanations need the bundle of an ERGL with two scenes or more and a mel "
-                f"spectrogram; this one has model {bundle.model.name!r}, front end "
+                "explanations need an ERGL or a dynamic event graph with two scenes or more and a "
+                f"mel spectrogram; this one has model {bundle.model.name!r}, front end "
                 f"{front_end.name!r}, {len(bundle.scenes)} scene(s)"
             )
         self.model = model

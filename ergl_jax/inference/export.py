@@ -55,7 +55,7 @@ def write(bundle: Bundle, out: Path, form: str = "stablehlo") -> Written:
     """Exports a bundle, reads the file back and compares it with the bundle on CPU.
 
     Args:
-      bundle: of any model; for ONNX, a float32 ERGL, CNN or PANN.
+      bundle: of any model; for ONNX, a float32 ERGL, dynamic event graph, CNN or PANN.
       out: a file, or a directory for model.stablehlo or model.onnx, created if needed. A name
         without a suffix is a directory.
       form: "stablehlo" or "onnx".
@@ -199,7 +199,10 @@ def _onnx(bundle: Bundle) -> bytes:
         if value not in known:
             raise InputError(
                 f"model.{field}={value!r}: ONNX export supports only "
-                f"{', '.join(filter(None, known))}; export StableHLO"
+                f"{', '.join(filter(None, known))} or none; export StableHLO"
+                if "" in known
+                else f"model.{field}={value!r}: ONNX export supports only "
+                f"{', '.join(known)}; export StableHLO"
             )
     for package in ("onnx", "onnxruntime"):
         require(package, "onnx")

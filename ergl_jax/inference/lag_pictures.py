@@ -88,7 +88,7 @@ def _limit(relations: Sequence[Relation]) -> float:
 
 
 def _draw_curve(axes: Axes, relation: Relation, limit: float, **line: Any) -> None:
-    """Correlations over lags; the strongest is marked by a dot, red or blue by its sign."""
+    """Correlations over lags; a dot, red or blue by its sign, marks the one that names it."""
     axes.axhline(0, color=INK, lw=0.6)
     axes.axvline(0, color=INK, lw=0.6, ls=":")
     axes.plot(relation.lags, relation.correlations, color=INK, lw=1.2, **line)

@@ -82,14 +82,19 @@ def licence(bundle: Bundle) -> dict[str, str]:
 
     Otherwise "other" with its name and the first URL in it, or "unknown" where none is recorded.
     """
-    identifier = _identifier(bundle.licence)
+    identifier = _identifier(_without_urls(bundle.licence))
     identifier = "cc0-1.0" if identifier == "cc0" else identifier
     if not bundle.source and identifier in ("", *LICENCES):
         return {"license": identifier or "unknown"}
     text = f"{bundle.licence or 'unknown'} {bundle.source}"
     link = re.search(r"https?://[^\s()<>;,]+", text)
-    named = {"license": "other", "license_name": _identifier(re.sub(r"https?://\S+", "", text))}
+    name = _identifier(_without_urls(text)) or "see-the-card"
+    named = {"license": "other", "license_name": name}
     return named | ({"license_link": link[0]} if link else {})
+
+
+def _without_urls(text: str) -> str:
+    return re.sub(r"\(?https?://[^\s()]+\)?", "", text).strip()
 
 
 def _identifier(text: str) -> str:

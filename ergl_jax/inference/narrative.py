@@ -30,7 +30,8 @@ def paragraph(e: Explanation) -> str:
 def sentences(e: Explanation) -> tuple[str, str, str, str]:
     """The scene and its runner-up, the events detected, how far to trust their ranking, what the
     scene depends on."""
-    return _scene(e), _detected(e), EXACT if e.lags else _trust(e), counterfactual(e)
+    exact = e.lags and e.method == "gradient"
+    return _scene(e), _detected(e), EXACT if exact else _trust(e), counterfactual(e)
 
 
 def unknown(e: Explanation) -> str:
@@ -79,7 +80,7 @@ def relations(e: Explanation) -> str:
 
 
 def in_time(relation: Relation, events: Sequence[str]) -> str:
-    """When two events sound relative to each other, by their strongest correlation."""
+    """When two events sound relative to each other, at the lag that names the relation."""
     i, j = (f"“{events[event]}”" for event in relation.events)
     lag, positive = relation.lag, relation.correlation > 0
     if abs(relation.correlation) < SMALL_CORRELATION:

@@ -165,7 +165,8 @@ def _ergl(h: _Tensor, bundle: Bundle, params: Mapping, stats: Mapping) -> tuple[
 
 def _dynamic(h: _Tensor, bundle: Bundle, params: Mapping) -> tuple[_Tensor, _Tensor]:
     """(B, D, T) -> scene and event logits; see models/dynamic.py."""
-    n, frames, seconds = len(bundle.events), *dynamic.frames(bundle.build(), *bundle.clip_shape)
+    model, n = bundle.build(), len(bundle.events)
+    frames, seconds = dynamic.frames(model, *bundle.clip_shape), dynamic.seconds(model)
     p = h.transpose(perm=[0, 2, 1]).dense(params["activity"]["events"]).sigmoid()
     p = p.transpose(perm=[0, 2, 1])  # (B, n, T)
     y = p.mean([2], keepdims=0)
@@ -197,7 +198,8 @@ def _event_tokens(h: _Tensor, bundle: Bundle, params: Mapping) -> tuple[_Tensor,
     if bundle.model.tokens == "clip":
         tokens, z = 1, h.max_plus_mean(2, keepdims=1)
     else:
-        tokens = bundle.front_end.num_frames(bundle.clip_seconds) // 2**spec.pools
+        pools = min(bundle.model.encoder.time_pools or spec.pools, spec.pools)
+        tokens = bundle.front_end.num_frames(bundle.clip_seconds) // 2**pools
         pool = {"kernel_shape": [3], "pads": [1, 1]}
         z = h.op("MaxPool", **pool) + h.op("AveragePool", count_include_pad=1, **pool)
     g = z.transpose(perm=[0, 2, 1]).dense(params["shared"]).relu()  # (B, T, D)

@@ -77,6 +77,7 @@ class Relation(NamedTuple):
             "lag": self.lag,
             "lags": self.lags.tolist(),
             "correlations": self.correlations.tolist(),
+            "contributions": None if self.by_lag is None else self.by_lag.tolist(),
         }
 
 

@@ -37,7 +37,7 @@ class DecisionLevelPANN(nn.Module):
 
     @property
     def frames_per_step(self) -> int:
-        """Frames of the log-mel in one encoder frame: 32 for Cnn14, 0.32 s of 320 samples each."""
+        """Frames of the log-mel in one encoder frame: 32 for Cnn14: 0.32 s at 10 ms a frame."""
         return self.encoder.frames_per_step
 
     @nn.compact

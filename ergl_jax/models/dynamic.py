@@ -1,4 +1,4 @@
-"""The dynamic event graph: a scene from which events sound when, and from nothing else.
+"""The dynamic event graph: classifies a scene only by which events sound when.
 
 The paper's edges can be ignored, since ERGL's nodes carry all that the encoder heard. Here the
 graph is made of the events' activities alone, p_i(t), learnt from the event loss:
@@ -40,6 +40,7 @@ from ergl_jax.models.panns import Encoder
 LAGS = tuple(0.5 * k for k in range(7))  # τ in seconds
 BLUR = LAGS[1] - LAGS[0]  # half the base of the triangle around each, in seconds
 POOLINGS = ("mean", "linear")
+MAX_FRAMES = 2048  # of an encoder; correlations need T² weights
 SMALL = 0.02  # added to the standard deviations' product, so that silence has no correlation
 
 
@@ -74,8 +75,7 @@ class DynamicEventGraph(nn.Module):
         by_frame = self.activity(h, train=train)
         p = nn.sigmoid(by_frame).swapaxes(1, 2)  # (B, n, T)
         y = pool_activity(p, self.pooling)  # (B, n)
-        seconds = self.frame_seconds * log_mel.shape[1] / p.shape[2]  # of an encoder frame
-        nodes, edges = event_graph(jax.lax.stop_gradient(p), seconds)
+        nodes, edges = event_graph(jax.lax.stop_gradient(p), seconds(self))
         if not self.edges:
             edges = jnp.zeros_like(edges)
         return Output(
@@ -94,8 +94,9 @@ class DynamicEventGraph(nn.Module):
 def activity_loss(output: Output, *, scene: jax.Array, events: jax.Array) -> Parts:
     """Binary cross entropy of shares of the clip, and of whether an event sounds in it at all.
 
-    For labels (B, n) that are shares, 0 to 1. The second term, on the "linear" pooling, asks for
-    high activities where an event sounds briefly: a share alone is also learnt from low ones.
+    For labels (B, n) that are shares, 0 to 1. The second term, on the "linear" pooling, pushes
+    activities up where an event sounds briefly; a low activity throughout would also match the
+    share.
     """
     shares = binary_loss(logits=output.event_logits, targets=events)
     p = nn.sigmoid(output.event_logits_by_frame).swapaxes(1, 2)
@@ -146,18 +147,30 @@ def event_graph(p: jax.Array, seconds: float) -> tuple[jax.Array, jax.Array]:
     return nodes, edges * (both / scale)[..., None]
 
 
-def frames(model: Any, num_frames: int, num_mels: int) -> tuple[int, float]:
-    """T, and the seconds of an encoder frame, for log-mel spectrograms (F, M)."""
+def seconds(model: Any) -> float:
+    """From one encoder frame to the next."""
+    return model.frame_seconds * model.encoder.frames_per_step
+
+
+def frames(model: Any, num_frames: int, num_mels: int) -> int:
+    """T, for log-mel spectrograms (F, M)."""
     clip = jax.ShapeDtypeStruct((1, num_frames, num_mels), np.float32)
     output, _ = jax.eval_shape(
         lambda x: model.init_with_output(jax.random.key(0), x, train=False), clip
     )
-    count = output.event_logits_by_frame.shape[1]
-    return count, model.frame_seconds * num_frames / count
+    return output.event_logits_by_frame.shape[1]
 
 
 def blurred_shifts(frames: int, seconds: float) -> np.ndarray:
-    """(K, T, T): row t of each averages frames around t + τ, by a triangle."""
+    """(K, T, T): row t of each averages frames around t + τ, by a triangle.
+
+    Raises ValueError for more frames than MAX_FRAMES.
+    """
+    if frames > MAX_FRAMES:
+        raise ValueError(
+            f"{frames} encoder frames a clip are more than {MAX_FRAMES}: use shorter clips, or "
+            "more encoder.time_pools"
+        )
     ahead = (np.arange(frames) - np.arange(frames)[:, None]) * seconds  # s - t
     weights = [np.maximum(0, 1 - np.abs(ahead - lag) / max(BLUR, seconds)) for lag in LAGS]
     whole = max(1.0, max(BLUR, seconds) / seconds)  # the sum of a triangle inside the clip

@@ -43,7 +43,7 @@ class Output:
       event_logits_by_scene: of a conditional model, the events given each scene: (B, scenes, n),
         float32.
       event_logits_by_frame: of a model that locates events, at each encoder frame: (B, T, n),
-        float32. decision_level.py has the frames' length and brings them to the log-mel's.
+        float32. T is 1 for tokens="clip".
     """
 
     scene_logits: Any

@@ -118,11 +118,11 @@ class Encoder(nn.Module):
             )
         if log_mel.ndim != 3:
             raise ValueError(f"log_mel must be (clips, frames, mel bins), not {log_mel.shape}")
-        shortest = 2**self.halvings
-        if min(log_mel.shape[1:]) < shortest:
+        frames, bins = self.frames_per_step, 2**self.halvings
+        if log_mel.shape[1] < frames or log_mel.shape[2] < bins:
             raise ValueError(
-                f"{name} halves time and frequency {self.halvings} times and needs at least "
-                f"{shortest} frames and mel bins, not {log_mel.shape[1:]}: use longer clips"
+                f"{name} needs at least {frames} frames and {bins} mel bins, since it halves them, "
+                f"not {log_mel.shape[1:]}: use longer clips"
             )
         if self.time_pools is not None and name not in ARCHITECTURES:
             raise ValueError(

@@ -25,7 +25,7 @@ class ResNetEncoder(Encoder):
 
     architecture: str = "resnet38"
 
-    # Residual blocks of each stage. The first of a stage but the first halves time and frequency.
+    # Residual blocks of each stage. The first block of stages 2 to 4 halves time and frequency.
     ARCHITECTURES: ClassVar[Mapping[str, Any]] = {
         "resnet22": (2, 2, 2, 2),
         "resnet38": (3, 4, 6, 3),

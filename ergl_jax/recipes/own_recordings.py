@@ -212,6 +212,8 @@ def preset(
             "model.encoder.architecture": init.model.encoder.architecture,
             "model.encoder.width_divisor": init.model.encoder.width_divisor,
         }
+        if init.front_end.waveform:  # masks of mel bins would cut into samples
+            chosen["augment.mel_masks"] = 0
     return Config().replace(**{**chosen, **fields})
 
 

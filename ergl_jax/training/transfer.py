@@ -70,11 +70,13 @@ def start_pretrained(
     for name in parts:
         shapes = jax.tree.map(np.shape, (found.get(name), state.params[name]))
         if shapes[0] != shapes[1]:
-            raise InputError(f"{field} has no {name} of this size: give the bundle of a PANN")
+            raise InputError(
+                f"{field} has no {name} of this size: give the bundle of a PANN such as Cnn14"
+            )
     params, batch_stats = (
         mine | {name: bundle.variables[kind][name] for name in parts if name in mine}
         for kind, mine in (("params", state.params), ("batch_stats", state.batch_stats))
     )
     origin = bundle.source or f"a model trained on {bundle.dataset}"
-    source = f"encoder begun with {origin} (licence: {bundle.licence})"
+    source = f"encoder initialised from {origin} (licence: {bundle.licence})"
     return state.replace(params=params, batch_stats=batch_stats), source

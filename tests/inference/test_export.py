@@ -186,6 +186,7 @@ def untrained(bundle, **fields):
         {"mel": False, "gcn__layers": 1},
         {"name": "cnn"},
         {"name": "pann"},
+        {"encoder__time_pools": 2},
         {"name": "ergl_dynamic", "variant": "relations", "encoder__time_pools": 2},
         {"name": "ergl_dynamic", "variant": "relations", "mel": False, "pooling": "linear"},
         {"compute_dtype": "bfloat16"},

@@ -27,6 +27,8 @@ def test_the_card_of_a_model_of_many_events_and_no_scene(tiny):
         ("CC0", "", "cc0-1.0", None),
         ("", "", "unknown", None),
         ("CC0; CC BY 4.0", "", "other", None),
+        ("CC BY 4.0 (https://creativecommons.org/licenses/by/4.0)", "", "cc-by-4.0", None),
+        ("http://example.org/a; http://example.org/b", "", "other", "http://example.org/a"),
         ("CC BY 4.0", "teacher.pth (licence: CC BY-NC 4.0)", "other", None),
         ("", "teacher.pth (licence: CC BY 4.0)", "other", None),
         ("Non-commercial use only (https://a.org/b)", "", "other", "https://a.org/b"),
@@ -38,6 +40,8 @@ def test_a_licence_is_never_more_generous_than_the_data(tiny, licence, source, i
     card = huggingface_hub.ModelCard(model_card.write(bundle, ADDRESS, {}, picture=False))
     assert card.data.license == identifier and card.data.license_link == link
     assert licence in card.text and source in card.text
-    if identifier == "other":
+    if licence.startswith("http"):
+        assert card.data.license_name == "see-the-card"
+    elif identifier == "other":
         words = re.findall(r"[\w.]+", f"{licence.split('(')[0] or 'unknown'} {source}".lower())
         assert card.data.license_name == "-".join(words)

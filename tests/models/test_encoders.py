@@ -1,6 +1,6 @@
 """PANNs' other encoders: shapes, numbers of parameters, and use in other models.
 
-data_prep/test_panns_checkpoint.py compares them with PyTorch's layers.
+data_prep/test_ported_panns.py compares them with PyTorch's layers.
 """
 
 import re

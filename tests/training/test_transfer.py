@@ -45,7 +45,7 @@ def test_a_run_starts_from_it_and_records_the_source(tiny, tmp_path, source):
     )
     assert not equal(mine["events"], theirs["events"])
     assert not equal(bundle.variables["batch_stats"], origin.variables["batch_stats"])
-    said = "encoder begun with teacher.pth, MD5 123 (licence: CC BY 4.0)"
+    said = "encoder initialised from teacher.pth, MD5 123 (licence: CC BY 4.0)"
     assert bundle.source == results["source"] == said
     assert bundle.model.init_from == str(source)
     assert bundle.licence == bundles.load(tiny.workdir / "bundle").licence
