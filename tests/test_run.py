@@ -18,7 +18,7 @@ from ergl_jax.config import Config
         ("--config=configs/nope.py", ["No such file", "configs/nope.py"]),
         ("--config=configs/nope.py --config.seed=1", ["No such file", "configs/nope.py"]),
         ("--config=configs/esc10.py:nonsense", ["get_config"]),
-        ("--config=configs/ergl.py:nonsense", ["nonsense", "tut2018, synthetic, folder"]),
+        ("--config=configs/ergl.py:nonsense", ["nonsense", "tut2018, synthetic, delays, folder"]),
         ("--config=configs/ergl.py --config.nonsense.x=1", ["nonsense", "configs/ergl.py"]),
         (
             "--config=configs/ergl.py --config.train.epoch=3",

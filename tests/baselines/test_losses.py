@@ -14,7 +14,10 @@ LOGITS, EVENT_LOGITS = np.float32(RNG.normal(size=(6, 4))), np.float32(RNG.norma
 BY_SCENE = RNG.normal(size=(6, 4, 3)).astype(np.float32)
 TARGETS = RNG.dirichlet(np.ones(4), 6).astype(np.float32)
 EVENTS = RNG.random((6, 3), np.float32)
-OUTPUT = Output(LOGITS, EVENT_LOGITS, event_logits_by_scene=BY_SCENE)
+BY_FRAME = RNG.normal(size=(6, 5, 3)).astype(np.float32)
+OUTPUT = Output(
+    LOGITS, EVENT_LOGITS, event_logits_by_scene=BY_SCENE, event_logits_by_frame=BY_FRAME
+)
 SPLIT = {"scene": np.array([0, 3, 1, 1, 2, 0]), "events": EVENTS, "num_scenes": 4, "threshold": 0.5}
 
 
