@@ -84,7 +84,7 @@ def licence(bundle: Bundle) -> dict[str, str]:
     """
     identifier = _identifier(_without_urls(bundle.licence))
     identifier = "cc0-1.0" if identifier == "cc0" else identifier
-    if not bundle.source and identifier in ("", *LICENCES):
+    if not bundle.source and (identifier in LICENCES or not bundle.licence):
         return {"license": identifier or "unknown"}
     text = f"{bundle.licence or 'unknown'} {bundle.source}"
     link = re.search(r"https?://[^\s()<>;,]+", text)

@@ -125,7 +125,7 @@ def test_json_has_relations_from_sender_to_receiver(explained):
 
 
 def test_a_model_without_a_graph_and_an_unknown_method_are_refused(explainer):
-    with pytest.raises(InputError, match="explanations need the bundle of an ERGL"):
+    with pytest.raises(InputError, match="explanations need an ERGL"):
         Explainer(types.SimpleNamespace(bundle=explainer.model.bundle, module=None))
     with pytest.raises(ValueError, match="method='guess' is not one of: gradient, integrated"):
         explainer(np.zeros(16000), sample_rate=16000, method="guess")

@@ -96,7 +96,7 @@ def test_explain_is_the_explainers(model, folder):
     integrated = model.explain(samples, sample_rate=RATE, method="integrated")
     assert integrated.method == "integrated" and integrated.scene == found.scene
     other = ergl_jax.Model(untrained(model.bundle, "cnn", events=()))
-    with pytest.raises(InputError, match="explanations need the bundle of an ERGL.*'cnn'"):
+    with pytest.raises(InputError, match="explanations need an ERGL.*'cnn'"):
         other.explain(path)
     with pytest.raises(InputError, match="can't be read"):
         model.explain(folder)
@@ -124,7 +124,7 @@ def test_embeddings_are_means_over_windows(request, name, folder):
 def test_a_pann_embeds_and_does_not_classify(pann, folder, tmp_path, capsys):
     assert pann.embed(folder / "b.wav").shape == pann.variables["params"]["fc1"]["bias"].shape
     for run in (pann.classify, pann.explain, lambda path: list(pann.classify_each([path]))):
-        with pytest.raises(InputError, match="no scenes|need the bundle of an ERGL"):
+        with pytest.raises(InputError, match="no scenes|need an ERGL"):
             run(folder / "b.wav")
     pann.bundle.save(tmp_path / "bundle")
     assert main(["classify", f"--bundle={tmp_path / 'bundle'}", "--csv", str(folder)]) == 2
