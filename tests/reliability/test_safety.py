@@ -210,7 +210,7 @@ import ergl_jax
 names = [module.name for module in pkgutil.walk_packages(ergl_jax.__path__, "ergl_jax.")]
 names.remove("ergl_jax.__main__")  # which would run the command
 # Matplotlib and Gradio write to the user's home: what draws and serves is imported when it does.
-DRAWING = ("pictures", "strips", "lag_pictures", "explanation_page", "demo")
+DRAWING = ("pictures", "strips", "lag_pictures", "explanation_page", "atlas_page", "demo")
 for name in names:
     if name.removeprefix("ergl_jax.inference.") in DRAWING:
         continue
