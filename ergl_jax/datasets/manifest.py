@@ -103,7 +103,9 @@ def read_manifest(
     header = rows[0].cells
     columns = [column for column in header if column.startswith("event:")]
     names = tuple(column.removeprefix("event:").strip() for column in columns)
-    by = {column.removeprefix("by:").strip(): column for column in header if column[:3] == "by:"}
+    by_columns = [column for column in header if column.startswith("by:")]
+    by_names = [column.removeprefix("by:").strip() for column in by_columns]
+    by = dict(zip(by_names, by_columns, strict=True))
     if events_file is None and (default := path.with_name(f"{path.stem}.events.npz")).exists():
         events_file = default
     test, validation = ({str(fold) for fold in folds} for folds in (test_folds, validation_folds))
@@ -133,8 +135,7 @@ def read_manifest(
             yield f"{path}: has event columns, and {events_file} has events too; keep one of them"
         if "" in names:
             yield f"{path}, line 1: a column 'event:' has no event name"
-        named = [column.removeprefix("by:").strip() for column in header if column[:3] == "by:"]
-        if twice := [name for name in named if name == "scene" or named.count(name) > 1]:
+        if twice := [name for name in by_names if name == "scene" or by_names.count(name) > 1]:
             yield f"{path}, line 1: 'by:{twice[0]}' is taken: choose another name for that column"
         if "" in by:
             yield f"{path}, line 1: a column 'by:' has no name"

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ergl_jax.audio import FrontEnd
+
 DETECTED = 0.5  # probability from which an event counts as detected
 
 
@@ -90,6 +92,11 @@ def join(
         rows.append(probabilities[kept])
         end = float(edges[-1])
     return Activity(events, step, np.array([*np.concatenate(starts), end]), np.concatenate(rows))
+
+
+def step_seconds(front_end: FrontEnd, frames: int, steps: int) -> float:
+    """Seconds of one step, of `steps` that a model has for a spectrogram of `frames`."""
+    return frames_per_step(frames, steps) * front_end.frame_seconds
 
 
 def frames_per_step(frames: int, steps: int) -> float:

@@ -290,11 +290,15 @@ def agreement(surveys: list[Survey]) -> dict[str, float] | None:
                 b.edge_contributions[clip][np.ix_(theirs, theirs)],
             )
             found["relations"].append(_rank_correlation(*edges))
-    means = {}
-    for what, each in found.items():
-        defined = [x for x in each if not np.isnan(x)] or [0.0] * bool(each) or [np.nan]
-        means[what] = float(np.mean(defined))
-    return means | {"clips": len(found["events"])}
+    return {what: _mean(each) for what, each in found.items()} | {"clips": len(found["events"])}
+
+
+def _mean(correlations: list[float]) -> float:
+    """Of those that are defined; 0 if none is, NaN if there are none at all."""
+    if not correlations:
+        return np.nan
+    defined = [x for x in correlations if not np.isnan(x)]
+    return float(np.mean(defined)) if defined else 0.0
 
 
 def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:

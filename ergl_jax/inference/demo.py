@@ -10,9 +10,7 @@ from ergl_jax.bundle import Bundle
 from ergl_jax.errors import InputError
 from ergl_jax.inference import explanation_page, narrative, pictures
 from ergl_jax.inference.classify import Model
-from ergl_jax.inference.explain import Explainer, Explanation
-from ergl_jax.models.dynamic import DynamicEventGraph
-from ergl_jax.models.ergl import ERGL
+from ergl_jax.inference.explain import GRAPHS, Explainer, Explanation
 
 
 def build(model: Model):
@@ -21,7 +19,7 @@ def build(model: Model):
     Raises InputError for a model without scenes.
     """
     model.check_scenes()
-    explainer = Explainer(model) if isinstance(model.module, ERGL | DynamicEventGraph) else None
+    explainer = Explainer(model) if isinstance(model.module, GRAPHS) else None
     bundle = model.bundle
 
     def shown_answer(path: str | None):

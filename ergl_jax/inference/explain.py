@@ -24,6 +24,7 @@ from ergl_jax.inference.windows import waveform_blocks
 from ergl_jax.models.dynamic import LAGS, DynamicEventGraph
 from ergl_jax.models.ergl import ERGL
 
+GRAPHS = ERGL | DynamicEventGraph  # models that have one
 METHODS = {"gradient": 0, "integrated": 32}  # `steps` of GraphReader.contributions
 
 
@@ -128,6 +129,11 @@ class Explanation:
         """As of `Activations`: () unless the model is the dynamic event graph."""
         return self.activations.lags
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether contributions add up: terms of a sum, not approximations of effects."""
+        return bool(self.lags) and self.method == "gradient"
+
     def relations(self) -> list[tuple[int, int]]:
         """Pairs (receiver i, sender j) of different events that contribute, by absolute value."""
         contributions = self.edge_contributions
@@ -215,7 +221,7 @@ class Explainer:
     def __init__(self, model: Model):
         bundle, front_end = model.bundle, model.bundle.front_end
         module: Any = model.module
-        fits = isinstance(module, ERGL | DynamicEventGraph) and front_end.is_spectrogram
+        fits = isinstance(module, GRAPHS) and front_end.is_spectrogram
         if not fits or len(bundle.scenes) < 2:
             raise InputError(
                 "explanations need an ERGL or a dynamic event graph with two scenes or more and a "

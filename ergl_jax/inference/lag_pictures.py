@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from ergl_jax.audio import FrontEnd
 from ergl_jax.inference import narrative
-from ergl_jax.inference.activity import frames_per_step
+from ergl_jax.inference.activity import step_seconds
 from ergl_jax.inference.explain import Explanation
 from ergl_jax.inference.pictures import (
     GREY,
@@ -38,8 +38,7 @@ def strongest_relations(explanation: Explanation, front_end: FrontEnd) -> Figure
     """
     e, found = explanation, explanation.pairs()[: narrative.MAX_RELATIONS]
     times = e.activations.event_times  # (n, T)
-    frame = front_end.hop / front_end.sample_rate  # seconds
-    step = frames_per_step(len(e.activations.log_mel), times.shape[1]) * frame
+    step = step_seconds(front_end, len(e.activations.log_mel), times.shape[1])
     edges = step * np.arange(times.shape[1] + 1)
     figure = Figure(figsize=(WIDTH, ROW * len(found)), layout="constrained")
     rows = figure.subfigures(len(found), 1, squeeze=False)[:, 0]

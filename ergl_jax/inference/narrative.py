@@ -30,8 +30,7 @@ def paragraph(e: Explanation) -> str:
 def sentences(e: Explanation) -> tuple[str, str, str, str]:
     """The scene and its runner-up, the events detected, how far to trust their ranking, what the
     scene depends on."""
-    exact = e.lags and e.method == "gradient"
-    return _scene(e), _detected(e), EXACT if exact else _trust(e), counterfactual(e)
+    return _scene(e), _detected(e), EXACT if e.is_exact else _trust(e), counterfactual(e)
 
 
 def unknown(e: Explanation) -> str:

@@ -9,6 +9,7 @@ Shapes: B clips, F frames, M mel bins, T encoder frames, D encoder channels, n e
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partialmethod
+from typing import Any
 
 import numpy as np
 import onnx
@@ -141,6 +142,16 @@ def _encoder(x: _Tensor, bundle: Bundle, params: Mapping, stats: Mapping) -> _Te
     return x.mean([3], keepdims=0)
 
 
+def _num_frames(bundle: Bundle) -> int:
+    """T, of a clip."""
+    frames = bundle.front_end.num_frames(bundle.clip_seconds)
+    return frames // _module(bundle).encoder.frames_per_step
+
+
+def _module(bundle: Bundle) -> Any:
+    return bundle.build()
+
+
 def _two_layers(h: _Tensor, hidden: Mapping, last: Mapping) -> _Tensor:
     """The head of a CNN or a PANN: (B, D, T) -> logits."""
     return h.max_plus_mean(2).dense(hidden).relu().dense(last)
@@ -165,8 +176,7 @@ def _ergl(h: _Tensor, bundle: Bundle, params: Mapping, stats: Mapping) -> tuple[
 
 def _dynamic(h: _Tensor, bundle: Bundle, params: Mapping) -> tuple[_Tensor, _Tensor]:
     """(B, D, T) -> scene and event logits; see models/dynamic.py."""
-    model, n = bundle.build(), len(bundle.events)
-    frames, seconds = dynamic.frames(model, *bundle.clip_shape), dynamic.seconds(model)
+    n, frames, seconds = len(bundle.events), _num_frames(bundle), _module(bundle).step_seconds
     p = h.transpose(perm=[0, 2, 1]).dense(params["activity"]["events"]).sigmoid()
     p = p.transpose(perm=[0, 2, 1])  # (B, n, T)
     y = p.mean([2], keepdims=0)
@@ -194,12 +204,10 @@ def _dynamic(h: _Tensor, bundle: Bundle, params: Mapping) -> tuple[_Tensor, _Ten
 
 def _event_tokens(h: _Tensor, bundle: Bundle, params: Mapping) -> tuple[_Tensor, int]:
     """(B, D, T) -> v (B, n, T, C) and T, which is 1 for tokens="clip"."""
-    spec = panns.ARCHITECTURES[bundle.model.encoder.architecture]
     if bundle.model.tokens == "clip":
         tokens, z = 1, h.max_plus_mean(2, keepdims=1)
     else:
-        pools = min(bundle.model.encoder.time_pools or spec.pools, spec.pools)
-        tokens = bundle.front_end.num_frames(bundle.clip_seconds) // 2**pools
+        tokens = _num_frames(bundle)
         pool = {"kernel_shape": [3], "pads": [1, 1]}
         z = h.op("MaxPool", **pool) + h.op("AveragePool", count_include_pad=1, **pool)
     g = z.transpose(perm=[0, 2, 1]).dense(params["shared"]).relu()  # (B, T, D)

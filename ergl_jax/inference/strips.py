@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from ergl_jax.audio import FrontEnd
 from ergl_jax.audio.levels import is_silent
 from ergl_jax.audio.mel import mel_edges
-from ergl_jax.inference.activity import DETECTED, Activity, frames_per_step
+from ergl_jax.inference.activity import DETECTED, Activity, step_seconds
 from ergl_jax.inference.explain import Explanation
 from ergl_jax.inference.pictures import FAINT, GREY, LINE, POSITIVE, STYLE, WIDTH, label
 
@@ -33,7 +33,7 @@ def timeline(explanation: Explanation, front_end: FrontEnd) -> Figure:
     """
     times = explanation.activations.event_times
     log_mel = explanation.activations.log_mel * front_end.decibels
-    frame = front_end.hop / front_end.sample_rate  # seconds
+    frame = front_end.frame_seconds
     middle = front_end.span / 2 / front_end.sample_rate if front_end.frames == "inside" else 0.0
     order = np.argsort(-times.max(axis=1), kind="stable")
     strip = LINE * 1.2 * len(order)
@@ -53,7 +53,7 @@ def timeline(explanation: Explanation, front_end: FrontEnd) -> Figure:
     above.set_yticks(np.interp(ticks, centres, np.arange(len(centres))), ticks)
     above.set_ylabel("mel band (Hz)")
     tokens = times.shape[1]
-    seconds = frames_per_step(len(log_mel), tokens) * frame
+    seconds = step_seconds(front_end, len(log_mel), tokens)
     length = seconds * explanation.sample_rate
     silent = [
         is_silent(explanation.sound[round(k * length) : round((k + 1) * length)])

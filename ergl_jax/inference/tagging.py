@@ -14,7 +14,7 @@ import numpy as np
 
 from ergl_jax import audio
 from ergl_jax.errors import InputError
-from ergl_jax.inference.activity import Activity, frames_per_step, join
+from ergl_jax.inference.activity import Activity, join, step_seconds
 from ergl_jax.inference.classify import Model
 from ergl_jax.inference.results import TaggedWindow, Tags, ranked
 from ergl_jax.inference.windows import Pending, in_batches, run_windows
@@ -52,8 +52,7 @@ class Tagger:
         steps = jax.eval_shape(run, model.variables, window)[1].shape[1]
         self.step = clip_seconds / steps
         if front_end.is_spectrogram and steps > 1:
-            frames = frames_per_step(front_end.num_frames(clip_seconds), steps)
-            self.step = frames * front_end.hop / front_end.sample_rate
+            self.step = step_seconds(front_end, front_end.num_frames(clip_seconds), steps)
 
     def __call__(
         self,

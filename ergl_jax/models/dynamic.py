@@ -25,8 +25,6 @@ Shapes: B clips, F frames, M mel bins, T encoder frames, D encoder channels, n e
 
 from __future__ import annotations
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -65,6 +63,11 @@ class DynamicEventGraph(nn.Module):
     edges: bool = True
     dropout: float = 0.0
 
+    @property
+    def step_seconds(self) -> float:
+        """From one encoder frame to the next."""
+        return self.frame_seconds * self.encoder.frames_per_step
+
     def setup(self):
         self.activity = EventActivity(self.num_events, self.dropout)
         self.readout = SumReadout(self.num_scenes)
@@ -75,12 +78,12 @@ class DynamicEventGraph(nn.Module):
         by_frame = self.activity(h, train=train)
         p = nn.sigmoid(by_frame).swapaxes(1, 2)  # (B, n, T)
         y = pool_activity(p, self.pooling)  # (B, n)
-        nodes, edges = event_graph(jax.lax.stop_gradient(p), seconds(self))
+        nodes, edges = event_graph(jax.lax.stop_gradient(p), self.step_seconds)
         if not self.edges:
             edges = jnp.zeros_like(edges)
         return Output(
             self.readout(nodes, edges),
-            event_logits=jnp.log(y) - jnp.log1p(-y),
+            event_logits=_logits(y),
             graph=Graph(nodes, edges),
             embedding=jnp.concatenate([_flat(nodes), _flat(edges)], axis=1),
             event_logits_by_frame=by_frame,
@@ -100,8 +103,7 @@ def activity_loss(output: Output, *, scene: jax.Array, events: jax.Array) -> Par
     """
     shares = binary_loss(logits=output.event_logits, targets=events)
     p = nn.sigmoid(output.event_logits_by_frame).swapaxes(1, 2)
-    y = pool_activity(p, "linear")
-    logits = jnp.log(y) - jnp.log1p(-y)
+    logits = _logits(pool_activity(p, "linear"))
     presences = binary_loss(logits=logits, targets=(events > 0).astype(jnp.float32))
     return add(scene_loss=jnp.zeros(()), event_loss=shares + presences)
 
@@ -127,6 +129,10 @@ def pool_activity(p: jax.Array, pooling: str) -> jax.Array:
     return jnp.clip(y, 1e-6, 1 - 1e-6)
 
 
+def _logits(y: jax.Array) -> jax.Array:
+    return jnp.log(y) - jnp.log1p(-y)
+
+
 def event_graph(p: jax.Array, seconds: float) -> tuple[jax.Array, jax.Array]:
     """Activities (B, n, T), one every `seconds` -> nodes v (B, n, 2), edges e (B, n, n, K).
 
@@ -145,20 +151,6 @@ def event_graph(p: jax.Array, seconds: float) -> tuple[jax.Array, jax.Array]:
     shifted = jnp.einsum("kts,bis->bkit", later, q)  # q_i(t + τ)
     edges = jnp.einsum("bkit,bjt->bijk", shifted, q)
     return nodes, edges * (both / scale)[..., None]
-
-
-def seconds(model: Any) -> float:
-    """From one encoder frame to the next."""
-    return model.frame_seconds * model.encoder.frames_per_step
-
-
-def frames(model: Any, num_frames: int, num_mels: int) -> int:
-    """T, for log-mel spectrograms (F, M)."""
-    clip = jax.ShapeDtypeStruct((1, num_frames, num_mels), np.float32)
-    output, _ = jax.eval_shape(
-        lambda x: model.init_with_output(jax.random.key(0), x, train=False), clip
-    )
-    return output.event_logits_by_frame.shape[1]
 
 
 def blurred_shifts(frames: int, seconds: float) -> np.ndarray:

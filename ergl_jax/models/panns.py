@@ -69,8 +69,11 @@ class Encoder(nn.Module):
     @property
     def frames_per_step(self) -> int:
         """Frames of the log-mel in one encoder frame."""
-        time = self.halvings if self.time_pools is None else min(self.time_pools, self.halvings)
-        return 2**time
+        return 2**self._time_halvings
+
+    @property
+    def _time_halvings(self) -> int:
+        return self.halvings if self.time_pools is None else min(self.time_pools, self.halvings)
 
     @nn.compact
     def __call__(self, log_mel: jax.Array, *, train: bool) -> jax.Array:
@@ -95,17 +98,16 @@ class Encoder(nn.Module):
     def blocks(self, x: jax.Array, *, train: bool) -> jax.Array:
         """(B, F, M, 1) -> (B, T, M / 2^halvings, D), T = F / frames_per_step."""
         spec = ARCHITECTURES[self.architecture]
-        time_pools = spec.pools if self.time_pools is None else self.time_pools
         for block, channels in enumerate(spec.channels):
             x = ConvBlock(
                 channels // self.width_divisor,
                 kernel=spec.kernel,
                 convolutions=spec.convolutions,
-                pool=block < min(time_pools, spec.pools),
+                pool=block < self._time_halvings,
                 axis_name=self.axis_name,
                 dtype=self.dtype,
             )(x, train=train)  # F and M halved by each pool
-            if time_pools <= block < spec.pools:
+            if self._time_halvings <= block < spec.pools:
                 x = nn.avg_pool(x, (1, 2), (1, 2))  # M alone
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return x

@@ -3,10 +3,10 @@
 import jax
 import numpy as np
 import pytest
+from made_configs import small
 
 from configs import ergl_dynamic
 from ergl_jax import bundle as bundles
-from ergl_jax.config import Config
 from ergl_jax.datasets import sources
 from ergl_jax.errors import InputError
 from ergl_jax.inference.classify import load
@@ -18,29 +18,11 @@ from ergl_jax.training.step import make_predict, replicate
 pytestmark = pytest.mark.slow
 
 
-def config(directory, **fields):
-    """Few clips of 2 s, as narrow as can be, for two epochs."""
-    small = {
-        "data.data_dir": str(directory / "data"),
-        "data.clip_seconds": 2.0,
-        "data.train_clips_per_scene": 4,
-        "data.test_clips_per_scene": 1,
-        "data.validation_fraction": 0.25,
-        "model.encoder.width_divisor": 32,
-        "train.batch_size": 10,
-        "train.epochs": 2,
-        "optimizer.warmup_epochs": 0.0,
-    }
-    return Config.from_dict(ergl_dynamic.get_config("synthetic").to_dict()).replace(
-        **small | fields
-    )
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Configuration and work directory."""
     directory = tmp_path_factory.mktemp("dynamic")
-    settings = config(directory)
+    settings = small(ergl_dynamic, directory, **{"train.epochs": 2})
     stages.train(settings, directory / "run")
     return settings, directory / "run"
 
@@ -94,4 +76,4 @@ def test_contributions_add_up_to_the_log_odds(trained):
 
 def test_a_single_stage_is_refused(tmp_path):
     with pytest.raises(InputError, match="requires config.stages"):
-        config(tmp_path, stages=())
+        small(ergl_dynamic, tmp_path, stages=())

@@ -7,12 +7,12 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from made_configs import small, synthetic
 from scipy.special import softmax
 
 from configs import ergl, mltf, nnf, rgasc
 from ergl_jax import bundle as bundles
 from ergl_jax.baselines.nnf import NNFCNN, NNFEnsemble
-from ergl_jax.config import Config
 from ergl_jax.datasets import sources
 from ergl_jax.errors import InputError
 from ergl_jax.recipes import closed_form, stages
@@ -21,31 +21,6 @@ from ergl_jax.recipes.svm import fit_svm
 from ergl_jax.training import evaluate
 from ergl_jax.training.checkpoints import Checkpoints
 from ergl_jax.training.step import TrainState, make_predict, replicate
-
-
-def synthetic(file):
-    return Config.from_dict(file.get_config("synthetic").to_dict())
-
-
-def small(file, directory, **fields):
-    """A system on 20 clips of 2 s, as narrow as can be, for an epoch."""
-    return synthetic(file).replace(
-        **{
-            "data.data_dir": str(directory / "data"),
-            "data.clip_seconds": 2.0,
-            "data.train_clips_per_scene": 4,
-            "data.test_clips_per_scene": 1,
-            "data.validation_fraction": 0.25,
-            "model.encoder.width_divisor": 32,
-            "train.batch_size": 10,
-            "train.epochs": 1,
-            "optimizer.warmup_epochs": 0.0,
-            "augment.time_masks": 0,
-            "augment.mel_masks": 0,
-            "augment.roll": False,
-        }
-        | fields
-    )
 
 
 def test_stages_differ_in_their_fields_and_seeds():
