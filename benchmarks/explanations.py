@@ -62,7 +62,7 @@ def measure_fidelity(workdir: Path) -> str:
 
 
 def related_events() -> dict[str, tuple[str, ...]]:
-    """The two events whose relation a scene hangs on, for the scenes that have such a relation."""
+    """The two related events of each scene that is defined by such a relation."""
     scenes = [*synthetic.SCENES, *synthetic.DELAYS]
     found = {scene: synthetic.related(scene) for scene in scenes if synthetic.related(scene)}
     for scene in scene_files.read_scenes(SOUNDSCAPES).scenes:
@@ -134,7 +134,7 @@ def relations_of(workdir: Path) -> dict[str, float]:
         "strongest pair is the related one, by deletion, %": hit["deletion"],
         "by gradient times input, %": hit["gradient"],
         "by integrated gradients, %": hit["integrated"],
-        "the two strongest events are they, %": hit["events"],
+        "the two strongest events are the related ones, %": hit["events"],
         "by chance, %": 100 / len(pairs),
         "change of log-odds without edges, nats": float(np.mean(shifts)),
         "edges' variance that the receiver explains, %": 100 * float(np.mean(by_receiver)),

@@ -3,10 +3,10 @@
     python benchmarks/tagging.py --root runs/tagging
     python benchmarks/tagging.py --root runs/tagging --minutes 1 --width_divisor 32 --rounds 1
 
-Stereo WAV files of 10 s at 44.1 kHz, and random weights, shared by a port. In turn: `ergl tag` with
---csv, and the way of panns_inference, whose Cnn14 runs in PyTorch with torchlibrosa's front end on
-one file at a time, read by librosa at 32 kHz. Both models are loaded and warm. The second command
-is a quick check of the benchmark itself.
+Both get the same stereo WAV files of 10 s at 44.1 kHz and the same random weights, and run in turn:
+`ergl tag --csv`, and Cnn14 in PyTorch as panns_inference runs it: torchlibrosa's front end on one
+file at a time, read by librosa at 32 kHz. Loading and warm-up are not timed. The second command is
+a quick check of the benchmark itself.
 """
 
 import argparse

@@ -94,8 +94,8 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     model.encoder.width_divisor = 1
     # Dropout after each block; mobilenetv1 has none.
     model.encoder.dropout = 0.2
-    # How many blocks, from the first, also halve time; 0: all that halve frequency. Only of cnn14,
-    # cnn10 and cnn6.
+    # How many of the blocks that halve frequency, from the first, also halve time; 0: all of them.
+    # For cnn14, cnn10 and cnn6 only.
     model.encoder.time_pools = 0
     # A bundle to take the encoder's initial weights from, such as data_prep/port_panns.py makes,
     # of the same architecture, width and front end. "": random weights, as in the paper.
@@ -107,10 +107,10 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     model.channels = 64
     # "frame": each event has a token per encoder frame; "clip": one token, §2.1 read literally.
     model.tokens = "frame"
-    # False: the ablation without edges, in the paper multi-dimensional ones (73.55 %).
+    # False: the ablation without edges (the paper's, without multi-dimensional edges: 73.55 %).
     model.mel = True
-    # ergl_dynamic: how an event's activity over time becomes what the event loss compares with its
-    # label: "mean" for shares of the clip, "linear" (softmax) for presences.
+    # ergl_dynamic: how an event's activity is pooled over time for the event loss: "mean" if labels
+    # are shares of the clip, "linear" (linear softmax) if they say whether the event sounds at all.
     model.pooling = "mean"
     model.gcn = ml_collections.ConfigDict()
     # U, the number of graph convolutions.
@@ -185,7 +185,7 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
         data.event_threshold = 0.05
     if source == "delays":
         data.clip_seconds = 10.0
-        augment.roll = False  # it would separate what follows at the clip's end
+        augment.roll = False  # rolling past the clip's end would swap the order of events
     if source == "soundscapes":
         data.source = "folder"
         data.manifest = "data/soundscapes/manifest.csv"

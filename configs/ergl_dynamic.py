@@ -1,4 +1,4 @@
-"""The dynamic event graph: scenes by which events sound when (ergl_jax/models/dynamic.py).
+"""The dynamic event graph: scenes from when each event sounds (ergl_jax/models/dynamic.py).
 
     python run.py --config=configs/ergl_dynamic.py:synthetic --workdir=runs/dynamic
     python run.py --config=configs/ergl_dynamic.py:folder --config.data.manifest=my.csv
@@ -25,7 +25,7 @@ def get_config(source: str = "tut2018"):
     config.data.front_end = "panns_16k"
     config.augment.time_masks = 0  # they would hide events that the labels have
     config.train.trainer = "relations"
-    # Of labels that are presences, such as a PANN's probabilities.
+    # For labels of whether an event sounds at all, such as a PANN's probabilities.
     config.model.pooling = "linear"
     config.train.loss = "events"
     if source in SHARES:

@@ -5,10 +5,10 @@
     python run.py --config=configs/tau2022.py:5 --workdir=runs/tau2022_5
 
 The argument is the training subset: 5, 10, 25, 50 or 100 per cent of the training clips of 1 s.
-The test clips are the same for all; no training clip is of the devices s4 to s6. The run ends with
-the accuracy by scene, by device, and over seen and unseen devices, and writes it to results.json.
-Nothing is held out for validation; the last epoch is the result. Not yet run on this data; the
-challenge's baseline has 42.4, 45.3, 50.3, 53.2 and 57.0 % (arXiv 2405.10018).
+The test clips are the same for all; devices s4 to s6 occur only in them. The run prints accuracies
+by scene, by device, and for seen and unseen devices, and writes them to results.json. There is no
+validation split: the last epoch is evaluated. Not yet run on this data; the challenge's baseline
+reaches 42.4, 45.3, 50.3, 53.2 and 57.0 % on the five subsets (arXiv 2405.10018).
 
 It trains the encoder alone, a CNN. ERGL needs events, such as a PANN's labels of all clips
 (docs/data.md): `--config.model.name=ergl --config.data.events_file=data/tau2022_100.events.npz`.

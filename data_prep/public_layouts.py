@@ -125,7 +125,7 @@ def _tau(folder: str) -> Callable[[Path, str], list]:
             clip.devices = "seen" if clip.device in devices else "unseen"
         if left_out := len(meta) - len(found):
             names = " nor ".join(path.name for path in lists.values())
-            print(f"{left_out} clips of {home / 'meta.csv'} are left out: neither in {names}")
+            print(f"{left_out} clips of {home / 'meta.csv'} are left out: in neither {names}")
         return list(found.values())
 
     return clips
@@ -143,7 +143,7 @@ def _subset(subset: str, root: Path, home: Path) -> Path:
     paths = [place / f"split{subset}.csv" for place in places]
     if found := [path for path in paths if path.is_file()]:
         return found[0]
-    raise InputError(f"{paths[0]}: no such file, nor in {home}; {SUBSETS} has it")
+    raise InputError(f"{paths[0]}: no such file, nor in {home}; get it from {SUBSETS}")
 
 
 def _tau_layout(year: str, mobile: bool) -> Layout:
@@ -208,7 +208,7 @@ LAYOUTS = {
 }
 # soundata's other data sets: what they have in place of scenes or events.
 OTHERS = {
-    "dcase23_task2": "machines that work or fail",
+    "dcase23_task2": "normal and anomalous machine sounds",
     "dcase23_task6a": "captions",
     "dcase23_task6b": "captions",
     "dcase_bioacoustic": "a few calls of a species in long recordings",

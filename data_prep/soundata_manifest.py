@@ -5,10 +5,10 @@
     python data_prep/soundata_manifest.py --dataset=tau2022uas_mobile --root=data/tau2022 \
       --subset=5 --out=data/tau2022_5.csv
 
-`--root` holds the data set as soundata unpacks it: `--download` lets soundata fetch it there, and
-`--validate` lets it compare all checksums. The manifest has the data set's own classes, splits or
-folds, and groups; docs/data.md lists them with the licences. Event labels are in an .npz next to
-the manifest. An event of a long recording has its highest probability there.
+`--root` is the data set's folder, as soundata unpacks it; `--download` downloads it there, and
+`--validate` compares all checksums. The manifest has the data set's own classes, splits or folds,
+and groups; docs/data.md lists them with the licences. Event labels are in an .npz next to the
+manifest; in a long recording an event's label is its highest probability at any time.
 """
 
 import argparse
@@ -61,7 +61,8 @@ def _clips(name: str, root: Path) -> list:
         known = dataset._metadata  # read once, for all clips
         clips = [dataset.clip(clip_id) for clip_id in dataset.clip_ids]
     if known and (strange := [clip.clip_id for clip in clips if clip.clip_id not in known]):
-        raise InputError(f"{root}: the metadata of {name} lack {len(strange)} clips: {strange[0]}")
+        reason = f"has no metadata for {len(strange)} clips, such as {strange[0]}"
+        raise InputError(f"{root}: {name} {reason}")
     return clips
 
 

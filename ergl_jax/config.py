@@ -251,7 +251,7 @@ def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
         yield "model.encoder.time_pools", f"is for encoders {', '.join(ARCHITECTURES)} alone"
     wavegram = model.encoder.architecture == "wavegram_logmel_cnn14"
     if get_front_end(data.front_end).waveform != wavegram:
-        reason = "does not go with this encoder: panns_wavegram is for wavegram_logmel_cnn14 alone"
+        reason = "does not fit this encoder: panns_wavegram is only for wavegram_logmel_cnn14"
         yield "data.front_end", f"{reason}, which needs it"
     if wavegram and config.augment.mel_masks:
         yield "augment.mel_masks", "would mask the waveform too: it must be 0 for panns_wavegram"

@@ -91,7 +91,7 @@ def push(
     with _refusing(address):
         repository, branch = _split(address)
         if COMMIT.fullmatch(branch or ""):
-            raise InputError(f"{address} is a commit, which nothing can be added to: name a branch")
+            raise InputError(f"{address} is a commit, which can't be pushed to: name a branch")
         from huggingface_hub import CommitOperationAdd
 
         api = _api()

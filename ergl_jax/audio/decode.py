@@ -209,7 +209,7 @@ def _by_libsndfile(
     unread = section.size - total * sound.channels * WIDTHS.get(sound.subtype, np.inf)
     if unread > headers.MAX_UNREAD and sound.format not in ("WAV", "WAVEX", "RF64", "FLAC"):
         if not total:
-            raise ValueError("unfinished header: it says that there are no samples")
+            raise ValueError("unfinished header: it gives a length of 0 samples")
         notes.append(headers.unread(int(unread)))
     missing = (sound.frames - total) / sound.samplerate
     if reason and missing > 0:

@@ -4,9 +4,9 @@
     ergl push runs/mine hf://OWNER/NAME
     ergl push runs/mine hf://OWNER/NAME@BRANCH --private --message "Trained on twice the data"
 
-Commits config.json, model.safetensors, the model card README.md and, of a run, its confusion
-matrix. The repository and the branch are made if they don't exist. The card has the licence of the
-data and, of a run, its test results. A card that you wrote yourself is kept.
+Commits config.json, model.safetensors and the model card README.md; for a run also its confusion
+matrix. Creates the repository and the branch if they don't exist. The card has the licence of the
+training data and, for a run, its test results. A card that you wrote yourself is not replaced.
 
 Everything that takes --bundle takes hf://OWNER/NAME, or hf://OWNER/NAME@REVISION.
 """
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("bundle", type=hub.bundle_path, metavar="BUNDLE", help="a bundle or a run")
     add("address", type=address, metavar="hf://OWNER/NAME[@BRANCH]", help="the repository")
-    add("--private", action="store_true", help="make it private, if it doesn't exist yet")
+    add("--private", action="store_true", help="create a private repository")
     add("--message", default="Upload with ergl_jax", help="of the commit (%(default)s)")
 
 
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         keep={model_card.NAME: model_card.MARK},
     )
     if kept:
-        print(f"{model_card.NAME} is kept as it is on the Hub: it is your own.")
+        print(f"{model_card.NAME} is kept as on the Hub: ergl push did not write it.")
     print(f"Uploaded: {commit}")
     print(f"Next: ergl classify NEW.wav --bundle {args.address}")
     return 0

@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--bundle", type=bundle_path, required=True, help="bundle, work directory or hf://...")
     add_channel(parser)
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="one JSON object a line, with timeline")
-    form.add_argument("--csv", action="store_true", help="one row a recording")
+    form.add_argument("--json", action="store_true", help="one JSON object per recording")
+    form.add_argument("--csv", action="store_true", help="one CSV row per recording")
 
 
 def add_channel(parser: argparse.ArgumentParser) -> None:

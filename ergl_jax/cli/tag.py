@@ -3,15 +3,15 @@
     ergl tag --bundle data/Cnn14_16k clip.wav recordings/ "more/*.flac"
     ergl tag --bundle data/Cnn14_DecisionLevelMax clip.wav --timeline labels
 
-With the bundle of a PANN (data_prep/port_panns.py) these are the 527 events of AudioSet, with
-another model's its own. Recordings may have any length and sample rate: probabilities are the mean
-over windows of the bundle's clip length; several windows are also listed, with the maximum over
-them. Folders are searched recursively, without hidden files.
+A PANN's bundle (data_prep/port_panns.py) has the 527 events of AudioSet; other models have their
+own events. Recordings may have any length and sample rate: probabilities are the mean over windows
+of the bundle's clip length; several windows are also listed, with the maximum over them. Folders
+are searched recursively, without hidden files.
 
---timeline writes two files for each recording, named after it: onset, offset and event of each
-stretch in which an event's probability reaches the threshold, tab-separated, for Audacity (a label
-track) and sed_eval; and a picture of the events over time. Onsets are as fine as the model: 0.32 s
-for Cnn14_DecisionLevelMax and an ERGL of Cnn14, a whole window for PANNs that do not locate events.
+--timeline writes two files for each recording, named after it. The text file has onset, offset and
+event of each stretch in which an event's probability reaches the threshold, tab-separated, for
+Audacity (a label track) and sed_eval. The picture shows the events over time. The time step is
+0.32 s for Cnn14_DecisionLevelMax and ERGL with Cnn14, a window for PANNs that do not locate events.
 
 JSON and CSV have a record with an error for each recording that could not be tagged.
 
@@ -44,10 +44,11 @@ HELP = "list the sound events of recordings, with onsets and offsets"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     recordings.add_arguments(parser)
     add = parser.add_argument
-    add("--top", type=_count, metavar="K", help="only the K most probable events (text: 10)")
+    top = "list the K most probable events (default: 10 in text, else all)"
+    add("--top", type=_count, metavar="K", help=top)
     folder = "write onsets, offsets and a picture of each recording into this folder"
     add("--timeline", type=local_path, metavar="DIR", help=folder)
-    least = "probability from which an event is present, for --timeline (%(default)s)"
+    least = "--timeline: an event is present at this probability or more (%(default)s)"
     add("--threshold", type=probability, default=0.5, metavar="P", help=least)
 
 
@@ -98,8 +99,8 @@ def _write_timeline(result: "Tags", args: argparse.Namespace, written: set[Path]
     path = args.timeline / _below(result.name, args.recordings)
     if path in written:
         raise InputError(
-            f"{result.name}: {path}.txt is of another recording of that name: tag them one after "
-            "the other, each with its own --timeline"
+            f"{result.name}: {path}.txt is of another recording with the same name: tag them in "
+            "separate commands, each with its own --timeline"
         )
     make_directory(path.parent, "--timeline")
     with atomic_write_together(path.parent) as tmp_path:

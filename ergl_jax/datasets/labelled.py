@@ -30,9 +30,9 @@ def read(folder: Path | None, manifest: Path | None) -> tuple[Corpus, list[str]]
 def read_folder(folder: Path) -> Corpus:
     """The recordings in a folder that has a folder for each class, at any depth below it.
 
-    Recordings in one folder below a class's are a group, which stays in one split; others are a
-    group each. Folders named train, validation and test give the splits, with classes below them;
-    without these all clips are for training.
+    Recordings in the same subfolder of a class are a group, which stays in one split; any other
+    recording is its own group. Folders named train, validation and test are splits, with classes in
+    them; without these all clips are for training.
     """
     tops = _folders(folder)
     parts = [(SPLIT_FOLDERS[top.name.lower()], top) for top in tops if _is_split(top)]

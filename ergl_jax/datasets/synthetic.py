@@ -5,9 +5,9 @@ scenes of a pair have the same events, equally loud, frequent and long, and diff
 of the events relate: simultaneous, or in turn. A model that sees only how active each event is
 cannot separate the two scenes.
 
-The corpus of delays, `data.source="delays"`, has six other scenes in three pairs: of two events one
-sounds 1.5 to 2.5 s after the other has ended, and the two scenes of a pair differ only in which is
-the first: longer than the receptive field of Cnn6 and Cnn10 at frames of 0.01 s.
+The corpus of delays, `data.source="delays"`, has six other scenes in three pairs. One of two events
+starts 1.5 to 2.5 s after the other has ended; the two scenes of a pair differ only in which comes
+first. The delay is longer than the receptive field of Cnn6 and Cnn10 at frames of 0.01 s.
 """
 
 import dataclasses
@@ -69,8 +69,8 @@ RELATIONAL_PAIRS: tuple[tuple[str, str], ...] = tuple(
 for _over, _ in RELATIONAL_PAIRS:
     _first, _second = _over.split("_over_")
     _scene = _SCENES[_over]
-    # The events of the other pairs, each for itself: else an event of a pair would never occur
-    # without the other, and no label of a clip could say which of the two sounds is which.
+    # The events of the other pairs, each independent of the rest. Without them the two events of a
+    # pair would always occur together, and clip labels could not say which sound is which.
     _others = [_SCENES[other].related for other, _ in RELATIONAL_PAIRS if other != _over]
     _guests = {event: (0.4, 0.04, 0.09) for pair in _others for event in pair}
     for _name, _order in (

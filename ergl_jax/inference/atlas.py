@@ -223,10 +223,10 @@ class Compared(NamedTuple):
 
 
 def compare(survey: Survey, scene: int, neighbour: int) -> list[Compared]:
-    """Of the dynamic event graph: the MAX_RELATIONS pairs of events that set two scenes apart most.
+    """The MAX_RELATIONS pairs of events that set two scenes apart most; [] for ERGL.
 
-    Only pairs that contribute to some clip of the survey; without clips of the neighbour in the
-    order of their contributions.
+    Only pairs that contribute to at least one clip of the survey. If the neighbour has no clips,
+    pairs are sorted by contribution.
     """
     if survey.edges is None:
         return []

@@ -16,8 +16,8 @@ MAX_RELATIONS = 3  # in a sentence, and drawn
 MIN_RANKED = 4  # events; fewer have fewer than 20 orders, so that none can reach p = 0.05
 
 EXACT = (
-    "This model reads only which events sound when: each event and each pair of events adds its "
-    "own term to a scene's logit, and these contributions add up exactly."
+    "This model classifies only by when each event sounds: each event and each pair of events "
+    "adds its own term to a scene's logit, and these contributions add up exactly."
 )
 
 

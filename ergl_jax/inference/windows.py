@@ -214,8 +214,8 @@ class Pending:
         rate, clip_seconds = bundle.front_end.sample_rate, bundle.clip_seconds
         if self.length >= bundle.front_end.num_samples(clip_seconds):
             return []
-        how = {"zero": "silence", "repeat": "itself again"}[bundle.pad]
-        return [f"{self.length / rate:.3g} s are filled with {how} to {clip_seconds:g} s"]
+        how = {"zero": "with silence", "repeat": "by repeating it"}[bundle.pad]
+        return [f"padded from {self.length / rate:.3g} to {clip_seconds:g} s {how}"]
 
     def measured(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """The same blocks; updates `length`."""

@@ -1,7 +1,7 @@
-"""The dynamic event graph: classifies a scene only by which events sound when.
+"""The dynamic event graph: classifies scenes only by when each event sounds.
 
-The paper's edges can be ignored, since ERGL's nodes carry all that the encoder heard. Here the
-graph is made of the events' activities alone, p_i(t), learnt from the event loss:
+ERGL's scene layer can ignore the edges, since the nodes carry everything the encoder extracts. Here
+the graph is computed from the events' activities p_i(t) alone, learnt from the event loss:
 
     p_i(t) = σ(w_i · h_t + b_i)                                 event i at encoder frame t
     y_i    = mean_t p_i(t), or Σ p_i² / Σ p_i                   what the event loss compares
@@ -11,11 +11,11 @@ graph is made of the events' activities alone, p_i(t), learnt from the event los
     scene  = b + Σ_i U_i v_i + Σ_ij W_ij e_ij                   logits
 
 corr is a correlation over the clip, its lag blurred by half a second; it is positive where i sounds
-τ after j more often than by chance, negative where they avoid that, and exactly 0 where one of them
-is silent. Edge (i, j) has τ = 0, 0.5 .. 3 s; negative lags are those of edge (j, i).
+τ after j more often than by chance, negative where less often, and exactly 0 where one of them is
+silent. Edge (i, j) has τ = 0, 0.5 .. 3 s; negative lags are those of edge (j, i).
 
-No gradient of the scene flows back into p: it would hide the scene in the activities (as concept
-bottlenecks leak), and edges would mean nothing again. So the two parts train one after the other:
+The scene loss has no gradient to p. Otherwise activities would encode the scene (leakage in concept
+bottleneck models), and edges could again be ignored. So the two parts train one after the other:
 first the encoder and the activities, by the event loss; then U and W in closed form, with as few
 pairs of events as possible (recipes/sparse_relations.py). Logits are sums: what a node or an edge
 contributes is its own term, not an approximation.

@@ -50,10 +50,10 @@ def fit_relations(
     num_scenes: int,
     validation: tuple[Graphs, np.ndarray] | None = None,
 ) -> Weights:
-    """The weights, by training clips of scenes (N,).
+    """Fits the weights to training graphs and their scenes (N,).
 
-    `validation`, graphs and scenes (V,), selects λ from GRID by class mean accuracy, the largest
-    of equals: the fewest relations. Without it λ is WITHOUT_VALIDATION.
+    `validation`, graphs and scenes (V,), selects λ from GRID by class mean accuracy; ties go to the
+    largest λ, which keeps the fewest relations. Without it λ is WITHOUT_VALIDATION.
 
     Raises ValueError for fewer than two scenes, or one without a training clip.
     """
@@ -62,7 +62,7 @@ def fit_relations(
         raise ValueError(
             f"no training clip of scene number {', '.join(map(str, sorted(missing)))}"
             if missing
-            else "a single scene can't be told from others"
+            else "a classifier needs more than a single scene"
         )
     if validation is None:
         (weights,) = _path(graphs, scene, num_scenes, (WITHOUT_VALIDATION,))

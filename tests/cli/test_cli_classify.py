@@ -59,7 +59,7 @@ def test_text_has_scene_events_windows_and_notes(classify, clips, model):
     assert lines[4].startswith(f"  events: {next(iter(result.events))} ")
     assert [line.split()[0] for line in lines[5:8]] == ["0.0", "2.0", "3.0"]
     assert lines[-2:] == [
-        "  note: 1 s are filled with silence to 2 s",
+        "  note: padded from 1 to 2 s with silence",
         model.bundle.about_probabilities,
     ]
 

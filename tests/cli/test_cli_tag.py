@@ -57,7 +57,7 @@ def test_text_has_mean_maximum_and_windows(tag, clips, model):
     assert lines[6] == f"{clips}/a.wav, 1.0 s"
     event, p = next(iter(model.tag(clips / "a.wav").events.items()))
     assert lines[7].split() == [f"{p:.4f}", event]
-    assert lines[9] == "  note: 1 s are filled with silence to 2 s"
+    assert lines[9] == "  note: padded from 1 to 2 s with silence"
 
 
 @pytest.mark.parametrize("top", [None, 1, 3])

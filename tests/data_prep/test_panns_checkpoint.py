@@ -35,7 +35,7 @@ def small(tmp_path_factory):
     return pann, torch_panns.save(pann, tmp_path_factory.mktemp("small") / "small.pth")
 
 
-def test_which_of_the_panns_with_the_same_tensors_it_is(tmp_path, monkeypatch):
+def test_panns_with_the_same_tensors_are_distinguished(tmp_path, monkeypatch):
     pann = torch_panns.PANN("cnn14", "panns_32k", 64)
     path = torch_panns.save(pann, tmp_path / "mine.pth")
 

@@ -140,7 +140,7 @@ def test_files_folders_and_lists(model, tmp_path):
         soundfile.write(tmp_path / name, noise(seconds), RATE)
     first, second = model.tag(tmp_path)
     assert [first.name, second.name] == [str(tmp_path / x) for x in ("a.wav", "b.flac")]
-    assert first.notes == ("1 s are filled with silence to 2 s",)
+    assert first.notes == ("padded from 1 to 2 s with silence",)
     assert first.activity.edges[-1] == 1.0
     assert [dict(x.events) for x in model.tag([tmp_path / "b.flac"])] == [dict(second.events)]
     again = json.loads(json.dumps(second.to_dict(top=2)))

@@ -52,7 +52,7 @@ def test_is_its_stage_and_a_readout_fitted_to_the_graphs(trained):
     np.testing.assert_allclose(readout["edges"]["kernel"], want.edges, atol=1e-3)
 
 
-def test_knows_what_an_ergl_knows(trained):
+def test_has_a_temperature_and_a_detector_of_unknown_sounds(trained):
     """Temperature and known sounds come from validation clips."""
     bundle = bundles.load(trained[1] / "bundle")
     assert bundle.known is not None and bundle.model.variant == "relations"

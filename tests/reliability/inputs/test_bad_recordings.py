@@ -88,6 +88,6 @@ def test_odd_recordings_are_classified(commands, tiny):
     found = dict(zip(ODD, map(json.loads, outcome.out.splitlines()), strict=True))
     for result in found.values():
         assert sum(result["scenes"].values()) == pytest.approx(1, abs=1e-5)
-    assert found["short.wav"]["notes"] == ["0.2 s are filled with silence to 2 s"]
+    assert found["short.wav"]["notes"] == ["padded from 0.2 to 2 s with silence"]
     for name, seconds in {"384 kHz": 1, "10 Hz": 2, "8 channels": 2, "streamed": 2}.items():
         assert found[f"{name}.wav"]["stop"] == pytest.approx(seconds, abs=0.01)
