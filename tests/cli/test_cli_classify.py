@@ -115,7 +115,7 @@ def test_notes_and_the_chosen_channel_are_in_every_form(classify, tmp_path):
     soundfile.write(tmp_path / "one_sample.wav", samples[:1], RATE)
     soundfile.write(tmp_path / "slow.wav", samples[:50], 1)
     soundfile.write(tmp_path / "silent.wav", 0 * samples, RATE)
-    wanted = {"inverted": "--channel", "one_sample": "filled", "silent": "silence", "slow": "1 Hz"}
+    wanted = {"inverted": "--channel", "one_sample": "padded", "silent": "silence", "slow": "1 Hz"}
     results = [json.loads(line) for line in classify("--json", tmp_path)[1].splitlines()]
     rows = list(csv.DictReader(io.StringIO(classify("--csv", tmp_path)[1])))
     text = classify(tmp_path)[1]
