@@ -25,12 +25,12 @@ from safetensors.numpy import load as load_weights
 from safetensors.numpy import save as save_weights
 
 import ergl_jax
-from ergl_jax import hub, registry
+from ergl_jax import hub, pretrained, registry
 from ergl_jax import known as knowns
 from ergl_jax.audio import FrontEnd
 from ergl_jax.bundle_config import FORMAT, parse
 from ergl_jax.config import ModelConfig
-from ergl_jax.errors import InputError
+from ergl_jax.errors import InputError, warn
 from ergl_jax.files import atomic_write, is_remote, locked, user_path, writing
 from ergl_jax.known import Known
 
@@ -191,15 +191,20 @@ def check_target(directory: Path) -> Path:
     return directory
 
 
-def load(directory: str | os.PathLike) -> Bundle:
+def load(directory: str | os.PathLike | None = None) -> Bundle:
     """The bundle in `directory`, or in the work directory of a finished run, `directory/bundle`.
 
     `directory` may be an address on the Hugging Face Hub, hf://OWNER/NAME or
-    hf://OWNER/NAME@REVISION.
+    hf://OWNER/NAME@REVISION, or the name of a model that comes with the package, such as "esc10"
+    (`ergl models` lists them); a bundle or run of that name in the current directory comes first.
+    None is the model that the environment variable ERGL_MODEL names, else "esc10" of the package,
+    with a warning that says what it knows.
 
     Raises InputError if a file is missing or damaged, this version cannot reproduce the front end,
     config.json or the weights do not belong together, a weight is not finite, or the Hub refuses.
     """
+    if directory is None:
+        return _default()
     found = locate(directory)
     shown = directory if hub.is_address(directory) else found
     path, weights_path = f"{shown}/{CONFIG}", f"{shown}/{WEIGHTS}"
@@ -209,6 +214,8 @@ def load(directory: str | os.PathLike) -> Bundle:
         missing = isinstance(error, FileNotFoundError)
         name = WEIGHTS if (found / CONFIG).is_file() else CONFIG
         reason = f"it has no {name}" if missing else f"{name}: {error.strerror}"
+        if missing and name == CONFIG:
+            reason += f"; models that come with ergl_jax: {', '.join(pretrained.names())}"
         raise InputError(f"{shown} is not a bundle: {reason}") from error
     with _refusing(path):
         bundle = Bundle(**parse(text), variables={})
@@ -246,8 +253,23 @@ def locate(directory: str | os.PathLike) -> Path:
         with _refusing(f"{address}/{CONFIG} is not a bundle's"):
             parse(config.read_bytes())
         return hub.fetch(address, WEIGHTS, commit=config.parent.name).parent
-    directory = user_path(directory)
+    directory = pretrained.find(directory)
     return directory / "bundle" if is_bundle(directory / "bundle") else directory
+
+
+def _default() -> Bundle:
+    """The model where none is named."""
+    named = os.environ.get(pretrained.VARIABLE)
+    try:
+        bundle = load(pretrained.default())
+    except InputError as error:
+        raise InputError(f"{pretrained.VARIABLE}={named}: {error}" if named else error) from error
+    if not named:
+        warn(
+            f"no model is named, so {pretrained.DEFAULT} is used, which knows only "
+            f"{len(bundle.scenes)} sounds: {', '.join(bundle.scenes)}"
+        )
+    return bundle
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 import ergl_jax
 from ergl_jax.errors import InputError, require, warn
-from ergl_jax.files import user_path
+from ergl_jax.pretrained import find
 
 PREFIX = "hf://"
 FORM = f"{PREFIX}OWNER/NAME or {PREFIX}OWNER/NAME@REVISION"
@@ -28,12 +28,13 @@ def is_address(path: str | os.PathLike) -> bool:
 
 
 def bundle_path(text: str | os.PathLike) -> str | Path:
-    """A bundle as a user names it, also the `type` of a command's flags: a path or an address.
+    """A bundle as a user names it, also the `type` of a command's flags: a path, an address, or the
+    name of a model that comes with the package (`pretrained.find`).
 
     Raises InputError as `user_path`, and for an address of another form.
     """
     if not is_address(text):
-        return user_path(text)
+        return find(text)
     _split(os.fspath(text))
     return os.fspath(text)
 

@@ -27,16 +27,17 @@ ROOMS = {
     "registry": "baselines config models systems",
     "known": "",
     "bundle_config": "audio config schema",
-    "hub": "errors files",
-    "bundle": "audio bundle_config config errors files hub known registry",
-    "inference": "audio bundle errors files kernels known models schema",
+    "pretrained": "files",
+    "hub": "errors files pretrained",
+    "bundle": "audio bundle_config config errors files hub known pretrained registry",
+    "inference": "audio bundle errors files kernels known models pretrained schema",
     "training": "audio bundle config datasets errors files hub inference kernels known locks "
     "models progress registry schema systems",
     "compiling": "audio config datasets errors files labels registry systems training",
     "recipes": "audio bundle config datasets errors files inference labels locks registry schema "
     "systems training",
-    "cli": "audio bundle cache config datasets errors files hub inference kernels progress recipes "
-    "training",
+    "cli": "audio bundle cache config datasets errors files hub inference kernels pretrained "
+    "progress recipes training",
     "__main__": "cli",
     "__init__": "inference",
 }

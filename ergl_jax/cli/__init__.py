@@ -25,6 +25,7 @@ COMMANDS = (
     "export",
     "push",
     "demo",
+    "models",
     "doctor",
 )
 

@@ -9,15 +9,15 @@ It listens on this machine only. Stop it with Ctrl-C.
 import argparse
 import os
 
+from ergl_jax.cli.recordings import add_bundle
 from ergl_jax.errors import InputError, require
-from ergl_jax.hub import bundle_path
 
 HELP = "record or upload a sound in the browser"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--bundle", type=bundle_path, required=True, help="bundle, work directory or hf://...")
+    add_bundle(parser)
     add("--port", type=int, help="default: the first free one from 7860 on")
     add("--share", action="store_true", help="through a public address of Gradio's, for 72 hours")
 

@@ -11,13 +11,13 @@ Exit status: 0, or 1 if a check failed.
 
 import argparse
 
-from ergl_jax.hub import bundle_path
+from ergl_jax.cli.recordings import add_bundle
 
 HELP = "print what is installed and whether it works"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bundle", type=bundle_path, help="bundle, work directory or hf://...")
+    add_bundle(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ Exit status: 0, or 2 if a recording could not be read; the scores are then those
 
 import argparse
 
+from ergl_jax.cli.recordings import BUNDLE
 from ergl_jax.cli.train import add_recordings
 from ergl_jax.errors import InputError, report
 from ergl_jax.files import check_directory, local_path
@@ -22,7 +23,7 @@ HELP = "score a model on labelled recordings"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("bundle", type=bundle_path, metavar="BUNDLE", help="bundle, work directory or hf://...")
+    add("bundle", type=bundle_path, metavar="BUNDLE", help=BUNDLE)
     add_recordings(parser)
     splits = ("train", "validation", "test", "all")
     add("--split", choices=splits, default="", help="default: test if there is one, else all")

@@ -9,9 +9,8 @@ longer than the bundle's clips it explains the window in which the scene is most
 
 import argparse
 
-from ergl_jax.cli.recordings import add_channel
+from ergl_jax.cli.recordings import add_bundle, add_channel
 from ergl_jax.files import check_directory, find_path, local_path
-from ergl_jax.hub import bundle_path
 
 HELP = "explain the scene of a recording: a page, pictures, numbers"
 
@@ -19,7 +18,7 @@ HELP = "explain the scene of a recording: a page, pictures, numbers"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("recording", type=local_path, metavar="CLIP", help="an audio file")
-    add("--bundle", type=bundle_path, required=True, help="ERGL bundle, work directory or hf://...")
+    add_bundle(parser)
     add("--out", type=local_path, required=True, metavar="DIR", help="directory to write to")
     add_channel(parser)
     add_method(parser)

@@ -10,15 +10,15 @@ next to the file describes the front end and names scenes and events.
 
 import argparse
 
+from ergl_jax.cli.recordings import add_bundle
 from ergl_jax.files import local_path
-from ergl_jax.hub import bundle_path
 
 HELP = "export a bundle as StableHLO or ONNX"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--bundle", type=bundle_path, required=True, help="bundle, work directory or hf://...")
+    add_bundle(parser)
     add("--out", type=local_path, required=True, help="file to write, or directory for it")
     add("--format", choices=("stablehlo", "onnx"), default="stablehlo", help="(%(default)s)")
 

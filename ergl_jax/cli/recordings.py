@@ -10,16 +10,24 @@ from typing import Any
 
 from ergl_jax.errors import InputError, report
 from ergl_jax.hub import bundle_path
+from ergl_jax.pretrained import DEFAULT, VARIABLE
+
+BUNDLE = "bundle, work directory, hf://... or a name that `ergl models` lists"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("recordings", nargs="+", metavar="CLIP", help="a file, a folder, or a quoted pattern")
-    add("--bundle", type=bundle_path, required=True, help="bundle, work directory or hf://...")
+    add_bundle(parser)
     add_channel(parser)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object per recording")
     form.add_argument("--csv", action="store_true", help="one CSV row per recording")
+
+
+def add_bundle(parser: argparse.ArgumentParser) -> None:
+    named = f"default: ${VARIABLE}, else {DEFAULT}"
+    parser.add_argument("--bundle", type=bundle_path, help=f"{BUNDLE}; {named}")
 
 
 def add_channel(parser: argparse.ArgumentParser) -> None:

@@ -19,6 +19,7 @@ class Recording:
     source: str  # the same for recordings cut from one original
     licence: str
     author: str
+    title: str  # of the original
 
 
 def read_meta(folder: Path, *, esc10: bool = False) -> list[Recording]:
@@ -44,6 +45,6 @@ def read_meta(folder: Path, *, esc10: bool = False) -> list[Recording]:
             )
         name = (Path(directory) / cells["filename"]).as_posix()
         about = cells[label], cells["fold"], cells[source]
-        more = cells.get("licence", ""), cells.get("author", "")
+        more = (cells.get(column, "") for column in ("licence", "author", "title"))
         recordings.append(Recording(name, find_path(folder / name), *about, *more))
     return recordings

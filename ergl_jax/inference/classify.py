@@ -28,9 +28,13 @@ if TYPE_CHECKING:
     from ergl_jax.inference.tagging import Tagger
 
 
-def load(directory: str | os.PathLike, *, keep: float = KEEP) -> "Model":
-    """The model in the directory of a bundle or a run, or at hf://OWNER/NAME or
-    hf://OWNER/NAME@REVISION on the Hugging Face Hub.
+def load(directory: str | os.PathLike | None = None, *, keep: float = KEEP) -> "Model":
+    """The model in the directory of a bundle or a run, at hf://OWNER/NAME or
+    hf://OWNER/NAME@REVISION on the Hugging Face Hub, or of a name that `ergl models` lists.
+
+    A bundle or run in the current directory comes before a model of the same name. None is the
+    model that the environment variable ERGL_MODEL names, else "esc10", with a warning that says
+    what it knows.
 
     `keep` as of `Model`. Raises InputError if it can't be used (`bundle.load`).
     """

@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 
 import ergl_jax
-from ergl_jax import audio
+from ergl_jax import audio, pretrained
 from ergl_jax.audio import FRONT_ENDS, FrontEnd, ffmpeg
 from ergl_jax.audio.mel import librosa_arguments
 from ergl_jax.inference.classify import Model, load
@@ -41,15 +41,16 @@ class Line(NamedTuple):
 
 
 def examine(bundle: str | Path | None = None) -> Iterator[Line]:
-    """Yields findings, each as soon as it is there; also about a bundle, if given."""
+    """Yields findings, each as soon as it is there; the last ones are about a bundle, by default
+    that of `pretrained.default`."""
     yield from _lines(_machine())
-    if bundle is not None:
-        try:
-            model = load(bundle)
-        except Exception as error:
-            yield _failure("bundle", error)
-        else:
-            yield from _lines({"bundle": str(bundle)} | _model(model))
+    bundle = bundle or pretrained.default()
+    try:
+        model = load(bundle)
+    except Exception as error:
+        yield _failure("bundle", error)
+    else:
+        yield from _lines({"bundle": str(bundle)} | _model(model))
 
 
 def _lines(table: Mapping[str, str | Callable[[], str]]) -> Iterator[Line]:

@@ -79,8 +79,8 @@ class Classification(Window):
         if self.known is not False:
             return ""
         return (
-            f"Unknown sound, unlike the training clips (distance {self.distance:.2f}, limit "
-            f"{self.max_distance:.2f}); the best guess"
+            f"None of the model's {len(self.scenes)} classes: unlike the training clips (distance "
+            f"{self.distance:.2f}, limit {self.max_distance:.2f}); the best guess"
         )
 
     def to_dict(self) -> dict[str, Any]:

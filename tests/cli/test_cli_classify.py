@@ -170,7 +170,7 @@ def test_it_abstains_from_unknown_sounds(classify, clips, model):
     assert (
         classify(*arguments)[1]
         .splitlines()[1]
-        .startswith("  Unknown sound, unlike the training clips")
+        .startswith("  None of the model's 10 classes: unlike the training clips (distance ")
     )
     found = json.loads(classify("--json", *arguments)[1])
     assert found["scene"] is None and not found["known"]

@@ -21,7 +21,7 @@ PAIR = Part(("a", "b"), "over", (2, 4), (0.3, 0.5), (6.0, 12.0), 1.0)
 
 
 def recording(name):
-    return Recording(f"{name}.wav", Path(f"{name}.wav"), name, "1", f"source of {name}", "", "")
+    return Recording(f"{name}.wav", Path(f"{name}.wav"), name, "1", f"source of {name}", "", "", "")
 
 
 POOL = {name: [recording(name)] for name in "abc"}

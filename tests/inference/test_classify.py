@@ -117,7 +117,7 @@ def test_what_is_too_far_is_a_guess(model):
         result = Model(bundle).classify(samples, sample_rate=RATE)
         assert result.known == known and result.scene in model.scenes
         assert result.to_dict()["scene"] == (result.scene if known else None)
-        assert ("Unknown sound, unlike" in str(result).splitlines()[1]) != known
+        assert ("None of the model's 10 classes: unlike" in str(result).splitlines()[1]) != known
         kept = Model(bundle, keep=1).classify(samples, sample_rate=RATE)
         assert kept.known and kept.to_dict()["max_distance"] is None
 

@@ -59,7 +59,7 @@ def test_an_unknown_sound_is_called_one(tiny, tmp_path):
     model = Model(dataclasses.replace(bundle, known=known))
     for explainer in (None, Explainer(model)):
         _, why, _ = demo.answer(str(tmp_path / "a.wav"), model, explainer)
-        assert "Unknown sound, unlike the training" in "".join(why.splitlines()[:2])
+        assert " classes: unlike the training clips" in "".join(why.splitlines()[:2])
 
 
 @contextlib.contextmanager

@@ -1,0 +1,47 @@
+"""Lists the models that come with the package.
+
+    ergl models
+    ergl classify clip.wav --bundle esc10
+
+A command without --bundle uses the model that the environment variable ERGL_MODEL names (a name,
+path or hf://... address), else esc10.
+"""
+
+import argparse
+import json
+import os
+import textwrap
+
+from ergl_jax import pretrained
+from ergl_jax.pretrained import DEFAULT, VARIABLE
+
+HELP = "list the models that come with the package"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON object per model")
+
+
+def run(args: argparse.Namespace) -> int:
+    for name in pretrained.names():
+        about = pretrained.about(name)
+        print(json.dumps(about) if args.json else _text(about))
+    if not args.json:
+        print(f"Without --bundle: {os.environ.get(VARIABLE) or DEFAULT}")
+    return 0
+
+
+def _text(about: dict) -> str:
+    classes = about["classes"]
+    lines = {
+        "system": about["system"],
+        "classes": f"{len(classes)}: {', '.join(classes)}",
+        "accuracy": f"{about['accuracy']} % ({about['measured']})",
+        "licence": about["licence"],
+        "size": f"{about['bytes'] / 1e6:.1f} MB",
+    }
+    wrapped = (
+        textwrap.fill(text, 100, initial_indent=f"  {topic:10}", subsequent_indent=12 * " ")
+        for topic, text in lines.items()
+    )
+    return "\n".join([about["name"], *wrapped])
