@@ -168,8 +168,8 @@ def test_it_abstains_from_noise_and_silence(packed):
         log_mel = audio.log_mel(waveforms, packed.front_end)
         return output_and_features(packed.build(), packed.variables, log_mel)[1]
 
-    training, validation = (np.asarray(features(np.stack([chord() for _ in range(24)])))
-                            for _ in range(2))  # fmt: skip
+    chords, others = (np.stack([chord() for _ in range(24)]) for _ in range(2))
+    training, validation = (np.asarray(features(x)) for x in (chords, others))
     model = Model(dataclasses.replace(packed, known=known.fit(training, validation)))
     classify = partial(model.classify, sample_rate=rate)
     assert np.mean([classify(chord()).known for _ in range(10)]) >= 0.7

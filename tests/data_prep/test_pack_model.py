@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+from itertools import cycle
 
 import numpy as np
 import pytest
@@ -22,32 +23,27 @@ def script(load_script):
 
 @pytest.fixture
 def pack(script, tiny, tmp_path, capsys):
-    """Packs a copy of the tiny run, as if trained on fold 1; returns status, root and lines."""
+    """Packs a copy of the tiny run, as if trained on fold 1; returns status, root and output."""
     clips = sum(n for split, n in tiny.results["clips"].items() if split != "test")
     run, root, corpus = (tmp_path / name for name in ("run", "checkout", "corpus"))
     shutil.copytree(tiny.workdir, run)
     config = read_json(run / "config.json")
     config["data"]["test_folds"] = [4]
     (run / "config.json").write_text(json.dumps(config))
+    root.mkdir()
     corpus.mkdir()
-    licences = ("CC0", "CC-BY", "CC-Sampling+")
 
-    def write(rows, folds=(1,)):
-        """A corpus of `rows`, filled up to the run's number of clips; one more in fold 4."""
-        rows = [*rows, *(
-            (f"{i}.ogg", "rain", folds[0], f"t{i}", FREESOUND.format("Ann", i), "Ann",
-             licences[i % 3])
-            for i in range(clips - len(rows))
-        ), ("last.ogg", "rain", 4, "unused", FREESOUND.format("Tester", 4), "Tester", "CC0")]  # fmt: skip
+    def pack(*flags, rows=()):
+        """`rows` of the meta table come first, then enough of fold 1, and one of fold 4."""
+        rows = [*rows]
+        for i, licence in zip(range(len(rows), clips), cycle(script.LICENCES), strict=False):
+            source = FREESOUND.format("Ann", i)
+            rows.append((f"{i}.ogg", "rain", 1, f"title {i}", source, "Ann", licence))
+        rows.append(("last.ogg", "rain", 4, "t", FREESOUND.format("Tester", 4), "Tester", "CC0"))
         with open(corpus / "meta.csv", "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([HEADER, *rows])
-
-    def pack(*flags, rows=(), folds=(1,)):
-        write(rows, folds)
-        flags = ["--name=box", "--command=python run.py", *flags]
-        given = [f"--run={run}", f"--recordings={corpus}", f"--root={root}"]
-        root.mkdir(exist_ok=True)
-        status = script.main([*given, *flags])
+        given = [f"--run={run}", f"--recordings={corpus}", f"--root={root}", "--name=box"]
+        status = script.main([*given, "--command=python run.py", *flags])
         return status, root, "".join(capsys.readouterr())
 
     return pack
@@ -72,7 +68,6 @@ def test_a_run_is_packed_with_its_own_accuracy(pack, tiny):
 
 
 def test_the_accuracy_of_figures(pack, tmp_path):
-    (tmp_path / "checkout").mkdir()
     tables = [
         {"caption": "a", "header": ["model", "mean ± std"], "rows": [["ERGL", "1"], ["CNN", "2"]]},
         {"caption": "b", "header": ["model", "seed 0"], "rows": [["ERGL", "3"]]},
@@ -92,11 +87,9 @@ def test_the_notice_has_each_author_and_title_once_by_licence(pack):
     rows = [
         ("a.ogg", "rain", 1, "storm", FREESOUND.format("J%20Doe", 12), "J Doe", "CC-BY"),
         ("b.ogg", "rain", 1, "storm", FREESOUND.format("J%20Doe", 12), "J Doe", "CC-BY"),
-        ("c.ogg", "dog", 1, "bark", "https://example.org/c", "J Doe", "CC-BY"),
+        ("c.ogg", "dog_bark", 1, "bark", "https://example.org/c", "J Doe", "CC-BY"),
     ]
-    status, root, _ = pack(rows=[row for row in rows if row[1] == "rain"] + [
-        (*rows[2][:1], "dog_bark", *rows[2][2:])
-    ])  # fmt: skip
+    status, root, _ = pack(rows=rows)
     assert status == 0
     notice = (root / "NOTICE").read_text(encoding="utf-8")
     assert "\n  J Doe: bark (https://example.org/c); storm (12)\n" in notice
@@ -106,15 +99,15 @@ def test_the_notice_has_each_author_and_title_once_by_licence(pack):
 
 
 @pytest.mark.parametrize(
-    ("row", "folds", "message"),
+    ("row", "message"),
     [
-        (("a.ogg", "rain", 1, "t", "s", "", "CC0"), (1,), "a.ogg has no author or no title"),
-        (("a.ogg", "rain", 1, "t", "s", "A", "GPL"), (1,), "a.ogg has licence 'GPL'; known are CC"),
-        (("a.ogg", "rain", 4, "t", "s", "A", "CC0"), (1,), "clips, but folds 1 of --recordings"),
+        (("a.ogg", "rain", 1, "t", "s", "", "CC0"), "a.ogg has no author or no title"),
+        (("a.ogg", "rain", 1, "t", "s", "A", "GPL"), "a.ogg has licence 'GPL'; known are CC"),
+        (("a.ogg", "rain", 4, "t", "s", "A", "CC0"), "clips, but folds 1 of --recordings"),
     ],
 )
-def test_wrong_corpora_are_refused(pack, row, folds, message):
-    status, root, output = pack(rows=[row], folds=folds)
+def test_wrong_corpora_are_refused(pack, row, message):
+    status, root, output = pack(rows=[row])
     assert status == 2 and message in output and not (root / "NOTICE").exists()
 
 
