@@ -2,7 +2,7 @@
 
 import ergl_jax
 
-model = ergl_jax.load("runs/synthetic/bundle")
+model = ergl_jax.load("runs/synthetic/bundle")  # "esc10": a model in the package
 print(model)  # system, scenes, events, clip length, front end, licence
 model.scenes, model.events  # their names
 

@@ -19,7 +19,7 @@ import soundfile
 from programs import python
 
 import ergl_jax
-from ergl_jax import audio, bundle, errors, known, pretrained
+from ergl_jax import audio, bundle, errors, hub, known, pretrained
 from ergl_jax.cli import main
 from ergl_jax.datasets.esc import read_meta
 from ergl_jax.datasets.tables import read_table
@@ -78,6 +78,7 @@ def test_its_accuracy_is_that_of_the_results(load_script):
 def test_a_name_is_a_model_unless_a_bundle_has_that_path(tiny, tmp_path, packed):
     (tmp_path / NAME).mkdir()  # of recordings, say
     assert bundle.load(NAME).scenes == ergl_jax.load(Path(NAME)).scenes == packed.scenes
+    assert hub.bundle_path(NAME) == pretrained.HERE / NAME  # of flags such as --init-from
     scenes = bundle.load(tiny.workdir).scenes
     (tmp_path / NAME).rmdir()
     for source in (tiny.workdir / "bundle", tiny.workdir):

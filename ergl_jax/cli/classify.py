@@ -1,5 +1,6 @@
 """Classifies recordings: the scene of each, and the events in it.
 
+    ergl classify clip.wav
     ergl classify --bundle runs/synthetic/bundle clip.wav recordings/ "more/*.flac"
 
 For a recording unlike the training clips it names no scene; the probabilities are then guesses.

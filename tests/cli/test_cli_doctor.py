@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import ergl_jax
-from ergl_jax import audio
+from ergl_jax import audio, pretrained
 from ergl_jax.cli import main
 from ergl_jax.inference import doctor
 
@@ -119,6 +119,7 @@ def test_imprecise_and_wrong_devices_are_distinguished(examine, few, monkeypatch
         status, found = examine()
         assert status == 0
         assert "the device computes below float32's precision" in found["log-mel paper"]
+        assert found["bundle"] == doctor.private(str(pretrained.default()))
     for offset in (2.0, np.nan):
         shifted = lambda *given, offset=offset: exact(*given) + offset  # noqa: E731
         monkeypatch.setattr(doctor.audio, "log_mel", shifted)
