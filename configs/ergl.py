@@ -36,6 +36,9 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     data.manifest = ""
     # tut2018, folder: an .npz of event probabilities; "" takes the one beside the manifest, if any.
     data.events_file = ""
+    # For train.loss="frames": when events sound. folder: a CSV with the columns clip, onset, offset
+    # and event; synthetic, delays: "truth".
+    data.annotations = ""
     # folder: for a manifest with folds, which ones test and which ones validate.
     data.test_folds = ()
     data.validation_folds = ()
@@ -134,8 +137,8 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     # Validate after every n-th epoch, and after the last.
     train.validate_every = 1
     # "ergl" (§2: cross entropy of the scene, squared error of the events), or a loss of another
-    # system: see ergl_jax/systems.py. ergl_dynamic: "events", or "activity" where labels are small
-    # shares of the clip.
+    # system: see ergl_jax/systems.py. ergl_dynamic: "events", "activity" where labels are small
+    # shares of the clip, or "frames" for labels of every frame, by data.annotations.
     train.loss = "ergl"
     # "sgd", gradient descent in epochs; or a closed form: "relations" (ergl_dynamic), "svm" (mltf)
     # or "ensemble" (nnf).

@@ -28,7 +28,7 @@ from ergl_jax.files import local_path
 
 # Flags of one source alone.
 ONLY = {
-    "folder": ("manifest", "test_folds", "validation_folds", "licence"),
+    "folder": ("manifest", "annotations", "test_folds", "validation_folds", "licence"),
     "tut2018": ("root", "archives", "keep_archives"),
 }
 
@@ -42,6 +42,8 @@ def _parser() -> Parser:
     add("source", nargs="?", default="folder", choices=ONLY, help="where the recordings come from")
     add("--manifest", help="folder: CSV: file, scene, split or fold, group, event:<name>")
     add("--events_file", help=".npz of event probabilities, if not my.events.npz next to my.csv")
+    times = "folder: CSV of when events sound, for train.loss=frames: clip, onset, offset, event"
+    add("--annotations", default="", help=times)
     arguments.add_split_flags(parser, folds="folder: folds")
     add("--manifest_only", action="store_true", help="stop before features: events come first")
     add("--licence", default="", help="folder: of the recordings; stored in every bundle")

@@ -36,7 +36,7 @@ def _parser() -> Parser:
     add("--top", type=int, default=25, help="how many events to list")
     add("--out", type=local_path, help="the list to write, if not <labels>.top<N>.txt")
     arguments.add_split_flags(parser)
-    parser.set_defaults(source="folder", licence="")
+    parser.set_defaults(source="folder", licence="", annotations="")
     return parser
 
 

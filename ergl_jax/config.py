@@ -65,6 +65,7 @@ class DataConfig:
     root: str = ""
     manifest: str = ""
     events_file: str = ""
+    annotations: str = ""
     test_folds: tuple = ()
     validation_folds: tuple = ()
     licence: str = ""
@@ -85,8 +86,11 @@ class DataConfig:
 
     @classmethod
     def from_saved(cls, found: Any) -> Self:
-        """The data of a work directory's config.json; InputError for a wrong field."""
-        return _checked(cls, found, "", "config.data.")
+        """The data of a work directory's config.json; InputError for a wrong field.
+
+        `annotations` may be absent, as in older versions.
+        """
+        return _checked(cls, {"annotations": ""} | found, "", "config.data.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,6 +251,20 @@ def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
     form = (model.name, model.variant)
     if data.source == "folder" and not data.manifest:
         yield "data.source", "needs a manifest: set --config.data.manifest=PATH.csv"
+    if data.annotations:
+        made = data.source in ("synthetic", "delays")
+        if train.loss != "frames":
+            yield "data.annotations", f"is for train.loss='frames', not {train.loss!r}"
+        if data.source == "tut2018" or made != (data.annotations == "truth"):
+            yield (
+                "data.annotations",
+                "does not fit data.source: set PATH.csv for folder, truth for synthetic and delays",
+            )
+        if get_front_end(data.front_end).segment:
+            yield "data.front_end", "has no frames in the order of time, which annotations need"
+    elif train.loss == "frames":
+        reason = "needs the times of events: set --config.data.annotations=PATH.csv"
+        yield "train.loss", f"{reason}, or =truth for data.source=synthetic or delays"
     if model.encoder.time_pools and model.encoder.architecture not in ARCHITECTURES:
         yield "model.encoder.time_pools", f"is for encoders {', '.join(ARCHITECTURES)} alone"
     wavegram = model.encoder.architecture == "wavegram_logmel_cnn14"

@@ -24,7 +24,7 @@ from ergl_jax.baselines.surrey import SurreyCNN
 from ergl_jax.baselines.wavelet_crnn import WaveletCRNN
 from ergl_jax.config import ModelConfig
 from ergl_jax.models.decision_level import DecisionLevelPANN
-from ergl_jax.models.dynamic import DynamicEventGraph, activity_loss
+from ergl_jax.models.dynamic import DynamicEventGraph, activity_loss, frames_loss
 from ergl_jax.models.encoders import ENCODERS
 from ergl_jax.models.ergl import ERGL
 from ergl_jax.models.losses import Parts, binary_loss, losses
@@ -37,6 +37,7 @@ LOSSES: dict[str, Callable[..., Parts]] = {
     "scene": scene_only,
     "events": events_only,
     "activity": activity_loss,
+    "frames": frames_loss,
     "joint": joint_loss,
     "rgasc_log": partial(rgasc_loss, activation=nn.log_softmax),
     "rgasc_prob": partial(rgasc_loss, activation=nn.softmax),
@@ -134,6 +135,8 @@ def make_loss(
     name: str, *, scene: np.ndarray, events: np.ndarray, num_scenes: int, threshold: float
 ) -> Callable[..., Parts]:
     """The loss of this name: (output, *, scene (B, S), events (B, n)) -> parts.
+
+    "frames" also takes activity (B, F, n).
 
     scene (N,) and events (N, n) are the labels of the training split, in which an event is present
     from `threshold` on; the losses that relate scenes to events need them.

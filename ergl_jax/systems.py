@@ -8,7 +8,7 @@ from typing import NamedTuple
 DTYPES = ("float32", "bfloat16")
 _OF_SCENES = ("ergl", "bce", "scene")
 _OF_EVENTS = (*_OF_SCENES, "events", "joint", "rgasc_log", "rgasc_prob")
-OF_EVENTS_ALONE = ("events", "activity")  # losses
+OF_EVENTS_ALONE = ("events", "activity", "frames")  # losses
 # Trainers without gradient descent, and the (model.name, model.variant) that each trains.
 CLOSED_FORM = {
     "relations": ("ergl_dynamic", "relations"),
@@ -36,7 +36,7 @@ class System(NamedTuple):
 SYSTEMS = {
     "ergl": System(_OF_EVENTS, events=True, pretrained=("encoder",)),
     "ergl_dynamic": System(
-        ("events", "activity"),
+        OF_EVENTS_ALONE,
         events=True,
         pretrained=("encoder",),
         variants=("events", "relations"),

@@ -44,7 +44,7 @@ def segment(
     if long == "crop":
         waveform = np.concatenate(list(blocks))
         start = max(0, (len(waveform) - length) // 2)
-        yield start, _fill(waveform[start : start + length], length, pad)
+        yield start, fill(waveform[start : start + length], length, pad)
         return
     start = 0  # of `rest`
     window = rest = np.zeros(0, np.float32)
@@ -55,12 +55,13 @@ def segment(
             yield start, window
             start += length
     if not start and len(rest):
-        yield 0, _fill(rest, length, pad)
+        yield 0, fill(rest, length, pad)
     elif len(rest) >= max(1, min_rest):
         yield start + len(rest) - length, np.concatenate([window, rest])[-length:]
 
 
-def _fill(waveform: np.ndarray, length: int, pad: str) -> np.ndarray:
+def fill(waveform: np.ndarray, length: int, pad: str) -> np.ndarray:
+    """(l,) -> (length,), for l <= length; `pad` as of `segment`."""
     if pad == "repeat":
         return np.resize(waveform, length)
     return np.pad(waveform, (0, length - len(waveform)))

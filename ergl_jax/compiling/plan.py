@@ -71,8 +71,9 @@ def plan(programs: Programs, chip: Chip) -> dict[str, Any]:
     parameters, optimizer_state = (
         _bytes(tree) for tree in (programs.state.params, programs.state.opt_state)
     )
-    log_mel = _bytes(programs.data(clips)["log_mel"])
-    auto = config.data.resident == "auto" and log_mel <= chip.usable_bytes // 2  # as in training
+    data = programs.data(clips)
+    large = _bytes([data[name] for name in data.keys() & {"log_mel", "activity"}])
+    auto = config.data.resident == "auto" and large <= chip.usable_bytes // 2  # as in training
     resident = auto or config.data.resident == "always"
     step, program = _memory(lambda: programs.step(batch), chip)
     return {
@@ -83,7 +84,7 @@ def plan(programs: Programs, chip: Chip) -> dict[str, Any]:
         "clips": clips,
         "parameter_bytes": parameters,
         "optimizer_bytes": optimizer_state,
-        "resident_bytes": _bytes(programs.data(clips)) if resident else 0,
+        "resident_bytes": _bytes(data) if resident else 0,
         "step": step | (_costs(program, chip, number, batch) if program else {}),
         "epoch": _memory(lambda: programs.epoch(batch, clips), chip)[0] if resident else None,
     }

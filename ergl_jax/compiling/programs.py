@@ -58,11 +58,15 @@ class Programs:
 
     def data(self, clips: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes of a split of `clips` clips, or of a batch."""
-        return {
+        shapes = {
             "log_mel": jax.ShapeDtypeStruct((clips, *self.clip), jnp.float32),
             "scene": jax.ShapeDtypeStruct((clips,), jnp.int32),
             "events": jax.ShapeDtypeStruct((clips, self.events), jnp.float32),
         }
+        if self.config.data.annotations:
+            frames = (clips, self.clip[0], self.events)
+            shapes["activity"] = jax.ShapeDtypeStruct(frames, jnp.float32)
+        return shapes
 
     def step(self, batch_size: int) -> "Program":
         """One step whose batch comes from the host."""

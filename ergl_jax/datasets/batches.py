@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import grain
 import numpy as np
 
-from ergl_jax.datasets.builder import SceneSplit
+from ergl_jax.datasets.scene_split import SceneSplit
 from ergl_jax.errors import InputError
 
 THREADS = 4
@@ -60,14 +60,14 @@ def stream(split: SceneSplit, indices: np.ndarray) -> Iterator[dict[str, np.ndar
       indices: (steps, batch_size), from `train_indices` or `eval_indices`.
 
     Returns:
-      An iterator of log_mel (B, F, M) float32, scene (B,) int32, events (B, E) float32: what
-      `arrays()` returns for each row of indices.
+      An iterator of log_mel (B, F, M) float32, scene (B,) int32, events (B, E) float32 and, if the
+      split has it, activity (B, F, E): what `arrays()` returns for each row of indices.
     """
     rows = indices.ravel()
 
     def read(i: int) -> dict[str, np.ndarray]:
         row = split[int(rows[i])]
-        return {key: row[key] for key in ("log_mel", "scene", "events")}
+        return {key: row[key] for key in row.keys() - {"name", "group"}}
 
     options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=BATCHES_AHEAD)
     batches = grain.MapDataset.range(len(rows)).map(read).batch(indices.shape[1])

@@ -24,9 +24,10 @@ import tensorflow_datasets as tfds
 from ergl_jax import audio, locks, progress
 from ergl_jax.audio import segments
 from ergl_jax.audio.levels import is_silent, note_silence
-from ergl_jax.datasets import gcs_cache
+from ergl_jax.datasets import event_times, gcs_cache
 from ergl_jax.datasets.manifest import SPLITS, Clip, Corpus
 from ergl_jax.datasets.notes import Notes, read_pairs
+from ergl_jax.datasets.scene_split import SceneSplit
 from ergl_jax.datasets.tables import write_table
 from ergl_jax.errors import InputError
 from ergl_jax.files import is_remote, make_directory, reading, user_path
@@ -55,6 +56,7 @@ def prepare(
 
     Args:
       corpus: the clips; one whose `load` raises InputError is left out and listed in failures.csv.
+        If their `sounds` are known, rows have the activity of the events too.
       data_dir: the parent of `ergl_scenes/<hash>/1.0.0`; one of gs://... is copied to this machine
         (see gcs_cache.py).
       front_end: the log-mel spectrogram to compute.
@@ -174,37 +176,11 @@ class SceneDataset:
         return tfds.builder_from_directory(self.path)
 
 
-class SceneSplit:
-    """Random access to the rows of one split, in the order of the corpus."""
-
-    def __init__(self, source):
-        self._source = source
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> dict:
-        """log_mel (F, M) float32, scene int32, events (E,) float32, name and group str."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"row {index} of {len(self)}")
-        row = self._source[index]
-        names = {key: row[key].decode() for key in ("name", "group")}
-        return row | names | {"scene": np.int32(row["scene"])}
-
-    def arrays(self) -> dict:
-        """All rows: log_mel (N, F, M), scene (N,), events (N, E); lists name and group."""
-        arrays = {
-            key: np.empty((len(self), *np.shape(value)), getattr(value, "dtype", object))
-            for key, value in self[0].items()
-        }
-        for i in range(len(self)):
-            for key, value in self[i].items():
-                arrays[key][i] = value
-        return arrays | {key: arrays[key].tolist() for key in ("name", "group")}
-
-
 class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Writes log_mel (F, M), scene, events (E,), name and group of each clip as array records."""
+    """Writes log_mel (F, M), scene, events (E,), name and group of each clip as array records.
+
+    Also activity (F, E), if the clips have `sounds`.
+    """
 
     VERSION = tfds.core.Version("1.0.0")
     code_path = None  # where TFDS looks for the checksums of downloads; there are none
@@ -213,6 +189,7 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
         self._corpus, self._front_end, self._clip_seconds = corpus, front_end, clip_seconds
         self._pad, self._long, self._strict = pad, long, strict
         self._fingerprint = _fingerprint(corpus, front_end, clip_seconds, pad, long)
+        self._has_sounds = any(clip.sounds is not None for clip in corpus.clips)
         self._failures: list[tuple[str, str]] = []
         self._notes = Notes()
         self._class_sizes: dict[str, list[int]] = {}
@@ -221,19 +198,21 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
 
     def _info(self) -> tfds.core.DatasetInfo:
         shape = self._front_end.shape(self._clip_seconds)
-        tensor = tfds.features.Tensor
+        tensor, events = tfds.features.Tensor, len(self._corpus.events)
+        # As bytes: five times quicker to write than a list of floats.
+        features = {
+            "log_mel": tensor(shape=shape, dtype=np.float32, encoding="bytes"),
+            "scene": np.int64,
+            "events": tensor(shape=(events,), dtype=np.float32),
+            "name": tfds.features.Text(),
+            "group": tfds.features.Text(),
+        }
+        if self._has_sounds:
+            by_frame = (shape[0], events)
+            features["activity"] = tensor(shape=by_frame, dtype=np.float32, encoding="bytes")
         return tfds.core.DatasetInfo(
             builder=self,
-            features=tfds.features.FeaturesDict(
-                {
-                    # As bytes: five times quicker to write than a list of floats.
-                    "log_mel": tensor(shape=shape, dtype=np.float32, encoding="bytes"),
-                    "scene": np.int64,
-                    "events": tensor(shape=(len(self._corpus.events),), dtype=np.float32),
-                    "name": tfds.features.Text(),
-                    "group": tfds.features.Text(),
-                }
-            ),
+            features=tfds.features.FeaturesDict(features),
             metadata=tfds.core.MetadataDict(
                 name=self._corpus.name,
                 scenes=self._corpus.scenes,
@@ -289,30 +268,42 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
 
     def _rows(self, clips: list[Clip], length: int) -> Iterator[dict]:
         """Yields the rows of clips that can be decoded, each with its waveform (L,)."""
+        front_end = self._front_end
 
-        def decode(clip: Clip) -> tuple[list[np.ndarray], list[str]]:
+        def decode(clip: Clip) -> tuple[list[dict], list[str]]:
             notes: list[str] = []
-            waveform = clip.load(self._front_end.sample_rate, self._front_end.channel, notes)
-            cut = segments.segment(waveform, length, pad=self._pad, long=self._long)
-            windows = [window for _, window in cut]
-            return windows, notes + note_silence([is_silent(window) for window in windows])
+            waveform = clip.load(front_end.sample_rate, front_end.channel, notes)
+            rows = []
+            for start, window in segments.segment(waveform, length, pad=self._pad, long=self._long):
+                rows.append({"waveform": window})
+                if self._has_sounds:
+                    rows[-1]["activity"] = event_times.activity(
+                        clip,
+                        len(self._corpus.events),
+                        front_end,
+                        start=start,
+                        recorded=len(waveform),
+                        length=length,
+                        pad=self._pad,
+                    )
+            return rows, notes + note_silence([is_silent(row["waveform"]) for row in rows])
 
         for clip, future in segments.prefetch(decode, clips):
             try:
-                waveforms, notes = future.result()
+                rows, notes = future.result()
             except InputError as error:
                 if self._strict:
                     raise
                 self._failures.append((clip.name, str(error)))
                 progress.say(f"left out: {error}")
-                waveforms, notes = [], []
+                rows, notes = [], []
             self._notes.add(clip.name, notes)
             self._bar.update()
             events = np.asarray(clip.events, np.float32)
-            for k, waveform in enumerate(waveforms):
-                name = clip.name if len(waveforms) == 1 else f"{clip.name}#{k}"
-                row = dict(scene=clip.scene, events=events, name=name, group=clip.group)
-                yield row | {"waveform": waveform}
+            for k, row in enumerate(rows):
+                name = clip.name if len(rows) == 1 else f"{clip.name}#{k}"
+                labels = dict(scene=clip.scene, events=events, name=name, group=clip.group)
+                yield labels | row
 
     # TFDS prints here that it downloads. It doesn't.
     _log_download_bytes = _log_download_done = lambda self: None
@@ -326,4 +317,6 @@ def _fingerprint(corpus: Corpus, front_end, clip_seconds, pad, long) -> str:
     for clip in corpus.clips:
         digest.update(json.dumps([clip.name, clip.scene, clip.split, clip.group]).encode())
         digest.update(np.asarray(clip.events, np.float32).tobytes())
+        if clip.sounds is not None:
+            digest.update(json.dumps([sound[:3] for sound in clip.sounds]).encode())
     return digest.hexdigest()

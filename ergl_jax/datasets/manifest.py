@@ -26,6 +26,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
+from typing import NamedTuple
 
 import numpy as np
 
@@ -44,6 +45,15 @@ COLUMNS = ("file", "scene", "split", "fold", "group", "licence")
 DCASE = {"filename": "file", "scene_label": "scene", "identifier": "group"}  # of its meta.csv
 
 
+class Interval(NamedTuple):
+    """A time in which an event sounds, in seconds from the recording's start."""
+
+    event: int  # index into Corpus.events
+    onset: float
+    offset: float
+    where: str = ""  # "<file>, line <n>", for error messages
+
+
 @dataclasses.dataclass(frozen=True)
 class Clip:
     """One recording and its labels."""
@@ -56,6 +66,7 @@ class Clip:
     # As `audio.read_audio`: (sample_rate, channel, notes) -> waveform (L,) float32, or InputError
     load: Callable[[int, str, list[str]], np.ndarray]
     by: Mapping[str, str] = dataclasses.field(default_factory=dict)  # its `by:` columns
+    sounds: tuple[Interval, ...] | None = None  # when its events sound; None: not known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +164,7 @@ def read_manifest(
                 reason = f"group {group!r} is in {its_split} here and in {other} at {where}"
                 yield f"{row.where}: {reason}; a group belongs to one split"
             for column in columns:
-                if not 0 <= _number(row.cells[column]) <= 1:
+                if not 0 <= number(row.cells[column]) <= 1:
                     yield f"{row.where}: {column} is {row.cells[column]!r}: {PROBABILITY}"
 
     for problem in problems():
@@ -161,7 +172,7 @@ def read_manifest(
     if events_file is not None:
         names, probabilities = read_event_labels(find_path(user_path(events_file)), rows)
     else:
-        values = [[_number(row.cells[column]) for column in columns] for row in rows]
+        values = [[number(row.cells[column]) for column in columns] for row in rows]
         probabilities = np.array(values, np.float32)  # (N, E)
         if any("," in row.cells[column] for row in rows for column in columns):
             warn(f"{path}: event columns are read with decimal commas, 0,5 as 0.5")
@@ -271,7 +282,7 @@ def _decoder(path: Path) -> list[int]:
     return [2] if path.suffix.lower() in (".mp3", ".ogg", ".oga", ".opus") else []
 
 
-def _number(text: str) -> float:
+def number(text: str) -> float:
     """A number with a decimal point or comma; NaN for other text."""
     try:
         return float(text.replace(",", "."))

@@ -9,7 +9,7 @@ import numpy as np
 
 from ergl_jax.audio import get_front_end, segment
 from ergl_jax.config import DataConfig
-from ergl_jax.datasets import builder, manifest, splits, synthetic, tut2018
+from ergl_jax.datasets import builder, event_times, manifest, splits, synthetic, tut2018
 from ergl_jax.datasets.batches import check_batch_size
 from ergl_jax.datasets.events import check_events
 from ergl_jax.errors import InputError, warn
@@ -27,6 +27,7 @@ def corpus(config: DataConfig) -> manifest.Corpus:
             train_clips_per_scene=config.train_clips_per_scene,
             test_clips_per_scene=config.test_clips_per_scene,
             clip_seconds=config.clip_seconds,
+            times=config.annotations == event_times.TRUTH,
         )
     else:
         clips = manifest.read_manifest(
@@ -36,6 +37,8 @@ def corpus(config: DataConfig) -> manifest.Corpus:
             validation_folds=config.validation_folds,
             licence=config.licence,
         )
+        if config.annotations:
+            clips = event_times.annotate(clips, config.annotations, config.manifest)
     return splits.hold_out_groups(clips, config.validation_fraction, config.validation_seed)
 
 

@@ -19,7 +19,7 @@ import math
 import numpy as np
 
 from ergl_jax.audio.segments import MAX_SECONDS
-from ergl_jax.datasets.manifest import Clip, Corpus
+from ergl_jax.datasets.manifest import Clip, Corpus, Interval
 from ergl_jax.datasets.sounds import GENERATORS, Voice, limit_peak, render, shaped_noise
 from ergl_jax.errors import InputError
 
@@ -99,13 +99,14 @@ def corpus(
     train_clips_per_scene: int,
     test_clips_per_scene: int,
     clip_seconds: float,
+    times: bool = False,
 ) -> Corpus:
     """One of CORPORA by name; a waveform is synthesised when its clip is loaded.
 
     A clip depends only on the seed, its name and clip_seconds: a larger corpus contains a smaller
     one's clips. Clips are spread evenly over ten training and four test locations (groups), which
     differ in pitch, rate and spectral tilt of every event, in background and in echo; no test
-    location's values occur in training.
+    location's values occur in training. With `times`, clips have `sounds`.
 
     Raises InputError for clips shorter than two seconds, of delays five, or longer than an hour.
     """
@@ -125,7 +126,9 @@ def corpus(
                 index = _ALL_SCENES.index(scene_name)
                 clip = Synthesis(seed, index, first + number % locations, take, float(clip_seconds))
                 clip_name = f"{scene_name}-{group}-{take:03d}"
-                clips.append(Clip(clip_name, scene, split, group, clip.shares(), load=clip))
+                sounds = clip.sounds() if times else None
+                shares = clip.shares()
+                clips.append(Clip(clip_name, scene, split, group, shares, clip, sounds=sounds))
     recipe: list[str | float] = [
         VERSION,
         seed,
@@ -208,6 +211,14 @@ class Synthesis:
         activity = self.activity()
         seconds = [np.sum(np.diff(activity.get(event, ((0, 0),)))) for event in EVENTS]
         return np.array(seconds, np.float32) / np.float32(self.clip_seconds)
+
+    def sounds(self) -> tuple[Interval, ...]:
+        """The bursts of `activity`."""
+        return tuple(
+            Interval(EVENTS.index(event), float(start), float(stop))
+            for event, bursts in self.activity().items()
+            for start, stop in bursts
+        )
 
     def coordinates(self) -> np.ndarray:
         """Pitch, rate and tilt of each event, background colour, echo delay and echo strength:

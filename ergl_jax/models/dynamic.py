@@ -108,6 +108,26 @@ def activity_loss(output: Output, *, scene: jax.Array, events: jax.Array) -> Par
     return add(scene_loss=jnp.zeros(()), event_loss=shares + presences)
 
 
+def frames_loss(
+    output: Output, *, scene: jax.Array, events: jax.Array, activity: jax.Array
+) -> Parts:
+    """Binary cross entropy of p_i(t) at each encoder frame with the share in which i sounds.
+
+    `activity` (B, F, n) has the shares of the log-mel's frames, 0 to 1.
+    """
+    logits = output.event_logits_by_frame
+    targets = by_encoder_frame(activity, logits.shape[1])
+    return add(scene_loss=jnp.zeros(()), event_loss=binary_loss(logits=logits, targets=targets))
+
+
+def by_encoder_frame(activity: jax.Array, frames: int) -> jax.Array:
+    """(B, F, n) -> (B, T, n), for T = `frames`: the mean over what each encoder frame pools."""
+    # Encoders halve time k times, each time without an odd last frame: T = F // 2^k.
+    pooled = 1 << (activity.shape[1] // frames).bit_length() - 1  # 2^k
+    whole = activity[:, : frames * pooled]
+    return whole.reshape(len(activity), frames, pooled, -1).mean(axis=2)
+
+
 class EventActivity(nn.Module):
     """The logits of p_i(t): a linear layer on each encoder frame."""
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ergl_jax.datasets.builder import SceneDataset, SceneSplit
+from ergl_jax.datasets.builder import SceneDataset
+from ergl_jax.datasets.scene_split import SceneSplit
 from ergl_jax.errors import InputError
 from ergl_jax.recipes.ensemble_selection import select_ensemble
 from ergl_jax.recipes.sparse_relations import Graphs, fit_relations

@@ -13,14 +13,16 @@ Batch = dict[str, jax.Array]
 def make_augment(config: AugmentConfig) -> Callable[[jax.Array, Batch], Batch]:
     """The function (key, batch) -> batch that a `config.augment` describes.
 
-    A batch has log_mel (B, F, M), scene (B, scenes) and events (B, n). Order: circular shift in
-    time, mixup, SpecAugment (arXiv 1904.08779; masks are filled with the clip's mean).
+    A batch has log_mel (B, F, M), scene (B, scenes), events (B, n) and maybe activity (B, F, n).
+    Order: circular shift in time, of log_mel and activity alike; mixup; SpecAugment (arXiv
+    1904.08779; masks are filled with the clip's mean).
     """
 
     def augment(key: jax.Array, batch: Batch) -> Batch:
         roll, mix, time, mel = jax.random.split(key, 4)
         if config.roll:
-            batch = batch | {"log_mel": circular_shift(roll, batch["log_mel"])}
+            timed = batch.keys() & {"log_mel", "activity"}
+            batch = batch | {key: circular_shift(roll, batch[key]) for key in timed}
         if config.mixup_alpha > 0:
             batch = mixup(mix, batch, config.mixup_alpha)
         x = batch["log_mel"]
@@ -38,7 +40,7 @@ def circular_shift(key: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def mixup(key: jax.Array, batch: Batch, alpha: float) -> Batch:
-    """Mixes each clip with another of the batch: log-mel, scene and events (arXiv 1710.09412).
+    """Mixes each clip with another of the batch: sound and labels (arXiv 1710.09412).
 
     The weight of the first clip is drawn from Beta(alpha, alpha), once for each pair.
     """

@@ -11,8 +11,9 @@ import numpy as np
 from ergl_jax.config import DataConfig
 from ergl_jax.datasets import sources
 from ergl_jax.datasets.batches import stream
-from ergl_jax.datasets.builder import SceneDataset, SceneSplit
+from ergl_jax.datasets.builder import SceneDataset
 from ergl_jax.datasets.manifest import Corpus
+from ergl_jax.datasets.scene_split import SceneSplit
 from ergl_jax.training import hosts
 from ergl_jax.training.step import local_share
 
@@ -32,20 +33,24 @@ def open_dataset(config: DataConfig, corpus: Corpus | None = None) -> SceneDatas
 
 
 def load(split: SceneSplit, events: np.ndarray) -> dict[str, np.ndarray]:
-    """The whole split on the host: log_mel (N, F, M), scene (N,) and the chosen events (N, n)."""
+    """The whole split on the host: log_mel (N, F, M), scene (N,) and the chosen events (N, n).
+
+    Also their activity (N, F, n), if the split has it.
+    """
     arrays = split.arrays()
-    return {
-        "log_mel": arrays["log_mel"],
-        "scene": arrays["scene"],
-        "events": arrays["events"][:, events],
-    }
+    return _choose({key: arrays[key] for key in arrays.keys() - {"name", "group"}}, events)
+
+
+def _choose(batch: dict[str, np.ndarray], events: np.ndarray) -> dict[str, np.ndarray]:
+    return batch | {key: batch[key][..., events] for key in batch.keys() & {"events", "activity"}}
 
 
 def is_resident(mode: str, split: SceneSplit) -> bool:
     """Whether to keep the split in every device's memory; "auto": if half of it is enough."""
     if mode != "auto":
         return mode == "always"
-    needed = len(split) * split[0]["log_mel"].nbytes
+    row = split[0]
+    needed = len(split) * sum(row[key].nbytes for key in row.keys() & {"log_mel", "activity"})
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         fits = needed <= stats["bytes_limit"] // 2
@@ -60,7 +65,7 @@ def local_batches(
     """This process's share of each of the batches `indices` (S, B), streamed from disk."""
     share = np.moveaxis(local_share(indices), 0, 1).reshape(len(indices), -1)
     for batch in stream(split, share):
-        yield batch | {"events": batch["events"][:, events]}
+        yield _choose(batch, events)
 
 
 def labels(split: SceneSplit) -> tuple[np.ndarray, np.ndarray]:

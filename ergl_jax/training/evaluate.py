@@ -16,8 +16,9 @@ from ergl_jax.bundle import Bundle, load
 from ergl_jax.config import DataConfig
 from ergl_jax.datasets import sources
 from ergl_jax.datasets.batches import eval_indices, stream
-from ergl_jax.datasets.builder import SceneDataset, SceneSplit
+from ergl_jax.datasets.builder import SceneDataset
 from ergl_jax.datasets.manifest import Corpus
+from ergl_jax.datasets.scene_split import SceneSplit
 from ergl_jax.errors import InputError
 from ergl_jax.files import atomic_write, make_directory
 from ergl_jax.inference.narrative import plain

@@ -125,9 +125,10 @@ def _largest(tree: Tree) -> jax.Array:
 class Trainer:
     """The compiled steps of one model, optimiser, augmentation and loss.
 
-    Data are dicts of log_mel (N, F, M), scene (N,) and events (N, n). The state passed in is
-    donated: use the returned one. A step's metric `finite` is 0 if its loss, its gradient or its
-    new state was not finite; with `skip_nonfinite` such a step changes nothing but its number.
+    Data are dicts of log_mel (N, F, M), scene (N,), events (N, n) and other labels that the loss
+    takes. The state passed in is donated: use the returned one. A step's metric `finite` is 0 if
+    its loss, its gradient or its new state was not finite; with `skip_nonfinite` such a step
+    changes nothing but its number.
     `loss` is one of `make_loss`; its parts are metrics too. The programs are mapped over `devices`,
     by default the local ones; devices of a topology can only compile.
     """
@@ -160,7 +161,8 @@ class Trainer:
                     rngs={"dropout": dropout_key},
                     mutable=["batch_stats"],
                 )
-                parts = loss(output, scene=batch["scene"], events=batch["events"])
+                labels = {name: x for name, x in batch.items() if name != "log_mel"}
+                parts = loss(output, **labels)
                 hits = (output.scene_logits.argmax(-1) == batch["scene"].argmax(-1)).mean()
                 return parts["loss"], (changed["batch_stats"], parts | {"accuracy": hits})
 

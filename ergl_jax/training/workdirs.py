@@ -23,9 +23,10 @@ from ergl_jax.training import hosts
 
 # Fields whose values are paths
 PATHS = (
-    *("data.root", "data.manifest", "data.events_file", "data.data_dir", "data.events"),
-    "model.init_from",
+    *("data.root", "data.manifest", "data.events_file", "data.annotations", "data.data_dir"),
+    *("data.events", "model.init_from"),
 )
+ADDED = {"data.annotations": ""}  # fields that older versions lack, as they were without
 
 
 def of(path: Path) -> Path:
@@ -44,7 +45,7 @@ def check(workdir: Path, config: Mapping[str, Any]) -> None:
         if not isinstance(theirs, dict):
             raise ValueError("not a JSON object")
     old, new = flatten(theirs), flatten(json.loads(json.dumps(config)))
-    old = dict(_renamed(*each) for each in old.items())
+    old = ADDED | dict(_renamed(*each) for each in old.items())
     if different := [
         f"{name} was {old.get(name)!r}, is {new.get(name)!r}"
         for name in sorted(old.keys() | new.keys())

@@ -1,5 +1,6 @@
 """The dynamic event graph: correlations, laws, and no gradient from the scene to activities."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,9 @@ from ergl_jax.models.dynamic import (
     LAGS,
     DynamicEventGraph,
     activity_loss,
+    by_encoder_frame,
     event_graph,
+    frames_loss,
     pool_activity,
 )
 from ergl_jax.models.output import Output
@@ -179,3 +182,38 @@ def test_without_edges():
     m, x = model(edges=False), features(CLIPS, FRAMES, MELS)
     variables = jax.jit(lambda: m.init(KEY, x, train=False))()
     assert not np.any(m.apply(variables, x, train=False).graph.edges_in)
+
+
+@pytest.mark.parametrize("pools", [2, 3])
+@pytest.mark.parametrize("frames", [15, 16, 61, 100, 201])
+def test_labels_are_pooled_as_the_encoder_pools(frames, pools):
+    """An oracle: the encoder's own pools, which drop an odd last frame each time."""
+    encoder = Encoder("cnn6", width_divisor=16, dropout=0.0, time_pools=pools)
+    shape = jax.eval_shape(
+        lambda: encoder.init_with_output(KEY, jnp.zeros((1, frames, 16)), train=False)[0]
+    ).shape
+    x = want = np.random.default_rng(0).random((2, frames, 3), np.float32)
+    for _ in range(pools):
+        want = nn.avg_pool(want, (2,), (2,))
+    assert want.shape[1] == shape[1]
+    np.testing.assert_allclose(by_encoder_frame(jnp.asarray(x), shape[1]), want, rtol=1e-5)
+
+
+def test_frames_loss_is_least_at_the_labels_and_shifts_with_them():
+    def loss(logits, activity):
+        empty = jnp.zeros((2, EVENTS))
+        output = Output(empty, event_logits_by_frame=jnp.asarray(logits))
+        return frames_loss(output, scene=empty, events=empty, activity=jnp.asarray(activity))
+
+    rng = np.random.default_rng(0)
+    activity = np.repeat(rng.random((2, 25, EVENTS), np.float32), 8, axis=1)  # 8 frames a step
+    p = activity[:, ::8]
+    logits = np.log(p) - np.log1p(-p)
+    least = loss(logits, np.pad(activity, ((0, 0), (0, 5), (0, 0))))["loss"]  # 5 frames are dropped
+    entropy = -(p * np.log(p) + (1 - p) * np.log1p(-p)).mean()
+    np.testing.assert_allclose(least, entropy, rtol=1e-5)
+    np.testing.assert_allclose(
+        loss(np.roll(logits, 1, axis=1), np.roll(activity, 8, axis=1))["loss"], least, rtol=1e-5
+    )
+    for shift in (-1, 1):
+        assert loss(np.roll(logits, shift, axis=1), activity)["loss"] > least + 0.1

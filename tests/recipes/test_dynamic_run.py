@@ -1,5 +1,7 @@
 """A whole run of the dynamic event graph, and what is made of its bundle."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -72,6 +74,20 @@ def test_contributions_add_up_to_the_log_odds(trained):
     np.testing.assert_allclose(a.scene_logits, total, atol=1e-4)
     without = (on_nodes + bias) / model.bundle.temperature
     assert explanation.scene_without_edges == without.argmax()
+
+
+def test_labels_of_frames(tmp_path):
+    """Resident and streamed alike; the stage's loss is that of the frames."""
+    fields = {"data.annotations": "truth", "train.loss": "frames"}
+    runs = {}
+    for resident in ("always", "never"):
+        settings = small(ergl_dynamic, tmp_path, **fields, **{"data.resident": resident})
+        stages.train(settings, tmp_path / resident)
+        runs[resident] = bundles.load(tmp_path / resident / "bundle").variables["params"]
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), *runs.values())
+    stage = tmp_path / "always" / "stages" / "events" / "metrics.jsonl"
+    loss = json.loads(stage.read_text().splitlines()[0])["event_loss"]
+    assert 0.05 < loss < 1.5
 
 
 def test_a_single_stage_is_refused(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from compare_runs import assert_same, checkpoints, lines
 
 from ergl_jax.datasets import batches, sources
-from ergl_jax.datasets.builder import SceneSplit
+from ergl_jax.datasets.scene_split import SceneSplit
 from ergl_jax.errors import InputError
 from ergl_jax.training import train
 
@@ -227,7 +227,7 @@ def test_a_run_that_diverges_resumes_from_the_last_good_checkpoint(start, comman
     flags = (*command, "--config.data.resident=never")
     hook = f"""
 import os
-from ergl_jax.datasets.builder import SceneSplit
+from ergl_jax.datasets.scene_split import SceneSplit
 read = SceneSplit.__getitem__
 def poison(self, index):
     found = read(self, index)

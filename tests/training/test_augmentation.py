@@ -74,6 +74,14 @@ def test_roll_shifts_each_clip_by_a_shift_of_its_own(batch):
     assert len({each[0] for each in shifts}) > CLIPS // 2
 
 
+def test_roll_shifts_sound_and_activity_alike(batch):
+    """Activities that are the first mel bins stay so, also mixed."""
+    timed = batch | {"activity": batch["log_mel"][:, :, :3]}
+    after = apply(timed, roll=True, mixup_alpha=0.5)
+    np.testing.assert_allclose(after["activity"], after["log_mel"][:, :, :3], rtol=1e-6)
+    assert (after["activity"] != np.asarray(timed["activity"])).any()
+
+
 def test_mixup_mixes_sound_and_labels_with_the_same_weights(batch):
     """A clip whose values are all i, and labels of it, become the same mixture."""
     number = jnp.arange(float(CLIPS)) ** 2

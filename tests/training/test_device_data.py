@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ergl_jax.datasets import batches, builder
+from ergl_jax.datasets.scene_split import SceneSplit
 from ergl_jax.training import device_data
 from ergl_jax.training.step import local_share
 
@@ -27,7 +28,23 @@ def test_load_takes_the_chosen_events_in_their_order(split):
         assert data["scene"][row] == split[row]["scene"]
 
 
-def test_streamed_batches_are_the_resident_ones(split):
+@pytest.fixture(scope="module")
+def timed(split):
+    """Rows with the activity of events at each frame."""
+    rng = np.random.default_rng(0)
+    rows = [split[index] for index in range(len(split))]
+    names = {"name": b"a", "group": b"g"}
+    return SceneSplit([row | names | {"activity": rng.random((201, 14))} for row in rows])
+
+
+def test_load_takes_the_activity_of_the_chosen_events(timed):
+    data = device_data.load(timed, EVENTS)
+    np.testing.assert_array_equal(data["activity"][4], timed[4]["activity"][:, EVENTS])
+
+
+@pytest.mark.parametrize("kind", ["split", "timed"])
+def test_streamed_batches_are_the_resident_ones(kind, request):
+    split = request.getfixturevalue(kind)
     indices = batches.train_indices(len(split), 8, seed=3, epoch=2)
     data = device_data.load(split, EVENTS)
     streamed = list(device_data.local_batches(split, EVENTS, indices))

@@ -1,0 +1,128 @@
+"""When events sound: a table of their times, and labels of frames.
+
+    clip,onset,offset,event
+    audio/0001.wav,1.25,3.5,Dog
+
+`clip` (or `file`, `filename`) is a recording as in the manifest's column `file`; onset and offset
+are seconds from its start; `event` (or `event_label`) is one of the manifest's events. A clip
+without a row has no sound.
+
+Shapes: L samples of a clip, F frames of its log-mel spectrogram, E events.
+"""
+
+import dataclasses
+import math
+import os
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+
+from ergl_jax.audio import FrontEnd, segments
+from ergl_jax.datasets.manifest import Clip, Corpus, Interval, number
+from ergl_jax.datasets.tables import read_table
+from ergl_jax.errors import InputError
+from ergl_jax.files import find_path, user_path
+
+TRUTH = "truth"  # in place of a table: the times that a synthetic corpus is made with
+TOLERANCE = 0.1  # seconds that an offset may be after the end of the recording
+COLUMNS = ("clip", "onset", "offset", "event")
+OTHERS = {"file": "clip", "filename": "clip", "event_label": "event"}
+REMEDY = "data.annotations is a CSV with the columns clip, onset, offset and event (docs/data.md)"
+
+
+def annotate(corpus: Corpus, path: str | os.PathLike, manifest: str | os.PathLike) -> Corpus:
+    """The corpus with the times of a table; no recording is opened.
+
+    Args:
+      corpus: of `manifest`.
+      path: the table, in any form that `tables.read_table` reads.
+      manifest: clips are absolute or relative to its directory.
+
+    Raises InputError, one line that names file, line and field.
+    """
+    path = find_path(user_path(path, "data.annotations"))
+    folder = user_path(manifest).parent
+    sounds: dict[str, list[Interval]] = {_key(folder, clip.name): [] for clip in corpus.clips}
+    for row in read_table(path, COLUMNS, REMEDY, _own_names):
+        clip, onset, offset, event = (row.cells[column] for column in COLUMNS)
+        key = _key(folder, clip)
+        if key not in sounds:
+            reason = f"clip {clip!r} is not in {manifest}: correct it, or remove the row"
+            raise InputError(f"{row.where}: {reason}")
+        if event not in corpus.events:
+            known = ", ".join(corpus.events) or "none: add event columns or an .npz"
+            raise InputError(f"{row.where}: {manifest} has no event {event!r}; it has {known}")
+        start, stop = number(onset), number(offset)
+        if not 0 <= start < stop < math.inf:
+            reason = "give seconds from the recording's start, 0 <= onset < offset"
+            raise InputError(f"{row.where}: onset={onset!r}, offset={offset!r}: {reason}")
+        sounds[key].append(Interval(corpus.events.index(event), start, stop, row.where))
+    clips = [
+        dataclasses.replace(clip, sounds=tuple(sounds[_key(folder, clip.name)]))
+        for clip in corpus.clips
+    ]
+    return dataclasses.replace(corpus, clips=clips)
+
+
+def _own_names(header: list[str]) -> list[str]:
+    """The columns' names in lower case; others that they have in well-known corpora."""
+    names = [name.lower() if name.lower() in (*COLUMNS, *OTHERS) else name for name in header]
+    return [ours if (ours := OTHERS.get(name)) and ours not in names else name for name in names]
+
+
+def _key(folder: Path, file: str) -> str:
+    """One spelling of a recording's path."""
+    slashed = unicodedata.normalize("NFC", file).replace("\\", "/")
+    return os.path.normpath(os.path.join(folder, slashed))
+
+
+def activity(
+    clip: Clip,
+    num_events: int,
+    front_end: FrontEnd,
+    *,
+    start: int,
+    recorded: int,
+    length: int,
+    pad: str,
+) -> np.ndarray:
+    """The share of each frame in which each event sounds, (F, E) float32.
+
+    A frame has the `hop` samples around its centre.
+
+    Args:
+      clip: with `sounds`.
+      num_events: E.
+      front_end: of the frames.
+      start: the first sample in the recording, as of `segments.segment`.
+      recorded: samples of the whole recording.
+      length: L.
+      pad: as of `segments.segment`, for a recording shorter than L.
+
+    Raises InputError for a sound after the recording's end.
+    """
+    rate = front_end.sample_rate
+    sounding: dict[int, np.ndarray] = {}
+    for event, onset, offset, where in clip.sounds or ():
+        if offset > recorded / rate + TOLERANCE:
+            raise InputError(
+                f"{where}: offset={offset:g} is after the end of {clip.name}, which has "
+                f"{recorded / rate:.3f} s"
+            )
+        part = sounding.setdefault(event, np.zeros(min(length, recorded - start), bool))
+        first, last = (max(0, round(seconds * rate) - start) for seconds in (onset, offset))
+        part[first:last] = True
+    shares = np.zeros((front_end.shape(length / rate)[0], num_events), np.float32)
+    for event, part in sounding.items():
+        shares[:, event] = _by_frame(segments.fill(part, length, pad), front_end, len(shares))
+    return shares
+
+
+def _by_frame(sounding: np.ndarray, front_end: FrontEnd, frames: int) -> np.ndarray:
+    """(L,) bool -> (F,)."""
+    centre = front_end.n_fft // 2 if front_end.frames == "inside" else 0  # of the first frame
+    edges = front_end.hop * np.arange(frames + 1) + centre - front_end.hop // 2
+    edges = np.clip(edges, 0, len(sounding))
+    before = np.concatenate([[0], np.cumsum(sounding)])
+    return np.diff(before[edges]) / np.maximum(np.diff(edges), 1)
