@@ -5,6 +5,8 @@
     python data_prep/mix_soundscapes.py --labels=share --recordings=ESC-10 \\
         --out=data/soundscapes_shares
     python run.py --config=configs/ergl_dynamic.py:soundscapes
+    python run.py --config=configs/ergl_dynamic.py:delays --config.train.loss=frames \\
+        --config.data.annotations=truth        the times of events as labels (docs/training.md)
 
 A stage trains the encoder and the events' activities by the event loss alone; then the scene layer
 is fitted to the graphs in closed form. Sources as in configs/ergl.py. `:synthetic` takes five to

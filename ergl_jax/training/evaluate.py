@@ -53,6 +53,7 @@ def predict(run: Callable, variables: Tree, split: SceneSplit) -> Predictions:
     parts = []
     share = np.split(indices, processes, axis=1)[jax.process_index()]
     for batch in stream(split, share):
+        batch.pop("activity", None)  # for training alone
         batch |= run(variables, batch.pop("log_mel"))
         parts.append(batch)
     stacked = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
