@@ -8,7 +8,7 @@ from ergl_jax.audio import FRONT_ENDS
 from ergl_jax.bundle import Bundle
 from ergl_jax.inference import fidelity
 from ergl_jax.inference.classify import Classification, Window
-from ergl_jax.inference.explain import Activations, Explanation
+from ergl_jax.inference.explanation import Activations, Explanation
 from ergl_jax.labels import AUDIOSET
 from ergl_jax.models.dynamic import LAGS, event_graph
 

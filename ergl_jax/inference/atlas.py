@@ -31,7 +31,7 @@ class Survey:
     names: tuple[str, ...]  # of the clips, (N,)
     truth: np.ndarray  # (N,), indices of scenes
     probabilities: np.ndarray  # (N, S)
-    event_probabilities: np.ndarray  # (N, n)
+    presence: np.ndarray  # (N, n), as of Activations: probabilities of events, for ERGL
     edge_means: np.ndarray  # (N, n, n), over each edge's channels
     node_contributions: np.ndarray  # (N, n), to the clip's most probable scene, in nats
     edge_contributions: np.ndarray  # (N, n, n)
@@ -44,6 +44,11 @@ class Survey:
     def predicted(self) -> np.ndarray:
         """(N,), indices of scenes."""
         return self.probabilities.argmax(axis=1)
+
+    @property
+    def measure(self) -> str:
+        """What `presence` is called in JSON."""
+        return "event_presence" if self.lags else "event_probabilities"
 
     @property
     def accuracy(self) -> float:
@@ -74,7 +79,7 @@ def survey(
         truth.append(bundle.scenes.index(scene))
         row = {
             "probabilities": softmax(a.scene_logits.astype(np.float64)),
-            "event_probabilities": a.event_probabilities,
+            "presence": a.presence,
             "edge_means": a.edge_strengths,
             "node_contributions": by_node,
             "edge_contributions": by_edge,
@@ -192,7 +197,7 @@ def _scene(survey: Survey, scene: int) -> dict[str, Any]:
         "accuracy": float((survey.predicted[here] == scene).mean()),
         "neighbour": survey.scenes[neighbour],
         "confusions": int(mutual[neighbour]),
-        "event_probabilities": survey.event_probabilities[here].mean(axis=0).tolist(),
+        survey.measure: survey.presence[here].mean(axis=0).tolist(),
         **edges,
         "own_event": owned,
         "most_certain": (
@@ -225,8 +230,8 @@ class Compared(NamedTuple):
 def compare(survey: Survey, scene: int, neighbour: int) -> list[Compared]:
     """The MAX_RELATIONS pairs of events that set two scenes apart most; [] for ERGL.
 
-    Only pairs that contribute to at least one clip of the survey. If the neighbour has no clips,
-    pairs are sorted by contribution.
+    Only pairs that contribute to at least one clip of the survey, and whose mean relation is clear
+    in one of the two scenes. If the neighbour has no clips, pairs are sorted by contribution.
     """
     if survey.edges is None:
         return []
@@ -241,7 +246,8 @@ def compare(survey: Survey, scene: int, neighbour: int) -> list[Compared]:
         size = float(contributions[i, j] + contributions[j, i])
         one = relation(here.mean(axis=0), (i, j), size, survey.lags)
         other = relation(there.mean(axis=0), (i, j), 0.0, survey.lags) if len(there) else None
-        found.append(Compared(one, other, float(both[np.abs(both).argmax()])))
+        if one.is_clear or other and other.is_clear:
+            found.append(Compared(one, other, float(both[np.abs(both).argmax()])))
     found.sort(key=lambda each: (-abs(each.d), -abs(each.here.contribution)))
     return found[:MAX_RELATIONS]
 

@@ -10,6 +10,7 @@ import numpy as np
 from ergl_jax.errors import InputError
 from ergl_jax.files import atomic_write_together, make_directory
 from ergl_jax.inference import atlas, html_page, lag_pictures, narrative, pictures
+from ergl_jax.inference.relations import MIN_CORRELATION
 
 PAGE = "atlas.html"
 MAX_EVENTS = 5  # of each scene
@@ -65,8 +66,8 @@ def render(
     panels = []
     for page in summary["pages"]:
         other = by_scene.get(page["neighbour"])  # None if it has no clips
-        here = page["event_probabilities"]
-        there = other["event_probabilities"] if other else [None] * len(here)
+        here = page[survey.measure]
+        there = other[survey.measure] if other else [None] * len(here)
         events = sorted(
             zip(survey.events, here, there, strict=True), key=lambda row: row[1], reverse=True
         )
@@ -88,6 +89,8 @@ def render(
         agreement=agreement,
         agrees=agreement and min(agreement["events"], agreement["relations"]) >= MIN_AGREEMENT,
         lags=survey.lags,
+        uses_relations=bool(survey.edge_contributions.any()),
+        clear=MIN_CORRELATION,
         data=summary,
     )
 

@@ -24,7 +24,8 @@ from ergl_jax.inference.windows import Pending, in_batches, listed, results_of, 
 from ergl_jax.known import KEEP
 
 if TYPE_CHECKING:
-    from ergl_jax.inference.explain import Explainer, Explanation
+    from ergl_jax.inference.explain import Explainer
+    from ergl_jax.inference.explanation import Explanation
     from ergl_jax.inference.tagging import Tagger
 
 

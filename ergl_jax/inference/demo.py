@@ -10,7 +10,8 @@ from ergl_jax.bundle import Bundle
 from ergl_jax.errors import InputError
 from ergl_jax.inference import explanation_page, narrative, pictures
 from ergl_jax.inference.classify import Model
-from ergl_jax.inference.explain import GRAPHS, Explainer, Explanation
+from ergl_jax.inference.explain import GRAPHS, Explainer
+from ergl_jax.inference.explanation import Explanation
 
 
 def build(model: Model):

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from ergl_jax.bundle import Bundle
 from ergl_jax.files import atomic_write_together, make_directory
 from ergl_jax.inference import html_page, lag_pictures, narrative, pictures, strips
-from ergl_jax.inference.explain import Explanation
+from ergl_jax.inference.explanation import Explanation
 
 PAGE = "explanation.html"
 MAX_RELATIONS = 20  # in the page's table
@@ -55,18 +55,13 @@ def draw(explanation: Explanation, bundle: Bundle) -> dict[str, Figure]:
 def to_networkx(explanation: Explanation) -> networkx.DiGraph:
     """The graph, with edges from sender to receiver and no self-loops.
 
-    Nodes are indices into `explanation.events` with label, probability and contribution; edges have
-    contribution and mean_edge, or with lags: contribution, correlation and lag (seconds).
+    Nodes are indices into `explanation.events` with a label and the numbers of `event_numbers`;
+    edges have those of `edge_numbers`.
     """
     e = explanation
     graph = networkx.DiGraph(scene=html_page.printable(e.scenes[e.scene]))
     for i, name in enumerate(e.events):
-        graph.add_node(
-            i,
-            label=html_page.printable(name),
-            probability=float(e.activations.event_probabilities[i]),
-            contribution=float(e.node_contributions[i]),
-        )
+        graph.add_node(i, label=html_page.printable(name), **e.event_numbers(i))
     for i, j in np.ndindex(e.edge_contributions.shape):
         if i != j:
             graph.add_edge(j, i, **e.edge_numbers(i, j))
@@ -102,6 +97,7 @@ def render(explanation: Explanation, figures: dict[str, Figure], bundle: Bundle)
         without_relations=narrative.without_relations(e),
         window=e.classification.timeline[e.window],
         numbers=numbers,
+        measured=("share", "presence") if e.lags else ("probability",),
         max_relations=MAX_RELATIONS,
         pictures=inline,
         audio=html_page.audio(e.sound, e.sample_rate),

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from ergl_jax.audio import FrontEnd
 from ergl_jax.inference import narrative
 from ergl_jax.inference.activity import step_seconds
-from ergl_jax.inference.explain import Explanation
+from ergl_jax.inference.explanation import Explanation
 from ergl_jax.inference.pictures import (
     GREY,
     INK,

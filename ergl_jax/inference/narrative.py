@@ -6,11 +6,10 @@ import numpy as np
 from scipy.special import softmax
 
 from ergl_jax.inference.activity import DETECTED
-from ergl_jax.inference.explain import Explanation
+from ergl_jax.inference.explanation import Explanation
 from ergl_jax.inference.relations import Relation
 
 SMALL_CHANGE = 0.1  # nats
-SMALL_CORRELATION = 0.05
 MAX_LISTED = 5  # events in a sentence
 MAX_RELATIONS = 3  # in a sentence, and drawn
 MIN_RANKED = 4  # events; fewer have fewer than 20 orders, so that none can reach p = 0.05
@@ -82,8 +81,8 @@ def in_time(relation: Relation, events: Sequence[str]) -> str:
     """When two events sound relative to each other, at the lag that names the relation."""
     i, j = (f"“{events[event]}”" for event in relation.events)
     lag, positive = relation.lag, relation.correlation > 0
-    if abs(relation.correlation) < SMALL_CORRELATION:
-        return f"{i} and {j} sound independently"
+    if not relation.is_clear:
+        return f"{i} and {j} have no clear relation in time"
     if relation.is_simultaneous:
         return f"{i} and {j} {'sound at the same time' if positive else 'take turns'}"
     later, earlier = (i, j) if lag > 0 else (j, i)

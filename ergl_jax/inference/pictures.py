@@ -20,7 +20,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
 
 from ergl_jax.inference.activity import DETECTED
-from ergl_jax.inference.explain import Explanation
+from ergl_jax.inference.explanation import Explanation
 from ergl_jax.inference.narrative import plain
 
 INK = "#1b1f24"  # text and lines; the page replaces it by its own text colour
@@ -131,10 +131,11 @@ def _colour_bar(image, axes, text: str) -> None:
 def graph(explanation: Explanation) -> Figure:
     """Events around an ellipse and the strongest relations between them, as arrows.
 
-    A node's area is its event's probability, its colour the event's contribution; nodes of events
-    that are not detected are faint. An arrow's width is the size of its relation's contribution.
+    A node's area is its event's presence (`Activations.presence`), its colour the event's
+    contribution; nodes of events that are not detected are faint. An arrow's width is the size of
+    its relation's contribution.
     """
-    p = np.clip(explanation.activations.event_probabilities, 0, 1)
+    presence = explanation.activations.presence
     names = [label(name, 14) for name in explanation.events]
     room = np.array([1.9 + name.count("\n") for name in names])  # lines, with the gap between two
     margin = CHARACTER * 9 * max(len(line) for name in names for line in name.splitlines())
@@ -150,7 +151,7 @@ def graph(explanation: Explanation) -> Figure:
         share = (room[events].cumsum() - room[events] / 2) / room[events].sum()  # from above
         places[events] = np.stack([2 * side * radius * np.sqrt(share - share**2), 0.5 - share], 1)
     places[:, 1] *= height
-    diameters, opacity = _size(p), _opacity(p)
+    diameters, opacity = _size(presence), _opacity(presence)
     limit = np.abs(explanation.node_contributions).max() or 1.0
     colours = ScalarMappable(Normalize(-limit, limit), DIVERGING)
     face = colours.to_rgba(explanation.node_contributions)
@@ -179,29 +180,30 @@ def graph(explanation: Explanation) -> Figure:
             arrowprops=line | {"shrinkB": diameters[event] / 2},
         )
     _draw_arrows(axes, explanation, places, diameters / 2)
-    _draw_legend(figure, colours, (height + below) / 0.15)
+    measure = "presence" if explanation.lags else "probability"
+    _draw_legend(figure, colours, measure, (height + below) / 0.15)
     return figure
 
 
-def _size(p: Any) -> Any:
-    """A node's diameter in points, for an event's probability."""
-    return np.sqrt(350 * (0.1 + 0.9 * p))
+def _size(presence: Any) -> Any:
+    """A node's diameter in points."""
+    return np.sqrt(350 * (0.1 + 0.9 * presence))
 
 
-def _opacity(p: Any) -> Any:
-    return FAINT + (1 - FAINT) * np.minimum(1, p / DETECTED)
+def _opacity(presence: Any) -> Any:
+    return FAINT + (1 - FAINT) * np.minimum(1, presence / DETECTED)
 
 
-def _draw_legend(figure: Figure, colours: ScalarMappable, rows: float) -> None:
+def _draw_legend(figure: Figure, colours: ScalarMappable, measure: str, rows: float) -> None:
     """Below the graph; `rows` is the figure's height in 0.15 inches."""
     circle: Any = {"ls": "", "marker": "o", "mfc": "none", "mec": INK}
     handles = {
         "raises the log-odds": Line2D([], [], color=POSITIVE, lw=2.5),
         "lowers them": Line2D([], [], color=NEGATIVE, lw=2.5),
-        "probability 0.1, not detected": Line2D(
+        f"{measure} 0.1, not detected": Line2D(
             [], [], ms=_size(0.1), **circle, alpha=_opacity(0.1)
         ),
-        "probability 0.9": Line2D([], [], ms=_size(0.9), **circle),
+        f"{measure} 0.9": Line2D([], [], ms=_size(0.9), **circle),
     }
     place: Any = {"loc": "lower center", "bbox_to_anchor": (0.5, 4 / rows), "ncols": 2}
     figure.legend(list(handles.values()), list(handles), labelspacing=0.9, **place)

@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+MIN_CORRELATION = 0.1  # of a relation that is clear
+NEARLY = 0.6  # as large as the largest correlation
+
 
 class Relation(NamedTuple):
     """Two events, and when one sounds relative to the other.
@@ -57,16 +60,23 @@ class Relation(NamedTuple):
         return self.peak == len(self.lags) // 2
 
     @property
-    def peak(self) -> int:
-        """The index of the lag that contributes most in the direction of the whole relation.
+    def is_clear(self) -> bool:
+        """Whether the correlation that names the relation is large enough to be one."""
+        return abs(self.correlation) >= MIN_CORRELATION
 
-        Where contributions of lags are not known, of the correlation of largest magnitude.
+    @property
+    def peak(self) -> int:
+        """The index of the lag with the correlation of largest magnitude, or of lag 0.
+
+        Lag 0 where its correlation is nearly as large; and where it is clearly negative and each
+        event follows the other: they alternate, and the largest is at half a period.
         """
-        # Of equals the smallest lag: a rounding error must not turn "at the same time" into a lag.
-        size = np.abs(self.correlations).round(6)
-        if self.by_lag is not None:
-            size = (np.sign(self.contribution) * self.by_lag).round(6)
-        return int(np.lexsort((np.abs(self.lags), -size))[0])
+        # Of equals the smallest lag: a rounding error must not choose between two of one size.
+        c, middle = self.correlations.round(6), len(self.lags) // 2
+        top = int(np.lexsort((np.abs(self.lags), -np.abs(c)))[0])
+        nearly = NEARLY * abs(c[top])
+        alternate = c[middle] <= -MIN_CORRELATION and min(c[top], c[-1 - top]) >= nearly
+        return middle if abs(c[middle]) >= nearly or alternate else top
 
     def to_dict(self, names: Sequence[str]) -> dict[str, Any]:
         """For JSON; `names` are those of all events."""

@@ -16,7 +16,7 @@ from ergl_jax.audio import FrontEnd
 from ergl_jax.audio.levels import is_silent
 from ergl_jax.audio.mel import mel_edges
 from ergl_jax.inference.activity import DETECTED, Activity, step_seconds
-from ergl_jax.inference.explain import Explanation
+from ergl_jax.inference.explanation import Explanation
 from ergl_jax.inference.pictures import FAINT, GREY, LINE, POSITIVE, STYLE, WIDTH, label
 
 MEL_TICKS = (200, 500, 1000, 2000, 5000, 10000)  # Hz

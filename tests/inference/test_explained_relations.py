@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from made_explanations import FILES, FRONT_END, PICTURES, bundle, dynamic
 
-from ergl_jax.inference import explanation_page, lag_pictures, narrative
+from ergl_jax.inference import explanation_page, lag_pictures, narrative, pictures
 from ergl_jax.inference.contributions import GraphReader
 from ergl_jax.models.dynamic import LAGS, SumReadout
 
@@ -90,6 +90,31 @@ def test_numbers_in_json_and_graphml(one, path):
     first = numbers["pairs"][0]
     assert first["events"] == ["Bell", "Dog"] and first["contribution"] == 0.75
     assert len(first["lags"]) == len(first["correlations"]) == 2 * len(LAGS) - 1
+
+
+def test_an_event_that_sounds_briefly_is_present(one, path):
+    """The graph's nodes, the table and the numbers have its presence, not its share of the time."""
+    nodes = np.array([[0.06, 1.0], [0.5, 1.0], [0.02, 0.1], [0.0, 0.0]])
+    brief = dataclasses.replace(one, activations=dataclasses.replace(one.activations, nodes=nodes))
+    drawn = pictures.graph(brief)
+    sizes, opacity = (
+        drawn.axes[0].collections[0].get_sizes(),
+        drawn.axes[0].collections[0].get_edgecolors()[:, 3],
+    )
+    assert sizes[0] == sizes[1] > sizes[2] > sizes[3]
+    assert opacity[0] == opacity[1] == 1 > opacity[2] > opacity[3]
+    labels = {text.get_text() for text in drawn.legends[0].get_texts()}
+    assert {"presence 0.9", "presence 0.1, not detected"} < labels
+    for each, (share, presence) in zip(brief.to_dict()["events"], nodes, strict=True):
+        assert (each["share"], each["presence"]) == (share, presence)
+        assert "probability" not in each
+    text = path.read_text()
+    assert '<th scope="col">share</th><th scope="col">presence</th>' in text
+    first = max(one.to_dict()["events"], key=lambda each: each["share"])
+    row = text[text.index("presence</th>") :].split("<td>")[1:3]
+    assert [cell.split("<")[0] for cell in row] == [
+        f"{first[name]:.2f}" for name in ("share", "presence")
+    ]
 
 
 def test_the_picture_shows_activities_and_correlations(one):
