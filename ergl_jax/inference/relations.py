@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 MIN_CORRELATION = 0.1  # of a relation that is clear
+MIN_AT_LAG = 0.2  # where a lag names it: in a short clip the largest of many is often 0.1 by chance
 NEARLY = 0.6  # as large as the largest correlation
 
 
@@ -68,15 +69,16 @@ class Relation(NamedTuple):
     def peak(self) -> int:
         """The index of the lag with the correlation of largest magnitude, or of lag 0.
 
-        Lag 0 where its correlation is nearly as large; and where it is clearly negative and each
-        event follows the other: they alternate, and the largest is at half a period.
+        Lag 0 where its correlation is nearly as large, or no other is clear. Also where it is
+        negative and each event follows the other: they alternate, the largest is at half a period.
         """
         # Of equals the smallest lag: a rounding error must not choose between two of one size.
         c, middle = self.correlations.round(6), len(self.lags) // 2
         top = int(np.lexsort((np.abs(self.lags), -np.abs(c)))[0])
         nearly = NEARLY * abs(c[top])
         alternate = c[middle] <= -MIN_CORRELATION and min(c[top], c[-1 - top]) >= nearly
-        return middle if abs(c[middle]) >= nearly or alternate else top
+        lagged = abs(c[top]) >= MIN_AT_LAG and abs(c[middle]) < nearly
+        return top if lagged and not alternate else middle
 
     def to_dict(self, names: Sequence[str]) -> dict[str, Any]:
         """For JSON; `names` are those of all events."""
