@@ -41,7 +41,7 @@ from ergl_jax.training import workdirs
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_BYTES = 2_000_000
-COLUMN = "mean ± std"
+COLUMN = "mean ± std"  # begins its header
 LICENCES = {  # as meta.csv has them
     "CC0": "CC0 1.0, https://creativecommons.org/publicdomain/zero/1.0/",
     "CC-BY": "CC BY 3.0, https://creativecommons.org/licenses/by/3.0/",
@@ -131,8 +131,10 @@ def published_accuracy(figures: Path, caption: str, row: str) -> str:
     """The cell "mean ± std" of a row, found by its first cell; InputError without it."""
     for table in read_json(figures)["tables"]:
         for cells in table["rows"]:
-            if (table["caption"], cells[0]) == (caption, row) and COLUMN in table["header"]:
-                return cells[table["header"].index(COLUMN)]
+            if (table["caption"], cells[0]) == (caption, row):
+                for header, cell in zip(table["header"], cells, strict=True):
+                    if header.startswith(COLUMN):
+                        return cell
     raise InputError(f"{figures} has no table {caption!r} with a row {row!r} and a {COLUMN!r}")
 
 

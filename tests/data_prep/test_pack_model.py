@@ -69,7 +69,11 @@ def test_a_run_is_packed_with_its_own_accuracy(pack, tiny):
 
 def test_the_accuracy_of_figures(pack, tmp_path):
     tables = [
-        {"caption": "a", "header": ["model", "mean ± std"], "rows": [["ERGL", "1"], ["CNN", "2"]]},
+        {
+            "caption": "a",
+            "header": ["model", "mean ± std, %"],
+            "rows": [["ERGL", "1"], ["CNN", "2"]],
+        },
         {"caption": "b", "header": ["model", "seed 0"], "rows": [["ERGL", "3"]]},
     ]
     (tmp_path / "checkout" / "f.json").write_text(json.dumps({"tables": tables}))
