@@ -90,7 +90,9 @@ class DataConfig:
 
         `annotations` may be absent, as in older versions.
         """
-        return _checked(cls, {"annotations": ""} | found, "", "config.data.")
+        if isinstance(found, dict):
+            found = {"annotations": ""} | found
+        return _checked(cls, found, "", "config.data.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from configs import ergl, test
-from ergl_jax.config import Config, ModelConfig
+from ergl_jax.config import Config, DataConfig, ModelConfig
 from ergl_jax.errors import InputError
 from ergl_jax.training import workdirs
 
@@ -126,6 +126,8 @@ def test_a_bundles_model_may_lack_what_its_version_did_not_know():
 
 def test_work_directories_of_older_versions_are_resumed(tmp_path):
     saved = json.loads(json.dumps(TINY.to_dict()))
+    del saved["data"]["annotations"]
+    assert DataConfig.from_saved(saved["data"]) == TINY.data
     saved["train"]["fit"] = {"sgd": "steps"}[saved["train"].pop("trainer")]
     saved["stages"] = [{"name": "a", "set": {"train.fit": "steps"}, "take": {}}]
     (tmp_path / "config.json").write_text(json.dumps(saved))

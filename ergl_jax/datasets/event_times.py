@@ -74,7 +74,7 @@ def _own_names(header: list[str]) -> list[str]:
 def _key(folder: Path, file: str) -> str:
     """One spelling of a recording's path."""
     slashed = unicodedata.normalize("NFC", file).replace("\\", "/")
-    return os.path.normpath(os.path.join(folder, slashed))
+    return os.path.abspath(os.path.join(folder, slashed))
 
 
 def activity(

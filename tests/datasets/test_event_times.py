@@ -67,11 +67,12 @@ def test_frames_of_activity_are_those_of_the_sound():
     np.testing.assert_array_equal(band > band.max() - 6.02, found[:, 0] > 0.5)
 
 
-def test_times_of_a_table(tmp_path):
+def test_times_of_a_table(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     table = "onset;file;event_label;offset;note\n0,5;./a.wav;Dog;1,25;x\n0;sub\\b.wav;Rain;2;\n"
     (tmp_path / "times.csv").write_text(table + f"1;{tmp_path}/a.wav;Rain;1.5;\n")
     silent = corpus(("a.wav", "sub/b.wav", "c.wav"))
-    found = annotate(silent, tmp_path / "times.csv", tmp_path / "my.csv")
+    found = annotate(silent, "times.csv", "my.csv")
     times = [[sound[:3] for sound in clip.sounds] for clip in found.clips]
     assert times == [[(0, 0.5, 1.25), (1, 1.0, 1.5)], [(1, 0.0, 2.0)], []]
 
