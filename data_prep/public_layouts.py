@@ -33,12 +33,14 @@ class Layout:
       columns: from a clip to its value of a manifest's column: scene, split or fold, group, by:...
       events: the probabilities of a clip's events; others have 0.
       clips: reads the clips in place of soundata, from the root and the --subset.
+      part: how the names of the parts and folders that a manifest needs begin; "": it needs all.
     """
 
     licence: str | Callable[[Any], str]
     columns: Mapping[str, Callable[[Any], Any]]
     events: Callable[[Any], Mapping[str, float]] | None = None
     clips: Callable[[Path, str], list] | None = None
+    part: str = ""
 
 
 def _tag(clip) -> str:
@@ -153,7 +155,7 @@ def _tau_layout(year: str, mobile: bool) -> Layout:
     if mobile:
         columns |= {"by:device": attrgetter("device"), "by:devices": attrgetter("devices")}
     folder = name.replace(" ", "-").lower().replace("tau", "TAU", 1) + "-development"
-    return Layout(NON_COMMERCIAL.format(name), columns, clips=_tau(folder))
+    return Layout(NON_COMMERCIAL.format(name), columns, clips=_tau(folder), part="development")
 
 
 BIRDS = Layout(CC.format("CC BY 4.0", "by/4.0"), {"scene": _has_bird})

@@ -66,12 +66,24 @@ def _clips(name: str, root: Path) -> list:
     return clips
 
 
+def _download(name: str, root: Path, parts: list[str]) -> None:
+    """Downloads the named parts, by default those that the manifest needs; prints which."""
+    dataset = _open(name, make_directory(root, "--root"))
+    if not parts and (part := LAYOUTS[name].part):
+        parts = [each for each in dataset.remotes if each.startswith(part)]
+        parts += ["index"] * bool(dataset._index_data.remote)
+    print(f"Downloading to {root}: {', '.join(parts or dataset.remotes)}", flush=True)
+    with _soundata(f"soundata can't download {name}", remedy=""):
+        dataset.download(partial_download=parts or None)
+
+
 def _validate(name: str, root: Path) -> None:
     """InputError that names the first file that is missing or damaged."""
     with _soundata(f"soundata can't validate {name} in {root}"):
         results = _open(name, root).validate(verbose=False)
     for found, reason in zip(results, ("is missing", "has another checksum"), strict=True):
         paths = [path for kind in found.values() for each in kind.values() for path in each]
+        paths = [path for path in paths if LAYOUTS[name].part in path]
         if paths:
             raise InputError(f"{paths[0]} {reason}, one of {len(paths)}; --download fetches it")
 
@@ -137,7 +149,7 @@ def _parser() -> Parser:
     add("--dataset", required=True, help=", ".join(LAYOUTS))
     add("--root", type=local_path, required=True, help="the data set's folder")
     add("--out", type=local_path, required=True, help="the manifest, a .csv")
-    parts = "let soundata download it first: all, or the named parts"
+    parts = "let soundata download it first: what the manifest needs, or the named parts"
     add("--download", nargs="*", metavar="PART", help=parts)
     add("--validate", action="store_true", help="let soundata compare all checksums")
     subset = "tau2022uas_mobile: N of the training list splitN.csv in --root, or a list's path"
@@ -158,9 +170,7 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError(f"--subset is a flag of tau2022uas_mobile, not of {name}")
     make_directory(args.out.parent, "directory")
     if args.download is not None:
-        dataset = _open(name, make_directory(root, "--root"))
-        with _soundata(f"soundata can't download {name}", remedy=""):
-            dataset.download(partial_download=args.download or None)
+        _download(name, root, args.download)
     if not root.is_dir():
         raise InputError(f"--root={root}: no such folder; --download makes it")
     if args.validate:

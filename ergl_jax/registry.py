@@ -66,12 +66,13 @@ def build(
     num_scenes: int,
     num_events: int,
     axis_name: str | None = None,
-    frame_seconds: float = 0.01,
+    frame_seconds: float | None = None,
 ) -> nn.Module:
     """The model of a configuration.
 
     `axis_name` is the mapped axis over which BatchNorm shares its statistics in training;
-    `frame_seconds` is the front end's hop, in which the dynamic event graph counts its lags.
+    `frame_seconds` is the front end's hop, in which the dynamic event graph counts its lags; it is
+    for that model alone, which raises ValueError without it.
     """
     mapped: dict[str, Any] = {"axis_name": axis_name, "dtype": jnp.dtype(config.compute_dtype)}
     encoder = ENCODERS[config.encoder.architecture](
@@ -99,6 +100,8 @@ def build(
                 **mapped,
             )
         case "ergl_dynamic", _:
+            if frame_seconds is None:
+                raise ValueError("ergl_dynamic needs frame_seconds, the front end's hop")
             return DynamicEventGraph(
                 num_scenes,
                 num_events,

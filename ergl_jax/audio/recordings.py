@@ -4,10 +4,11 @@ import fnmatch
 import glob
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ergl_jax.errors import InputError
+from ergl_jax.errors import InputError, warn
 from ergl_jax.files import find_path, local_path
 
 # Of the audio files in folders; a file that is named itself may have any.
@@ -19,7 +20,9 @@ SUFFIXES = (
 Fail = Callable[[InputError], None]
 
 
-def expand(pattern: str | os.PathLike, fail: Fail | None = None) -> list[str]:
+def expand(
+    pattern: str | os.PathLike, fail: Fail | None = None, skipped: Counter | None = None
+) -> list[str]:
     """The recordings that a file, a folder or a pattern stands for, in order.
 
     A missing file is returned as it is: reading it reports that. A name that exists is not read as
@@ -28,14 +31,16 @@ def expand(pattern: str | os.PathLike, fail: Fail | None = None) -> list[str]:
     Args:
       pattern: as a user writes it.
       fail: called with an error for each folder that can't be read; by default, raises it.
+      skipped: counts a folder's files that are not audio, by extension; by default, warns of them.
 
     Raises:
       InputError: a folder without audio files, or a pattern without matches.
     """
     path = find_path(local_path(pattern, "a recording's name"))
     failures: list[InputError] = []
+    others: Counter[str] = Counter() if skipped is None else skipped
     if os.path.isdir(path):  # unlike Path.is_dir, False where access is denied
-        found = sorted(_audio_files(path, failures.append))
+        found = sorted(_audio_files(path, failures.append, others))
         reason = f"contains no audio file ({', '.join(SUFFIXES)})"
     elif glob.has_magic(str(path)) and not os.path.lexists(path):
         parts = path.parts[bool(path.anchor) :]
@@ -49,14 +54,29 @@ def expand(pattern: str | os.PathLike, fail: Fail | None = None) -> list[str]:
         fail(error)
     if not found and not failures:
         raise InputError(f"{path} {reason}")
+    if skipped is None:
+        warn_of_skipped(path, others)
     return found
 
 
-def _audio_files(folder: Path, fail: Fail) -> Iterator[str]:
+def warn_of_skipped(folder: Path, skipped: Counter) -> None:
+    """Warns of the files of a folder that are not audio, counted by extension, if there are any."""
+    if count := skipped.total():
+        ordered = sorted(skipped.items(), key=lambda item: (-item[1], item[0]))
+        kinds = ", ".join(f"{kind} {number}" for kind, number in ordered)
+        files = "1 file that is" if count == 1 else f"{count} files that are"
+        warn(f"{folder}: skipped {files} not audio: {kinds}")
+
+
+def _audio_files(folder: Path, fail: Fail, skipped: Counter) -> Iterator[str]:
     for parent, files in _walk(str(folder), fail):
         for name in files:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+            if name.startswith("."):
+                continue
+            if name.lower().endswith(SUFFIXES):
                 yield os.path.join(parent, name)
+            else:
+                skipped[os.path.splitext(name)[1].lower() or "no extension"] += 1
 
 
 def _walk(folder: str, fail: Fail) -> Iterator[tuple[str, list[str]]]:

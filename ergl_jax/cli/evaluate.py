@@ -14,9 +14,9 @@ import argparse
 
 from ergl_jax.cli.recordings import BUNDLE
 from ergl_jax.cli.train import add_recordings
-from ergl_jax.errors import InputError, report
+from ergl_jax.errors import InputError, report, warn
 from ergl_jax.files import check_directory, local_path
-from ergl_jax.hub import bundle_path
+from ergl_jax.hub import bundle_path, is_address
 
 HELP = "score a model on labelled recordings"
 
@@ -36,19 +36,26 @@ def run(args: argparse.Namespace) -> int:
     from ergl_jax.datasets import labelled
     from ergl_jax.inference.classify import load
     from ergl_jax.recipes import evaluation
+    from ergl_jax.training import workdirs
     from ergl_jax.training.evaluate import describe
 
     model = load(args.bundle)
     corpus, lines = labelled.read(args.folder, args.manifest)
+    corpus = evaluation.choose(corpus, args.split)
+    if not is_address(args.bundle) and args.split != "train":
+        workdir = workdirs.of(args.bundle)
+        if count := evaluation.trained_on(workdir, corpus):
+            warn(
+                f"{count} of {len(corpus.clips)} recordings are in the training split of {workdir}:"
+                " the scores are too good"
+            )
     failures: list[InputError] = []
 
     def failed(error: InputError) -> None:
         report(error)
         failures.append(error)
 
-    scores = evaluation.evaluate(
-        model, evaluation.choose(corpus, args.split), failed=failed, directory=args.out
-    )
+    scores = evaluation.evaluate(model, corpus, failed=failed, directory=args.out)
     print("\n".join(lines + describe(scores)))
     if args.out:
         print(f"Wrote {args.out}")

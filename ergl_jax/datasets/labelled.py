@@ -2,13 +2,14 @@
 
 import dataclasses
 import os
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ergl_jax.audio import expand, read_audio
-from ergl_jax.audio.recordings import SUFFIXES
+from ergl_jax.audio.recordings import SUFFIXES, warn_of_skipped
 from ergl_jax.datasets.manifest import Clip, Corpus, read_manifest, read_rows
 from ergl_jax.errors import InputError, report
 from ergl_jax.files import find_path, reading
@@ -43,9 +44,10 @@ def read_folder(folder: Path) -> Corpus:
             "into one of them, or rename those"
         )
     found: list[tuple[str, str, str, Path]] = []  # scene, split, group, path
+    skipped: Counter[str] = Counter()
     for split, part in parts or [("train", folder)]:
         for top in _folders(part):
-            paths = [Path(path) for path in expand(top, report)]
+            paths = [Path(path) for path in expand(top, report, skipped)]
             if not paths:
                 raise InputError(
                     f"{top}: no recording of this class can be read: make the folder readable, or "
@@ -54,6 +56,7 @@ def read_folder(folder: Path) -> Corpus:
             for path in paths:
                 inner = path.parent != top
                 found.append((top.name, split, str(path.parent if inner else path), path))
+    warn_of_skipped(folder, skipped)
     scenes = sorted({scene for scene, *_ in found})
     if not scenes:
         raise InputError(f"{folder}: give a folder that has a folder of recordings for each class")

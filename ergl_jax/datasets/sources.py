@@ -102,6 +102,23 @@ def warn_of_one_scene(data: str, counts: Mapping[str, Iterable[int]]) -> None:
         )
 
 
+def warn_of_labels(config: DataConfig, found: manifest.Corpus, pooling: str) -> None:
+    """Warns of event labels that `model.pooling` takes for something else: shares or presences."""
+    labels = np.concatenate([clip.events for clip in found.clips if clip.split == "train"])
+    name, shares = config.manifest or config.source, config.source in synthetic.CORPORA
+    if pooling == "mean" and not shares and np.isin(labels, (0, 1)).all():
+        warn(
+            f"{name}: all event labels are 0 or 1, so they seem to say whether an event sounds; "
+            "model.pooling='mean' learns the share of the clip for which it does: set "
+            "--config.model.pooling=linear"
+        )
+    elif pooling == "linear" and shares:
+        warn(
+            f"{name}: event labels are shares of the clip; model.pooling='linear' learns whether "
+            "an event sounds: set --config.model.pooling=mean"
+        )
+
+
 def open_dataset(
     config: DataConfig,
     found: manifest.Corpus | None = None,

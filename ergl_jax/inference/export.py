@@ -108,6 +108,7 @@ def describe(bundle: Bundle, form: str) -> dict[str, Any]:
         "platforms": list(PLATFORMS) if form == "stablehlo" else [],
         "input": {"log_mel": ["batch", *bundle.clip_shape]},
         "outputs": {name: ["batch", len(each)] for name, each in names.items() if each},
+        "abstains": False,  # from unknown sounds, as the bundle may
         "scenes": list(bundle.scenes),
         "events": list(bundle.events),
         "front_end": dataclasses.asdict(bundle.front_end),

@@ -1,18 +1,22 @@
 """Scores of a bundle on labelled recordings, which it classifies as `ergl classify` does."""
 
 import dataclasses
-from collections import Counter
+import filecmp
+import os
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ergl_jax.config import DataConfig
+from ergl_jax.datasets import sources
 from ergl_jax.datasets.manifest import Corpus
 from ergl_jax.datasets.notes import Notes
 from ergl_jax.datasets.sources import warn_of_one_scene
 from ergl_jax.errors import InputError
-from ergl_jax.files import make_directory
+from ergl_jax.files import make_directory, read_json
 from ergl_jax.inference.classify import Model
 from ergl_jax.training import metrics, workdirs
 from ergl_jax.training.evaluate import Predictions, scores, scores_by, write
@@ -26,6 +30,31 @@ def choose(corpus: Corpus, split: str) -> Corpus:
     if not clips:
         raise InputError(f"{corpus.name}: no {split} clip; there are {', '.join(sorted(splits))}")
     return dataclasses.replace(corpus, clips=clips)
+
+
+def trained_on(workdir: Path, corpus: Corpus) -> int:
+    """How many recordings of a corpus are in a run's training split: the same files, or copies.
+
+    A copy has the same name and content. 0 for a run whose manifest or recordings are not here.
+    """
+    known: dict[str, list[str]] = defaultdict(list)
+    try:
+        data = DataConfig.from_saved(read_json(workdir / "config.json")["data"])
+        if data.source != "folder":
+            return 0
+        for clip in sources.corpus(data).clips:
+            if clip.split == "train":
+                path = Path(data.manifest).parent / clip.name
+                known[path.name].append(str(path))
+    except (InputError, OSError, ValueError, KeyError):
+        return 0
+    return sum(_is_any(clip.name, known[os.path.basename(clip.name)]) for clip in corpus.clips)
+
+
+def _is_any(path: str, others: list[str]) -> bool:
+    """Whether one of the other files that are here has the same content."""
+    here = filter(os.path.isfile, others) if os.path.isfile(path) else ()
+    return any(filecmp.cmp(path, other, shallow=False) for other in here)
 
 
 def evaluate(

@@ -112,9 +112,15 @@ def run(rows: Sequence[Row], workdir: Path, *, seeds: Sequence[int], shard: str)
 
 def size(config, num_scenes: int) -> tuple[int, float]:
     """Trainable parameters and GMAC per clip of a configuration's model, without any data."""
-    shape = get_front_end(config.data.front_end).shape(config.data.clip_seconds)
+    front_end = get_front_end(config.data.front_end)
+    shape = front_end.shape(config.data.clip_seconds)
     num_events = config.data.num_events if SYSTEMS[config.model.name].events else 0
-    model = registry.build(config.model, num_scenes=num_scenes, num_events=num_events)
+    model = registry.build(
+        config.model,
+        num_scenes=num_scenes,
+        num_events=num_events,
+        frame_seconds=front_end.frame_seconds,
+    )
     clip = jax.ShapeDtypeStruct((1, *shape), np.float32)
     variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), clip)
     parameters = sum(x.size for x in jax.tree.leaves(variables["params"]))

@@ -81,6 +81,8 @@ def train(
     sources.check_prepared(config.data, dataset)
     if hosts.is_main_process():
         sources.warn_of_one_scene(config.data.manifest or dataset.name, dataset.class_sizes)
+        if config.model.name == "ergl_dynamic" and config.train.loss != "frames":
+            sources.warn_of_labels(config.data, corpus, config.model.pooling)
     run = _Run(config, workdir, dataset, listed)
     run.start(initialise)
     try:

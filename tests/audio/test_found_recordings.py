@@ -8,7 +8,7 @@ import pytest
 from rights import obeyed
 
 from ergl_jax.audio.recordings import expand
-from ergl_jax.errors import InputError
+from ergl_jax.errors import InputError, warn
 
 
 def make(folder, *names):
@@ -128,3 +128,13 @@ def test_unicode_forms_do_not_matter(find, tmp_path, typed, stored):
         f"{asked[:-4]}*",
     ):
         assert find(pattern) == ([kept], []), pattern
+
+
+def test_files_that_are_not_audio_are_counted_by_extension(find, tmp_path, capsys):
+    warn.cache_clear()
+    make(tmp_path, "in/1.wav", "in/b/2.MP3", "in/a.txt", "in/b/B.TXT", "in/c.csv", "in/README")
+    make(tmp_path, "in/.hidden", "in/.git/config", "only/1.wav")
+    assert find("in") == (["in/1.wav", "in/b/2.MP3"], [])
+    line = f"{tmp_path}/in: skipped 4 files that are not audio: .txt 2, .csv 1, no extension 1"
+    assert sorted(capsys.readouterr().err.splitlines()) == [f"warning: {line}"]
+    assert find("only", "in/1.wav", "in/*.wav")[1] == [] and not capsys.readouterr().err

@@ -10,6 +10,8 @@ import soundfile
 
 import ergl_jax
 from ergl_jax.cli import main
+from ergl_jax.datasets.manifest import read_rows
+from ergl_jax.errors import warn
 from ergl_jax.training import workdirs
 
 RATE = 16000
@@ -81,8 +83,14 @@ def test_scores_on_other_recordings(folder, runs, tmp_path, capsys):
     rows.append((tmp_path / "missing.wav", "rain"))
     listed.write_text("file,scene\n" + "".join(f"{path},{name}\n" for path, name in rows))
     out = tmp_path / "scores"
+    warn.cache_clear()
     status = main(["evaluate", str(runs[0]), "--manifest", str(listed), "--out", str(out)])
-    assert status == 2 and "missing.wav" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert status == 2 and "missing.wav" in err
+    listed_rows = [row.cells for row in read_rows(runs[0] / "clips.csv")]
+    trained = {row["file"] for row in listed_rows if row["split"] == "train"}
+    count = sum(str(path) in trained for path, _ in rows)
+    assert count and f"{count} of 7 recordings are in the training split of {runs[0]}: " in err
     scores = json.loads((out / "results.json").read_text())
     assert (scores["recordings"], scores["failures"]) == (6, 1)
     model = ergl_jax.load(runs[0])

@@ -212,6 +212,7 @@ def test_soundata_downloads_and_validates(script, indexed, tmp_path, capsys, mon
     assert script.main([*command, "--download"]) == 0
     assert script.main([*command, "--download", "index"]) == 0
     assert asked == [None, ["index"]]
+    assert "Downloading to" in capsys.readouterr().out
     capsys.readouterr()
     assert script.main([*command, "--validate"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -224,6 +225,23 @@ def test_soundata_downloads_and_validates(script, indexed, tmp_path, capsys, mon
     assert script.main([*command, "--download"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "can't download esc50: no network" in line
+
+
+@needs_soundata
+@pytest.mark.parametrize("name", ["tau2019uas", "tau2020uas_mobile", "tau2022uas_mobile"])
+def test_only_what_the_manifest_needs_is_downloaded(script, tmp_path, capsys, monkeypatch, name):
+    """Of TAU Urban Acoustic Scenes not the evaluation set, which has no labels."""
+    asked = []
+    monkeypatch.setattr(
+        core.Dataset, "download", lambda _, partial_download: asked.append(partial_download)
+    )
+    tau(tmp_path, name[3:7], mobile=name.endswith("mobile"))
+    command = [f"--dataset={name}", f"--root={tmp_path}", f"--out={tmp_path}/my.csv", "--download"]
+    assert script.main(command) == 0
+    (parts,) = asked
+    assert {part.split(".")[0] for part in parts} <= {"development", "index"}
+    assert {"development.audio.16", "development.meta"} < {*parts}
+    assert f"Downloading to {tmp_path}: {', '.join(parts)}" in capsys.readouterr().out
 
 
 @pytest.mark.slow

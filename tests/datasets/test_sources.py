@@ -7,7 +7,8 @@ import soundfile
 from ergl_jax import audio
 from ergl_jax.config import Config
 from ergl_jax.datasets import sources
-from ergl_jax.errors import InputError
+from ergl_jax.datasets.manifest import Clip, Corpus
+from ergl_jax.errors import InputError, warn
 
 
 @pytest.mark.parametrize("long, rows", [("windows", 3), ("crop", 1)])
@@ -42,3 +43,27 @@ def test_the_sound_of_a_row(tmp_path, long, rows):
     (tmp_path / "long.wav").unlink()
     with pytest.raises(InputError, match="long.wav"):
         listen("long.wav#1" if long == "windows" else "long.wav")
+
+
+@pytest.mark.parametrize(
+    ("source", "labels", "pooling", "remedy"),
+    [
+        ("folder", [[0, 1], [1, 0]], "mean", "--config.model.pooling=linear"),
+        ("folder", [[0, 1], [0.3, 0]], "mean", None),
+        ("folder", [[0, 1], [1, 0]], "linear", None),
+        ("folder", [[0, 0.7], [1, 0]], "linear", None),  # a PANN's probabilities, or shares
+        ("synthetic", [[0, 0.7], [1, 0]], "linear", "--config.model.pooling=mean"),
+        ("synthetic", [[0, 0.7], [1, 0]], "mean", None),
+    ],
+)
+def test_labels_that_the_pooling_takes_for_something_else(capsys, source, labels, pooling, remedy):
+    warn.cache_clear()
+    clips = [
+        Clip(str(number), 0, "train", "", np.array(row, np.float32), lambda *_: None)
+        for number, row in enumerate(labels)
+    ]
+    corpus = Corpus("mine", ("rain",), ("Rain", "Dog"), clips, "", "")
+    fields = {"data.source": source, "data.manifest": "my.csv" * (source == "folder")}
+    sources.warn_of_labels(Config().replace(**fields).data, corpus, pooling)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == bool(remedy) and all(remedy in line for line in lines)

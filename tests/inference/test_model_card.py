@@ -7,6 +7,7 @@ import pytest
 
 from ergl_jax import bundle as bundles
 from ergl_jax.inference import model_card
+from ergl_jax.inference.classify import Model
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 ADDRESS = "hf://me/scenes"
@@ -17,6 +18,10 @@ def test_the_card_of_a_model_of_many_events_and_no_scene(tiny):
     bundle = dataclasses.replace(bundles.load(tiny.workdir), scenes=(), events=names)
     text = model_card.write(bundle, ADDRESS, {}, picture=False)
     assert "event19 and 507 more" in text and "model.embed" in text
+    assert f"ergl tag clip.wav --bundle {ADDRESS}" in text and "ergl classify" not in text
+    program = text.split("```python\n")[1].split("```")[0]
+    calls = set(re.findall(r"model\.(\w+)\(", program))
+    assert calls == {"tag", "embed"} and all(hasattr(Model, name) for name in calls)
     assert "model.classify" not in text and "acoustic-scene" not in text
 
 

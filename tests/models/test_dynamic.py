@@ -1,5 +1,7 @@
 """The dynamic event graph: correlations, laws, and no gradient from the scene to activities."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,8 @@ import numpy as np
 import pytest
 from made_systems import KEY, drawn, features
 
+from ergl_jax import registry
+from ergl_jax.config import ModelConfig
 from ergl_jax.models import Encoder
 from ergl_jax.models.dynamic import (
     BLUR,
@@ -111,6 +115,15 @@ def test_pooling(pooling):
     p = activities() * 0.9 + 0.01
     want = p.mean(axis=2) if pooling == "mean" else (p**2).sum(axis=2) / p.sum(axis=2)
     np.testing.assert_allclose(pool_activity(jnp.asarray(p), pooling), want, rtol=1e-4)
+
+
+def test_it_cannot_be_built_without_the_time_of_a_frame():
+    """No hop is assumed: lags in seconds would be wrong."""
+    saved = dataclasses.replace(ModelConfig(), name="ergl_dynamic", variant="events")
+    sizes = {"num_scenes": SCENES, "num_events": EVENTS}
+    with pytest.raises(ValueError, match="needs frame_seconds"):
+        registry.build(saved, **sizes)
+    assert registry.build(saved, **sizes, frame_seconds=0.02).frame_seconds == 0.02
 
 
 def test_pooling_of_another_name():

@@ -1,15 +1,18 @@
 """Scores of a bundle on recordings: abstentions, and the answered ones."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 import soundfile
 
 import ergl_jax
+from ergl_jax.config import Config
 from ergl_jax.datasets.manifest import Clip, Corpus
 from ergl_jax.inference.classify import Model
-from ergl_jax.recipes.evaluation import evaluate
+from ergl_jax.recipes.evaluation import evaluate, trained_on
+from ergl_jax.training.workdirs import write_json
 
 
 def test_abstentions_are_counted_and_the_others_scored(tiny, tmp_path):
@@ -37,3 +40,27 @@ def test_abstentions_are_counted_and_the_others_scored(tiny, tmp_path):
     assert scores["accuracy"] == right.mean()
     by_day = [{"accuracy": value, "clips": 1} for value in right]
     assert list(scores["by_day"].values()) == by_day
+
+
+def test_recordings_that_the_run_was_trained_on_are_counted(tmp_path):
+    """By path or, for a copy, by name and content; not those of its other splits."""
+    for number in range(4):
+        (tmp_path / f"{number}.wav").write_bytes(bytes(100 * [number]))
+    splits = ("train", "train", "train", "test")
+    rows = [f"{number}.wav,rain,{split}" for number, split in enumerate(splits)]
+    (tmp_path / "my.csv").write_text("\n".join(["file,scene,split", *rows]))
+    run, copies = tmp_path / "run", tmp_path / "copies"
+    run.mkdir(), copies.mkdir()
+    fields = {"data.source": "folder", "data.manifest": str(tmp_path / "my.csv")}
+    write_json(run / "config.json", Config().replace(**fields).to_dict())
+    shutil.copy(tmp_path / "1.wav", copies / "1.wav")
+    (copies / "2.wav").write_bytes(bytes(100 * [9]))  # the same name, another recording
+    names = [tmp_path / "0.wav", copies / "1.wav", copies / "2.wav", tmp_path / "3.wav"]
+    none = np.zeros(0, np.float32)
+    clips = [Clip(str(name), 0, "test", "", none, lambda: None) for name in names]
+    corpus = Corpus("mine", ("rain",), (), clips, "", "")
+    assert trained_on(run, corpus) == 2
+    (tmp_path / "0.wav").unlink()
+    assert trained_on(run, corpus) == 1
+    (tmp_path / "my.csv").unlink()
+    assert trained_on(run, corpus) == trained_on(tmp_path / "nowhere", corpus) == 0
