@@ -5,6 +5,7 @@
 
 Recordings are given as for `ergl train`. By default the test split is scored, or all of them if
 there is none. They are classified as by `ergl classify`: a long one by the mean over its windows.
+Recordings that the run was trained on, or copies of them, are counted in a warning.
 --out gets results.json, predictions.csv and the confusion matrix.
 
 Exit status: 0, or 2 if a recording could not be read; the scores are then those of the others.

@@ -49,14 +49,15 @@ def percent(share: float) -> str:
 
 
 def number(value: float, form: str) -> str:
-    """The value in a format such as "+.2f", with a minus sign instead of a hyphen."""
-    return format(value, form).replace("-", "−")
+    """The value in a format such as "+.2f", with a minus sign, not a hyphen; 0.00 has no sign."""
+    text = format(value, form)
+    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
 
 
 def without_relations(e: Explanation) -> str:
     """The effect of removing all relations, in a sentence."""
     scene, other = plain(e.scenes[e.scene]), plain(e.scenes[e.scene_without_edges])
-    before, after = (number(x, "z.2f") for x in (e.log_odds, e.log_odds_without_edges))
+    before, after = (number(x, ".2f") for x in (e.log_odds, e.log_odds_without_edges))
     change = f"log-odds go from {before} to {after} nats"
     if scene != other:
         return f"Without relations the scene becomes {other}: the {change} for {scene}."
@@ -74,7 +75,8 @@ def relations(e: Explanation) -> str:
     ]
     if not found:
         return "No relation of events counts here."
-    return f"Strongest relation{'s' if found[1:] else ''}: {'; '.join(found)}."
+    pairs = "pairs that count" if found[1:] else "pair that counts"
+    return f"The {pairs} most: {'; '.join(found)}."
 
 
 def in_time(relation: Relation, events: Sequence[str]) -> str:

@@ -163,4 +163,4 @@ def test_graphml_leads_from_sender_to_receiver(one, path):
 def test_a_single_event_has_a_page(tmp_path):
     one = dataclasses.replace(explanation(1), method="integrated")
     text = explanation_page.write(one, bundle(), tmp_path).read_text()
-    assert "Integrated gradients" in text and "Strongest relations" not in text
+    assert "Integrated gradients" in text and "from → to" not in text

@@ -71,6 +71,19 @@ def test_how_far_orders_can_be_trusted(events, relations, text):
     assert narrative.sentences(explanation(4, **both))[2].endswith(text)
 
 
+@pytest.mark.parametrize(
+    ("value", "form", "text"),
+    [
+        (-0.4, "+.2f", "−0.40"),
+        (0.4, "+.2f", "+0.40"),
+        (-0.001, "+.2f", "0.00"),
+        (0, ".3f", "0.000"),
+    ],
+)
+def test_numbers(value, form, text):
+    assert narrative.number(value, form) == text
+
+
 def test_without_relations():
     for changes, text in (
         ({"log_odds": 5.44, "log_odds_without_edges": 5.441}, "them the scene stays metro station"),
