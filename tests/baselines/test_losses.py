@@ -15,6 +15,7 @@ BY_SCENE = RNG.normal(size=(6, 4, 3)).astype(np.float32)
 TARGETS = RNG.dirichlet(np.ones(4), 6).astype(np.float32)
 EVENTS = RNG.random((6, 3), np.float32)
 BY_FRAME = RNG.normal(size=(6, 5, 3)).astype(np.float32)
+ACTIVITY = RNG.random((6, 10, 3), np.float32)
 OUTPUT = Output(
     LOGITS, EVENT_LOGITS, event_logits_by_scene=BY_SCENE, event_logits_by_frame=BY_FRAME
 )
@@ -27,7 +28,8 @@ def bce(logits, labels):
 
 
 def parts_of(name, scene=TARGETS, output=OUTPUT):
-    return registry.make_loss(name, **SPLIT)(output, scene=scene, events=EVENTS)
+    more = {"activity": ACTIVITY} if name == "frames" else {}
+    return registry.make_loss(name, **SPLIT)(output, scene=scene, events=EVENTS, **more)
 
 
 @pytest.mark.parametrize("name", registry.LOSSES)

@@ -1,7 +1,9 @@
 """mix_soundscapes.py: its clips are complete, true, reproducible, and training opens them."""
 
 import csv
+import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,9 @@ import pytest
 import soundfile
 
 from configs import ergl
+from ergl_jax.audio import get_front_end
 from ergl_jax.datasets import sources
+from ergl_jax.datasets.event_times import activity, annotate
 from ergl_jax.datasets.manifest import read_manifest
 
 RATE = 8000
@@ -204,6 +208,20 @@ def test_a_wrong_recording_is_named(script, tmp_path, capsys, mistake):
     assert script.main([*flags, f"--recordings={tmp_path}", f"--scenes={tmp_path}/a.yaml"]) == 2
     assert str(tmp_path / "a.wav") in capsys.readouterr().err.splitlines()[-1]
     assert not list(tmp_path.glob("out/audio/*"))
+
+
+def test_times_of_the_annotations_have_the_shares(made, run, tmp_path):
+    shares = tmp_path / "shares"
+    shutil.copytree(made, shares)
+    assert run(shares, "--labels=share") == 0
+    corpus = read_manifest(shares / "manifest.csv")
+    front_end = replace(get_front_end("panns_16k"), sample_rate=RATE)
+    place = {"start": 0, "recorded": 2 * RATE, "length": 2 * RATE, "pad": "zero"}
+    weights = np.full(101, front_end.hop)
+    weights[[0, -1]] //= 2  # half of these frames' samples are outside the clip
+    for clip in annotate(corpus, shares / "annotations.csv", shares / "manifest.csv").clips:
+        found = weights @ activity(clip, 3, front_end, **place) / (2 * RATE)
+        np.testing.assert_allclose(found, clip.events, atol=1e-3)
 
 
 def test_training_opens_it(made, tmp_path):
