@@ -5,7 +5,13 @@
 
 Trains on folds 1 to 3 and tests on fold 4; another fold by --config.data.test_folds="(5,)". There
 is no validation split: 240 clips are few, and the last epoch is the result. See
-benchmarks/RESULTS.md for times and scores.
+benchmarks/RESULTS.md for times and scores. The model in the package is trained on all folds, with
+some clips held out to learn when to abstain:
+
+    python data_prep/esc10_manifest.py --root ESC-10 --out data/all/esc10.csv --all_train
+    python run.py --config=configs/esc10.py --workdir=runs/esc10_all \
+        --config.data.manifest=data/all/esc10.csv --config.data.test_folds="()" \
+        --config.data.validation_fraction=0.15 --config.train.select_from=120
 """
 
 from configs import ergl
@@ -18,6 +24,8 @@ def get_config():
         config.data.manifest = "data/esc10.csv"
         config.data.test_folds = (4,)
         config.data.clip_seconds = 5.0
+        config.data.front_end = "panns_16k"
+        config.data.pad = "repeat"
         config.data.validation_fraction = 0.0
         config.data.num_events = 10
 

@@ -4,7 +4,8 @@
 
 `--root` is a copy of ESC-50 (meta/esc50.csv and audio/; only the rows marked esc10 are used) or a
 directory with a meta.csv of the columns filename, label, fold and source. The ten classes are both
-the scenes and the events, under AudioSet's names; clips from one source are one group.
+the scenes and the events, under AudioSet's names; clips from one source are one group. With
+--all_train every clip is for training, whatever its fold.
 """
 
 import sys
@@ -42,6 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(description="Writes the manifest of ESC-10.")
     parser.add_argument("--root", type=local_path, required=True, help="a copy of ESC-50 or ESC-10")
     parser.add_argument("--out", type=local_path, default=Path("data/esc10.csv"))
+    text = "mark every clip for training instead of giving its fold"
+    parser.add_argument("--all_train", action="store_true", help=text)
     options = parser.parse_args(argv)
     recordings = read_meta(options.root, esc10=True)
     labels = {recording.label for recording in recordings}
@@ -49,12 +52,13 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError(f"{options.root}: {unknown[0]!r} in the meta table is no class of ESC-10")
     events = sorted({CLASSES[label] for label in labels}, key=AUDIOSET.index)
     make_directory(options.out.parent, "directory")
-    columns = ["file", "scene", "fold", "group", "licence", *(f"event:{name}" for name in events)]
+    part = "split" if options.all_train else "fold"
+    columns = ["file", "scene", part, "group", "licence", *(f"event:{name}" for name in events)]
     rows = [
         (
             r.path.resolve(),
             r.label,
-            r.fold,
+            "train" if options.all_train else r.fold,
             r.source,
             LICENCE,
             *(int(CLASSES[r.label] == e) for e in events),

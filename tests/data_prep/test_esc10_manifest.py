@@ -57,6 +57,8 @@ def test_the_older_layout_under_a_relative_path_and_at_home(script, tmp_path, mo
         assert corpus.scenes == ("dog_bark", "fire_crackling") and corpus.events == ("Dog", "Fire")
         assert [clip.group for clip in corpus.clips] == ["http://a", "http://b"]
         assert corpus.clips[0].name == f"{tmp_path.resolve()}/esc10/b/0.ogg"
+    assert script.main(["--root=esc10", "--out=all.csv", "--all_train"]) == 0
+    assert [clip.split for clip in read_manifest("all.csv").clips] == ["train", "train"]
 
 
 @pytest.mark.parametrize(

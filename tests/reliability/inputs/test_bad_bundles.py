@@ -54,7 +54,6 @@ def test_wrong_flags(commands, bundle, clip):
         ([], ["COMMAND"]),
         (["sing"], ["'sing'", "classify"]),
         (["classify", given], ["CLIP"]),
-        (["classify", clip], ["--bundle"]),
         (["classify", clip, "--bundle="], ["--bundle", "the path is empty"]),
         (["classify", "", given], ["a recording's name is empty"]),
         (["explain", clip, given, "--out="], ["--out", "the path is empty"]),
