@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-KEEP = 0.95  # the share of known recordings that are answered
+KEEP = 0.9  # the share of known recordings that are answered
 MAX_DIRECTIONS = 32
 MIN_VALIDATION = 10  # clips; fewer are too few to set a limit
 

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--keep",
         type=probability,
-        default=0.95,
+        default=0.9,
         metavar="SHARE",
         help="abstain from unknown sounds; SHARE of known ones still get an answer (%(default)s; "
         "1: never abstain)",

@@ -18,6 +18,7 @@ from ergl_jax import bundle as bundles
 from ergl_jax.datasets import builder, sources, synthetic
 from ergl_jax.errors import InputError
 from ergl_jax.inference.embedding import output_and_features
+from ergl_jax.known import KEEP
 from ergl_jax.training import device_data, evaluate, metrics, train
 from ergl_jax.training.train import _Run
 
@@ -107,7 +108,7 @@ def test_the_limit_of_the_distance_keeps_validation_clips(tiny):
     distances = bundle.known.distance(np.asarray(features))
     np.testing.assert_allclose(np.sort(distances), bundle.known.distances, rtol=1e-3)
     kept = distances <= 1.001 * tiny.results["max_distance"]
-    assert kept.mean() >= min(0.95, 1 - 1 / len(kept))
+    assert kept.mean() >= min(KEEP, 1 - 1 / len(kept))
 
 
 def test_evaluation_and_a_second_start_give_the_same(tiny, tmp_path):
