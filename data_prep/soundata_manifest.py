@@ -13,6 +13,7 @@ manifest; in a long recording an event's label is its highest probability at any
 
 import argparse
 import contextlib
+import os
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -67,7 +68,7 @@ def _clips(name: str, root: Path) -> list:
 
 
 def _download(name: str, root: Path, parts: list[str]) -> None:
-    """Downloads the named parts, by default those that the manifest needs; prints which."""
+    """Downloads and prints the named parts, by default those that the manifest needs."""
     dataset = _open(name, make_directory(root, "--root"))
     if not parts and (part := LAYOUTS[name].part):
         parts = [each for each in dataset.remotes if each.startswith(part)]
@@ -83,7 +84,7 @@ def _validate(name: str, root: Path) -> None:
         results = _open(name, root).validate(verbose=False)
     for found, reason in zip(results, ("is missing", "has another checksum"), strict=True):
         paths = [path for kind in found.values() for each in kind.values() for path in each]
-        paths = [path for path in paths if LAYOUTS[name].part in path]
+        paths = [path for path in paths if LAYOUTS[name].part in os.path.relpath(path, root)]
         if paths:
             raise InputError(f"{paths[0]} {reason}, one of {len(paths)}; --download fetches it")
 

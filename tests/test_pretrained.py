@@ -190,6 +190,9 @@ def test_it_is_in_the_wheel_with_its_notice_but_without_examples(tmp_path):
     shutil.copytree(ROOT / "examples", source / "examples")
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "ergl_jax", source / "ergl_jax", ignore=ignored)
+    cache = source / "ergl_jax" / "pretrained" / "__pycache__"
+    cache.mkdir()
+    (cache / "x.pyc").touch()
     program = (
         "import os, sys; from setuptools import build_meta; os.chdir(sys.argv[1]);"
         "build_meta.build_wheel('..'); build_meta.build_sdist('..')"
@@ -202,7 +205,7 @@ def test_it_is_in_the_wheel_with_its_notice_but_without_examples(tmp_path):
     for path in (pretrained.HERE / NAME).iterdir():
         assert f"ergl_jax/pretrained/{NAME}/{path.name}" in names
     assert any(name.endswith("dist-info/licenses/NOTICE") for name in names)
-    assert not any(name.endswith(".ogg") for name in names)
+    assert not any(name.endswith((".ogg", ".pyc")) for name in names)
     shutil.unpack_archive(sdist, tmp_path / "unpacked")
     assert len(list((tmp_path / "unpacked").glob("*/examples/*.ogg"))) == 3
 

@@ -24,10 +24,11 @@ from ergl_jax.datasets.tables import read_table
 from ergl_jax.errors import InputError
 from ergl_jax.files import find_path, user_path
 
-TRUTH = "truth"  # in place of a table: the times that a synthetic corpus is made with
-TOLERANCE = 0.1  # seconds that an offset may be after the end of the recording
+TRUTH = "truth"  # in place of a table: the times from which a synthetic corpus is made
+TOLERANCE = 0.1  # seconds by which an offset may exceed the recording's length
+MAX_SHOWN = 20  # events in an error message
 COLUMNS = ("clip", "onset", "offset", "event")
-OTHERS = {"file": "clip", "filename": "clip", "event_label": "event"}
+SYNONYMS = {"file": "clip", "filename": "clip", "event_label": "event"}
 REMEDY = "data.annotations is a CSV with the columns clip, onset, offset and event (docs/data.md)"
 
 
@@ -51,7 +52,8 @@ def annotate(corpus: Corpus, path: str | os.PathLike, manifest: str | os.PathLik
             reason = f"clip {clip!r} is not in {manifest}: correct it, or remove the row"
             raise InputError(f"{row.where}: {reason}")
         if event not in corpus.events:
-            known = ", ".join(corpus.events) or "none: add event columns or an .npz"
+            shown = [*corpus.events[:MAX_SHOWN], *["..."] * (len(corpus.events) > MAX_SHOWN)]
+            known = ", ".join(shown) or "none: add event columns or an .npz"
             raise InputError(f"{row.where}: {manifest} has no event {event!r}; it has {known}")
         start, stop = number(onset), number(offset)
         if not 0 <= start < stop < math.inf:
@@ -66,9 +68,9 @@ def annotate(corpus: Corpus, path: str | os.PathLike, manifest: str | os.PathLik
 
 
 def _own_names(header: list[str]) -> list[str]:
-    """The columns' names in lower case; others that they have in well-known corpora."""
-    names = [name.lower() if name.lower() in (*COLUMNS, *OTHERS) else name for name in header]
-    return [ours if (ours := OTHERS.get(name)) and ours not in names else name for name in names]
+    """Our names for a header in capitals, or with the names of DCASE's corpora."""
+    names = [name.lower() if name.lower() in (*COLUMNS, *SYNONYMS) else name for name in header]
+    return [ours if (ours := SYNONYMS.get(name)) and ours not in names else name for name in names]
 
 
 def _key(folder: Path, file: str) -> str:
@@ -108,7 +110,7 @@ def activity(
         if offset > recorded / rate + TOLERANCE:
             raise InputError(
                 f"{where}: offset={offset:g} is after the end of {clip.name}, which has "
-                f"{recorded / rate:.3f} s"
+                f"{recorded / rate:.3f} s: correct the row, or replace the recording"
             )
         part = sounding.setdefault(event, np.zeros(min(length, recorded - start), bool))
         first, last = (max(0, round(seconds * rate) - start) for seconds in (onset, offset))
@@ -121,7 +123,7 @@ def activity(
 
 def _by_frame(sounding: np.ndarray, front_end: FrontEnd, frames: int) -> np.ndarray:
     """(L,) bool -> (F,)."""
-    centre = front_end.n_fft // 2 if front_end.frames == "inside" else 0  # of the first frame
+    centre = front_end.span // 2 if front_end.frames == "inside" else 0  # of the first frame
     edges = front_end.hop * np.arange(frames + 1) + centre - front_end.hop // 2
     edges = np.clip(edges, 0, len(sounding))
     before = np.concatenate([[0], np.cumsum(sounding)])

@@ -16,7 +16,7 @@ from ergl_jax.datasets.manifest import Corpus
 from ergl_jax.datasets.notes import Notes
 from ergl_jax.datasets.sources import warn_of_one_scene
 from ergl_jax.errors import InputError
-from ergl_jax.files import make_directory, read_json
+from ergl_jax.files import find_path, make_directory, read_json, user_path
 from ergl_jax.inference.classify import Model
 from ergl_jax.training import metrics, workdirs
 from ergl_jax.training.evaluate import Predictions, scores, scores_by, write
@@ -35,26 +35,32 @@ def choose(corpus: Corpus, split: str) -> Corpus:
 def trained_on(workdir: Path, corpus: Corpus) -> int:
     """How many recordings of a corpus are in a run's training split: the same files, or copies.
 
-    A copy has the same name and content. 0 for a run whose manifest or recordings are not here.
+    A copy has the same name and content. Recordings that are missing or can't be read don't count;
+    0 for a run whose manifest can't be read.
     """
-    known: dict[str, list[str]] = defaultdict(list)
+    known: dict[str, list[Path]] = defaultdict(list)
     try:
         data = DataConfig.from_saved(read_json(workdir / "config.json")["data"])
         if data.source != "folder":
             return 0
         for clip in sources.corpus(data).clips:
             if clip.split == "train":
-                path = Path(data.manifest).parent / clip.name
-                known[path.name].append(str(path))
+                path = find_path(user_path(data.manifest).parent / clip.name)
+                known[path.name].append(path)
     except (InputError, OSError, ValueError, KeyError):
         return 0
-    return sum(_is_any(clip.name, known[os.path.basename(clip.name)]) for clip in corpus.clips)
+    return sum(
+        any(_are_equal(clip.name, path) for path in known[os.path.basename(clip.name)])
+        for clip in corpus.clips
+    )
 
 
-def _is_any(path: str, others: list[str]) -> bool:
-    """Whether one of the other files that are here has the same content."""
-    here = filter(os.path.isfile, others) if os.path.isfile(path) else ()
-    return any(filecmp.cmp(path, other, shallow=False) for other in here)
+def _are_equal(path: str, other: Path) -> bool:
+    """Whether two files can be read and have the same content."""
+    try:
+        return filecmp.cmp(path, other, shallow=False)
+    except OSError:
+        return False
 
 
 def evaluate(

@@ -22,7 +22,7 @@ def make_augment(config: AugmentConfig) -> Callable[[jax.Array, Batch], Batch]:
         roll, mix, time, mel = jax.random.split(key, 4)
         if config.roll:
             timed = batch.keys() & {"log_mel", "activity"}
-            batch = batch | {key: circular_shift(roll, batch[key]) for key in timed}
+            batch = batch | {name: circular_shift(roll, batch[name]) for name in timed}
         if config.mixup_alpha > 0:
             batch = mixup(mix, batch, config.mixup_alpha)
         x = batch["log_mel"]

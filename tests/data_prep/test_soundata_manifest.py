@@ -244,6 +244,19 @@ def test_only_what_the_manifest_needs_is_downloaded(script, tmp_path, capsys, mo
     assert f"Downloading to {tmp_path}: {', '.join(parts)}" in capsys.readouterr().out
 
 
+@needs_soundata
+@pytest.mark.parametrize(("part", "status"), [("evaluation", 0), ("development", 2)])
+def test_only_what_the_manifest_needs_is_validated(script, tmp_path, monkeypatch, part, status):
+    """Whatever the folder's name."""
+    root = tmp_path / "development"
+    tau(root, "2022", mobile=True)
+    path = root / f"TAU-urban-acoustic-scenes-2022-mobile-{part}" / "audio" / "a.wav"
+    missing = {"clips": {"a": [str(path)]}}
+    monkeypatch.setattr(core.Dataset, "validate", lambda *_, **__: (missing, {}))
+    command = ["--dataset=tau2022uas_mobile", f"--root={root}", f"--out={tmp_path}/my.csv"]
+    assert script.main([*command, "--validate"]) == status
+
+
 @pytest.mark.slow
 def test_a_run_of_the_challenge_reports_scenes_and_devices(script, tmp_path):
     """configs/tau2022.py, made smaller, to results.json with accuracies by device."""

@@ -82,7 +82,7 @@ def test_times_of_a_table(tmp_path, monkeypatch):
     [
         ("clip,onset,event\na.wav,0,Dog\n", "times.csv, line 1.*'offset'.*docs/data.md"),
         (HEAD + "a.wav,0,1,Dog\nc.wav,0,1,Dog\n", "line 3: clip 'c.wav' is not in .*my.csv"),
-        (HEAD + "a.wav,0,1,Cat\n", "line 2: .*no event 'Cat'.* Dog, Rain"),
+        (HEAD + "a.wav,0,1,Cat\n", "line 2: .*no event 'Cat'.* Dog, Rain$"),
         *(
             (HEAD + f"a.wav,{onset},{offset},Dog\n", f"line 2: onset='{onset}'.*seconds")
             for onset, offset in (("1", "1"), ("2", "1"), ("-1", "1"), ("x", "1"), ("0", "nan"))
@@ -94,6 +94,13 @@ def test_a_wrong_row_is_named(tmp_path, text, words):
     (tmp_path / "times.csv").write_text(text)
     with pytest.raises(InputError, match=words):
         annotate(corpus(), tmp_path / "times.csv", tmp_path / "my.csv")
+
+
+def test_of_many_events_some_are_named(tmp_path):
+    (tmp_path / "times.csv").write_text(HEAD + "a.wav,0,1,Cat\n")
+    many = dataclasses.replace(corpus(), events=tuple(f"event {n}" for n in range(527)))
+    with pytest.raises(InputError, match=r"no event 'Cat'; it has event 0, .*, event 19, \.\.\.$"):
+        annotate(many, tmp_path / "times.csv", tmp_path / "my.csv")
 
 
 def prepare(corpus, directory, **settings):
@@ -140,7 +147,7 @@ def test_a_sound_after_the_end_leaves_its_clip_out(tmp_path, capfd):
     dataset = prepare(dataclasses.replace(corpus(), clips=clips), tmp_path)
     ((name, reason),) = dataset.failures
     assert name == "sub/b.wav" and "times.csv, line 7: offset=0.86" in reason
-    assert "sub/b.wav, which has 0.750 s" in reason
+    assert "sub/b.wav, which has 0.750 s: correct the row" in reason
     capfd.readouterr()
 
 

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import soundfile
+from rights import obeyed
 
 import ergl_jax
 from ergl_jax.config import Config
@@ -42,7 +43,7 @@ def test_abstentions_are_counted_and_the_others_scored(tiny, tmp_path):
     assert list(scores["by_day"].values()) == by_day
 
 
-def test_recordings_that_the_run_was_trained_on_are_counted(tmp_path):
+def test_recordings_that_the_run_was_trained_on_are_counted(tmp_path, monkeypatch):
     """By path or, for a copy, by name and content; not those of its other splits."""
     for number in range(4):
         (tmp_path / f"{number}.wav").write_bytes(bytes(100 * [number]))
@@ -59,6 +60,14 @@ def test_recordings_that_the_run_was_trained_on_are_counted(tmp_path):
     none = np.zeros(0, np.float32)
     clips = [Clip(str(name), 0, "test", "", none, lambda: None) for name in names]
     corpus = Corpus("mine", ("rain",), (), clips, "", "")
+    (copies / "1.wav").chmod(0)
+    with obeyed():
+        assert trained_on(run, corpus) == 1
+    (copies / "1.wav").chmod(0o600)
+    assert trained_on(run, corpus) == 2
+    monkeypatch.setenv("HOME", str(tmp_path))
+    fields["data.manifest"] = "~/my.csv"
+    write_json(run / "config.json", Config().replace(**fields).to_dict())
     assert trained_on(run, corpus) == 2
     (tmp_path / "0.wav").unlink()
     assert trained_on(run, corpus) == 1
