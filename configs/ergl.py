@@ -36,8 +36,8 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     data.manifest = ""
     # tut2018, folder: an .npz of event probabilities; "" takes the one beside the manifest, if any.
     data.events_file = ""
-    # For train.loss="frames": when events sound. folder: a CSV with the columns clip, onset, offset
-    # and event; synthetic, delays: "truth".
+    # When each event sounds, for train.loss="frames". folder: a CSV with the columns clip, onset,
+    # offset and event; synthetic, delays: "truth".
     data.annotations = ""
     # folder: for a manifest with folds, which ones test and which ones validate.
     data.test_folds = ()

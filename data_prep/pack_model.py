@@ -4,13 +4,13 @@
         --command "python run.py --config=configs/esc10.py --workdir=runs/esc10"
 
 Writes ergl_jax/pretrained/NAME/: the bundle's two files and about.json, which `ergl models` shows.
-The accuracy is that of the run's test split, or with --figures, --table and --row the cell
-"mean ± std" of a table in benchmarks/results/accuracy, for a run that trained on all folds:
+The accuracy is that of the run's test split. For a run that trained on all folds, take it from the
+column "mean ± std" of a table in benchmarks/results/accuracy:
 
     --figures benchmarks/results/accuracy/esc10.json --table "Fold 4" --row ERGL
 
 `--recordings` is a copy of ESC-10 whose meta.csv has the columns title, author and licence. NOTICE
-credits those of the folds that the run trained or validated on.
+credits the recordings of the folds that the run trained or validated on.
 """
 
 import dataclasses
@@ -143,7 +143,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(description="Puts a trained model of ESC-10 into the package.")
     add = parser.add_argument
     add("--run", type=local_path, required=True, help="work directory of a finished run")
-    add("--name", default=pretrained.DEFAULT, help="of the model (%(default)s)")
+    add("--name", default=pretrained.DEFAULT, help="of the model in the package (%(default)s)")
     add("--recordings", type=local_path, required=True, help="a copy of ESC-10")
     add("--command", required=True, help="the command that trained it")
     add("--figures", default="", help="JSON with the accuracy, below the checkout")

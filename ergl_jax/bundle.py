@@ -197,8 +197,8 @@ def load(directory: str | os.PathLike | None = None) -> Bundle:
     `directory` may be an address on the Hugging Face Hub, hf://OWNER/NAME or
     hf://OWNER/NAME@REVISION, or the name of a model that comes with the package, such as "esc10"
     (`ergl models` lists them); a bundle or run of that name in the current directory comes first.
-    None is the model that the environment variable ERGL_MODEL names, else "esc10" of the package,
-    with a warning that says what it knows.
+    None: the model that the environment variable ERGL_MODEL names, else "esc10" of the package,
+    with a warning that lists its scenes.
 
     Raises InputError if a file is missing or damaged, this version cannot reproduce the front end,
     config.json or the weights do not belong together, a weight is not finite, or the Hub refuses.
@@ -258,7 +258,7 @@ def locate(directory: str | os.PathLike) -> Path:
 
 
 def _default() -> Bundle:
-    """The model where none is named."""
+    """The model of `load(None)`; errors name the environment variable that chose it."""
     named = os.environ.get(pretrained.VARIABLE)
     try:
         bundle = load(pretrained.default())

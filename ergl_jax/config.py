@@ -263,7 +263,7 @@ def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
                 "does not fit data.source: set PATH.csv for folder, truth for synthetic and delays",
             )
         if get_front_end(data.front_end).segment:
-            yield "data.front_end", "has no frames in the order of time, which annotations need"
+            yield "data.front_end", "cuts clips into segments; data.annotations needs another one"
     elif train.loss == "frames":
         reason = "needs the times of events: set --config.data.annotations=PATH.csv"
         yield "train.loss", f"{reason}, or =truth for data.source=synthetic or delays"

@@ -61,7 +61,7 @@ def segment(
 
 
 def fill(waveform: np.ndarray, length: int, pad: str) -> np.ndarray:
-    """(l,) -> (length,), for l <= length; `pad` as of `segment`."""
+    """(l,) -> (length,), for 0 < l <= length; `pad` as of `segment`."""
     if pad == "repeat":
         return np.resize(waveform, length)
     return np.pad(waveform, (0, length - len(waveform)))

@@ -5,7 +5,7 @@
 
 Recordings are given as for `ergl train`. By default the test split is scored, or all of them if
 there is none. They are classified as by `ergl classify`: a long one by the mean over its windows.
-Recordings that the run was trained on, or copies of them, are counted in a warning.
+A warning gives the number of recordings that the run was trained on, or that are copies of these.
 --out gets results.json, predictions.csv and the confusion matrix.
 
 Exit status: 0, or 2 if a recording could not be read; the scores are then those of the others.
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         if count := evaluation.trained_on(workdir, corpus):
             warn(
                 f"{count} of {len(corpus.clips)} recordings are in the training split of {workdir}:"
-                " the scores are too good"
+                " scores on them say nothing about new recordings; evaluate on others"
             )
     failures: list[InputError] = []
 

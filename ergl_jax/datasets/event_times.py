@@ -4,8 +4,8 @@
     audio/0001.wav,1.25,3.5,Dog
 
 `clip` (or `file`, `filename`) is a recording as in the manifest's column `file`; onset and offset
-are seconds from its start; `event` (or `event_label`) is one of the manifest's events. A clip
-without a row has no sound.
+are seconds from its start; `event` (or `event_label`) is one of the manifest's events. In a clip
+without a row no event sounds.
 
 Shapes: L samples of a clip, F frames of its log-mel spectrogram, E events.
 """
@@ -91,13 +91,13 @@ def activity(
 ) -> np.ndarray:
     """The share of each frame in which each event sounds, (F, E) float32.
 
-    A frame has the `hop` samples around its centre.
+    A frame's share is that of the `hop` samples around its centre.
 
     Args:
       clip: with `sounds`.
       num_events: E.
       front_end: of the frames.
-      start: the first sample in the recording, as of `segments.segment`.
+      start: of the clip, in samples of the recording, as of `segments.segment`.
       recorded: samples of the whole recording.
       length: L.
       pad: as of `segments.segment`, for a recording shorter than L.

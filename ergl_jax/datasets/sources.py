@@ -103,7 +103,7 @@ def warn_of_one_scene(data: str, counts: Mapping[str, Iterable[int]]) -> None:
 
 
 def warn_of_labels(config: DataConfig, found: manifest.Corpus, pooling: str) -> None:
-    """Warns of event labels that `model.pooling` takes for something else: shares or presences."""
+    """Warns of labels of presence where `model.pooling` expects shares of the clip, or reverse."""
     labels = np.concatenate([clip.events for clip in found.clips if clip.split == "train"])
     name, shares = config.manifest or config.source, config.source in synthetic.CORPORA
     if pooling == "mean" and not shares and np.isin(labels, (0, 1)).all():

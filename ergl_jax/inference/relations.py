@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 MIN_CORRELATION = 0.1  # of a relation that is clear
-MIN_AT_LAG = 0.2  # where a lag names it: in a short clip the largest of many is often 0.1 by chance
+MIN_AT_LAG = 0.2  # at other lags than 0: in a short clip the largest of many is often 0.1 by chance
 NEARLY = 0.6  # as large as the largest correlation
 
 
@@ -69,8 +69,8 @@ class Relation(NamedTuple):
     def peak(self) -> int:
         """The index of the lag with the correlation of largest magnitude, or of lag 0.
 
-        Lag 0 where its correlation is nearly as large, or no other is clear. Also where it is
-        negative and each event follows the other: they alternate, the largest is at half a period.
+        Lag 0 if its correlation is nearly as large or no other is clear. Also for events that
+        alternate: lag 0 is negative, and each follows the other by half a period.
         """
         # Of equals the smallest lag: a rounding error must not choose between two of one size.
         c, middle = self.correlations.round(6), len(self.lags) // 2
