@@ -154,6 +154,7 @@ def test_models_are_listed(capsys, packed):
     assert text.endswith(f" Without --bundle: {NAME}") and packed.licence in text
 
 
+@pytest.mark.slow
 def test_it_abstains_from_noise_and_silence(packed):
     """With a detector fitted to chords here: the packed model's own may change."""
     rate, rng = packed.front_end.sample_rate, np.random.default_rng(0)

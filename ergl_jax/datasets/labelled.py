@@ -11,7 +11,7 @@ import numpy as np
 from ergl_jax.audio import expand, read_audio
 from ergl_jax.audio.recordings import SUFFIXES, warn_of_skipped
 from ergl_jax.datasets.manifest import Clip, Corpus, read_manifest, read_rows
-from ergl_jax.errors import InputError, report
+from ergl_jax.errors import InputError, report, warn
 from ergl_jax.files import find_path, reading
 
 # Folders of these names hold the classes of one split each.
@@ -33,7 +33,7 @@ def read_folder(folder: Path) -> Corpus:
 
     Recordings in the same subfolder of a class are a group, which stays in one split; any other
     recording is its own group. Folders named train, validation and test are splits, with classes in
-    them; without these all clips are for training.
+    them; without these all clips are for training. Warns of recordings that are in no class.
     """
     tops = _folders(folder)
     parts = [(SPLIT_FOLDERS[top.name.lower()], top) for top in tops if _is_split(top)]
@@ -60,6 +60,11 @@ def read_folder(folder: Path) -> Corpus:
     scenes = sorted({scene for scene, *_ in found})
     if not scenes:
         raise InputError(f"{folder}: give a folder that has a folder of recordings for each class")
+    if left_out := _recordings(folder):
+        warn(
+            f"{folder}: recordings that are in no class's folder are not used: {len(left_out)}, "
+            f"such as {left_out[0]}"
+        )
     no_events = np.zeros(0, np.float32)
     clips = [
         Clip(str(path), scenes.index(scene), split, group, no_events, partial(read_audio, path))
@@ -71,11 +76,14 @@ def read_folder(folder: Path) -> Corpus:
 def _is_split(folder: Path) -> bool:
     """Whether a folder is named as a split, and has folders but no recordings right in it."""
     named = folder.name.lower() in SPLIT_FOLDERS
-    return (
-        named
-        and bool(_folders(folder))
-        and not any(x.name.lower().endswith(SUFFIXES) for x in folder.iterdir() if x.is_file())
-    )
+    return named and bool(_folders(folder)) and not _recordings(folder)
+
+
+def _recordings(folder: Path) -> list[str]:
+    """The names of the audio files right in a folder."""
+    with reading(folder):
+        names = sorted(x.name for x in folder.iterdir() if x.is_file())
+    return [x for x in names if x.lower().endswith(SUFFIXES) and not x.startswith(".")]
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -4,7 +4,7 @@ ERGL's scene layer can ignore the edges, since the nodes carry everything the en
 the graph is computed from the events' activities p_i(t) alone, learnt from the event loss:
 
     p_i(t) = σ(w_i · h_t + b_i)                                 event i at encoder frame t
-    y_i    = mean_t p_i(t), or Σ p_i² / Σ p_i                   what the event loss compares
+    y_i    = mean_t p_i(t), or Σ p_i² / Σ p_i                   compared with a clip's labels
     m_i    = clip((max_t p_i - 0.2) / 0.4, 0, 1)                whether it sounds at all
     v_i    = [mean_t p_i, m_i]                                  node: how long, and whether
     e_ij(τ) = m_i m_j corr(p_j(t), p_i(t + τ)),  i ≠ j          edge: i sounds τ seconds after j

@@ -26,7 +26,7 @@ PATHS = (
     *("data.root", "data.manifest", "data.events_file", "data.annotations", "data.data_dir"),
     *("data.events", "model.init_from"),
 )
-ADDED = {"data.annotations": ""}  # fields that older versions lack, as they were without
+ADDED = {"data.annotations": ""}  # fields that older versions lack, with their value then
 
 
 def of(path: Path) -> Path:

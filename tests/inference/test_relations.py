@@ -60,7 +60,7 @@ def test_alternation_is_not_a_lag_of_half_a_period(period):
     assert in_time(found, NAMES) == "“Bell” and “Dog” take turns"
 
 
-@pytest.mark.parametrize("scene", [name for name in synthetic.CORPORA["synthetic"][4:]])
+@pytest.mark.parametrize("scene", synthetic.CORPORA["synthetic"][4:])
 def test_the_words_for_known_activities(scene):
     """Of the synthetic corpus's clips of 5 s, where it is known when each event sounds."""
     for location, take in np.ndindex(4, 3):

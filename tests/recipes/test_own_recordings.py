@@ -92,6 +92,16 @@ def test_folders_of_splits_and_others(folder, tmp_path):
     assert labelled.read_folder(folder).scenes == ("dog", "rain", "train")
 
 
+def test_recordings_outside_of_classes_are_reported(folder, capsys):
+    labelled.read_folder(folder)
+    assert capsys.readouterr().err == ""
+    for name in ("b.wav", "a.wav", ".hidden.wav"):
+        record(folder / name)
+    assert labelled.read_folder(folder).scenes == ("dog", "rain")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(folder) in line and line.endswith(": 2, such as a.wav")
+
+
 def test_what_cannot_be_trained(folder, tmp_path):
     corpus = labelled.read_folder(folder)
     with pytest.raises(InputError, match="two classes"):
