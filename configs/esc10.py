@@ -9,8 +9,8 @@ benchmarks/RESULTS.md for times and scores. The model in the package is trained 
 some clips held out to learn when to abstain:
 
     python data_prep/esc10_manifest.py --root ESC-10 --out data/all/esc10.csv --all_train
-    python run.py --config=configs/esc10.py --workdir=runs/esc10_all \
-        --config.data.manifest=data/all/esc10.csv --config.data.test_folds="()" \
+    python run.py --config=configs/esc10.py --workdir=runs/esc10_all \\
+        --config.data.manifest=data/all/esc10.csv --config.data.test_folds="()" \\
         --config.data.validation_fraction=0.15 --config.train.select_from=120
 """
 

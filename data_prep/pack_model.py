@@ -94,10 +94,10 @@ def _place(recording: Recording) -> str:
 
 
 def licence(recordings: list[Recording]) -> str:
-    """That of a model trained on them, in words."""
+    """The licences of its training clips, in words."""
     found = {recording.licence for recording in recordings}
     terms = [text.partition(", http")[0] for name, text in LICENCES.items() if name in found]
-    return f"Of its training clips: {', '.join(terms)}; authors in NOTICE"
+    return f"{', '.join(terms)}; authors in NOTICE"
 
 
 def used_folds(run: Path, results: Mapping[str, Any], recordings: list[Recording]) -> list[str]:
@@ -152,6 +152,8 @@ def main(argv: list[str] | None = None) -> int:
     add("--root", type=local_path, default=ROOT, help="checkout to write to (this one)")
     options = parser.parse_args(argv)
 
+    if len({bool(x) for x in (options.figures, options.table, options.row)}) > 1:
+        raise InputError("--figures, --table and --row go together: give all three, or none")
     run, root = options.run, options.root
     bundle, results = bundles.load(run), workdirs.read_results(run)
     recordings = read_meta(options.recordings, esc10=True)

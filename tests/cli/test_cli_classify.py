@@ -1,5 +1,6 @@
 """`ergl classify`: its output, and what happens to recordings and bundles that it can't read."""
 
+import argparse
 import csv
 import io
 import json
@@ -15,8 +16,10 @@ from made_recordings import encode
 from rights import obeyed
 
 import ergl_jax
+from ergl_jax.cli import classify as command
 from ergl_jax.cli import main
 from ergl_jax.errors import warn
+from ergl_jax.known import KEEP
 
 RATE = 16000
 
@@ -54,6 +57,12 @@ def clips(tmp_path):
 def skipped(clips):
     """The warning of that text file."""
     return f"warning: {clips}: skipped 1 file that is not audio: .txt 1"
+
+
+def test_the_command_keeps_as_many_recordings_as_python():
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    assert parser.parse_args(["clip.wav"]).keep == KEEP
 
 
 def test_text_has_scene_events_windows_and_notes(classify, clips, model):

@@ -56,7 +56,7 @@ def test_a_run_is_packed_with_its_own_accuracy(pack, tiny):
     names = ["about.json", "config.json", "model.safetensors"]
     assert sorted(path.name for path in made.iterdir()) == names
     packed, before = bundle.load(made), bundle.load(tiny.workdir)
-    assert packed.licence.startswith("Of its training clips: CC0 1.0, CC BY 3.0, Sampling+ 1.0 (")
+    assert packed.licence.startswith("CC0 1.0, CC BY 3.0, Sampling+ 1.0 (")
     for name, x in before.variables["params"]["head"]["scene"].items():
         np.testing.assert_array_equal(packed.variables["params"]["head"]["scene"][name], x)
     about = read_json(made / "about.json")
@@ -85,6 +85,9 @@ def test_the_accuracy_of_figures(pack, tmp_path):
     for wrong in ((*flags, "--row=RNN"), ("--figures=f.json", "--table=b", "--row=ERGL")):
         status, _, output = pack(*wrong)
         assert status == 2 and re.search(r"f.json has no table '.' with a row '.*' and a", output)
+    for some in (flags, ("--row=CNN",)):
+        status, _, output = pack(*some)
+        assert status == 2 and "--figures, --table and --row" in output
 
 
 def test_the_notice_has_each_author_and_title_once_by_licence(pack):
