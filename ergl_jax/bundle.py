@@ -214,6 +214,8 @@ def load(directory: str | os.PathLike | None = None) -> Bundle:
         missing = isinstance(error, FileNotFoundError)
         name = WEIGHTS if (found / CONFIG).is_file() else CONFIG
         reason = f"it has no {name}" if missing else f"{name}: {error.strerror}"
+        if not found.exists():
+            reason = "there is no such directory"
         if missing and name == CONFIG:
             reason += f"; models that come with ergl_jax: {', '.join(pretrained.names())}"
         raise InputError(f"{shown} is not a bundle: {reason}") from error
@@ -267,7 +269,8 @@ def _default() -> Bundle:
     if not named:
         warn(
             f"no model is named, so {pretrained.DEFAULT} is used, which knows only "
-            f"{len(bundle.scenes)} sounds: {', '.join(bundle.scenes)}"
+            f"{len(bundle.scenes)} sounds: {', '.join(bundle.scenes)}",
+            kind="note",
         )
     return bundle
 

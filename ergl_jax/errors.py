@@ -56,9 +56,9 @@ def report(error: InputError) -> None:
 
 
 @functools.cache
-def warn(text: str) -> None:
+def warn(text: str, kind: str = "warning") -> None:
     """Prints a warning, one line on standard error, escaped as by `report`; each text once."""
-    print(f"warning: {escaped(text)}", file=sys.stderr, flush=True)
+    print(f"{kind}: {escaped(text)}", file=sys.stderr, flush=True)
 
 
 def escaped(text: str, kept: str = "") -> str:

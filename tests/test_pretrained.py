@@ -94,7 +94,7 @@ def test_a_name_is_a_model_unless_a_bundle_has_that_path(tiny, tmp_path, packed)
 def test_a_wrong_name_lists_the_models(clip, capsys):
     assert main(["classify", clip, "--bundle=esc11"]) == 2
     found = f"models that come with ergl_jax: {', '.join(pretrained.names())}"
-    expected = f"error: esc11 is not a bundle: it has no config.json; {found}\n"
+    expected = f"error: esc11 is not a bundle: there is no such directory; {found}\n"
     assert capsys.readouterr().err == expected
 
 
@@ -103,7 +103,7 @@ def test_the_default_says_what_it_knows(clip, capsys, packed, tiny, tmp_path):
     assert main(["classify", "--json", clip]) == 0
     out, err = capsys.readouterr()
     assert set(json.loads(out)["scenes"]) == set(packed.scenes)
-    warning = f"warning: no model is named, so {NAME} is used, which knows only 10 sounds: "
+    warning = f"note: no model is named, so {NAME} is used, which knows only 10 sounds: "
     assert err == warning + ", ".join(packed.scenes) + "\n"
     errors.warn.cache_clear()
     assert ergl_jax.load().scenes == packed.scenes
@@ -125,7 +125,7 @@ def test_the_environment_names_the_default(tiny, clip, capsys, monkeypatch):
     monkeypatch.setenv(pretrained.VARIABLE, "esc11")
     assert main(["classify", clip]) == 2
     assert capsys.readouterr().err.startswith(
-        f"error: {pretrained.VARIABLE}=esc11: esc11 is not a bundle: it has no config.json; models "
+        f"error: {pretrained.VARIABLE}=esc11: esc11 is not a bundle: there is no such directory; "
     )
 
 
@@ -136,7 +136,7 @@ def test_the_environment_names_the_default(tiny, clip, capsys, monkeypatch):
 def test_no_command_needs_a_bundle(command, clip, capsys):
     recordings = [] if command[0] == "export" else [clip]
     assert main([*command, *recordings]) == 0
-    assert capsys.readouterr().err.startswith("warning: no model is named, so ")
+    assert capsys.readouterr().err.startswith("note: no model is named, so ")
 
 
 def test_models_are_listed(capsys, packed):

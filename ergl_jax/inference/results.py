@@ -98,7 +98,7 @@ class Classification(Window):
         lines += [f"  {100 * p:5.1f} %  {scene}" for scene, p in list(self.scenes.items())[:3]]
         if self.events:
             events = [f"{event} {p:.2f}" for event, p in list(self.events.items())[:5]]
-            lines += [f"  events: {', '.join(events)}"]
+            lines += [f"  events: {'; '.join(events)}"]
         if len(self.timeline) > 1:
             lines += [
                 f"  {window.start:7.1f} to {window.stop:.1f} s  {window.scene} "
@@ -179,7 +179,7 @@ class Tags(TaggedWindow):
                 first = _first(window.events, min(top, TOP_OF_WINDOW))
                 events = [f"{event} {p:.2f}" for event, p in first.items()]
                 lines.append(
-                    f"  {window.start:7.1f} to {window.stop:.1f} s  {', '.join(events)}"
+                    f"  {window.start:7.1f} to {window.stop:.1f} s  {'; '.join(events)}"
                     f"{' (silence)' if window.silent else ''}"
                 )
         lines += [f"  note: {note}" for note in self.notes]
