@@ -41,7 +41,8 @@ def expand(
     others: Counter[str] = Counter() if skipped is None else skipped
     if os.path.isdir(path):  # unlike Path.is_dir, False where access is denied
         found = sorted(_audio_files(path, failures.append, others))
-        reason = f"contains no audio file ({', '.join(SUFFIXES)})"
+        some = ", ".join(SUFFIXES[:4])
+        reason = f"contains no audio file ({some}, ...): add recordings, or move the folder away"
     elif glob.has_magic(str(path)) and not os.path.lexists(path):
         parts = path.parts[bool(path.anchor) :]
         found = sorted(set(_matches(path.anchor, parts, failures.append)))

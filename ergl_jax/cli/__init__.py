@@ -44,7 +44,9 @@ def main(argv: list[str] | None = None) -> int:
         module.add_arguments(subparser)
         start = getattr(module, "start", use_threaded_convolutions)
         subparser.set_defaults(run=module.run, start=start)
-    args = parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:  # by the subcommand's parser, which names its own --help
+        subparsers.choices[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # File names with bytes that are not UTF-8, or unknown to the terminal, stay distinct.

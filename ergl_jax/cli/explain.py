@@ -10,6 +10,7 @@ longer than the bundle's clips it explains the window in which the scene is most
 import argparse
 
 from ergl_jax.cli.recordings import add_bundle, add_channel
+from ergl_jax.errors import InputError
 from ergl_jax.files import check_directory, find_path, local_path
 
 HELP = "explain the scene of a recording: a page, pictures, numbers"
@@ -34,13 +35,15 @@ def add_method(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    path = find_path(args.recording)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name one recording")
     check_directory(args.out, "--out")  # before slow work
 
     from ergl_jax.inference import explanation_page, narrative
     from ergl_jax.inference.classify import load
 
     model = load(args.bundle)
-    path = find_path(args.recording)
     explanation = model.explain(path, channel=args.channel, method=args.method)
     page = explanation_page.write(explanation, model.bundle, args.out)
     if unknown := narrative.unknown(explanation):

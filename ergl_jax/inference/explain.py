@@ -40,7 +40,8 @@ class Explainer:
             raise InputError(
                 "explanations need an ERGL or a dynamic event graph with two scenes or more and a "
                 f"mel spectrogram; this one has model {bundle.model.name!r}, front end "
-                f"{front_end.name!r}, {len(bundle.scenes)} scene(s)"
+                f"{front_end.name!r}, {len(bundle.scenes)} scene(s): train one with event labels, "
+                "or by `ergl train --set model.name=ergl`, for which the classes are the events"
             )
         self.model = model
 

@@ -69,9 +69,9 @@ def with_events(corpus: Corpus, *, forced: bool = False) -> tuple[Corpus, list[s
         return corpus, []
     if not (forced or all(map(is_sound, corpus.scenes))):
         return corpus, [
-            "No event labels, and some classes are not sounds: training a CNN without events "
-            "(label events with --tagger BUNDLE, or use the classes as events with --set "
-            "model.name=ergl)."
+            "No event labels, and some classes are not sounds: training a CNN without events, "
+            "which `ergl explain` cannot explain (label events with --tagger BUNDLE, or use the "
+            "classes as events with --set model.name=ergl)."
         ]
     rows = np.eye(len(corpus.scenes), dtype=np.float32)
     clips = [dataclasses.replace(clip, events=rows[clip.scene]) for clip in corpus.clips]

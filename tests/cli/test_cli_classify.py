@@ -294,6 +294,7 @@ def test_it_runs_as_a_module_until_its_output_is_closed(tiny, clips):
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith(f"error: {clips / 'none.wav'} can't be read")
     assert json.loads(done.stdout)["file"] == str(clips / "none.wav")
+    (clips / "notes.txt").unlink()  # which is warned of
     with subprocess.Popen(
         [*command, clips], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as pipe:

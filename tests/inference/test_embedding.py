@@ -27,7 +27,8 @@ NOT_LINEAR |= {("pann", "decision_level_max"), ("pann", "decision_level_att")}
 def test_the_last_layer_reads_the_embedding(name, variant):
     saved = test_config.get_config().model.to_dict() | {"name": name, "variant": variant}
     saved["encoder"]["width_divisor"] = 8
-    model = registry.build(ModelConfig.from_saved(saved), num_scenes=3, num_events=4)
+    config = ModelConfig.from_saved(saved)
+    model = registry.build(config, num_scenes=3, num_events=4, frame_seconds=0.01)
     x = features(2, 100, 96)
     variables = drawn(model, x)
 
