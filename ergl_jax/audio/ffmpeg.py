@@ -56,8 +56,10 @@ def blocks(file: io.RawIOBase, block: int, notes: list[str], **options: str) -> 
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     allowed = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": ""}
+    # Tags that are not UTF-8; PyAV 19 has no such argument.
+    tags = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
     try:
-        container = av.open(file, options=allowed | options, metadata_errors="replace")
+        container = av.open(file, options=allowed | options, **tags)
     except av.FFmpegError as error:
         raise NotAudio(_reason(error)) from error
     with container:

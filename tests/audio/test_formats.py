@@ -2,6 +2,7 @@
 
 import tracemalloc
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -276,6 +277,8 @@ PHONES = {  # the file's name: encoder, Hz, arguments of `encode`
 @pytest.mark.parametrize("name", PHONES)
 def test_every_format_sounds_like_its_wav(tmp_path, name):
     codec, rate, arguments = PHONES[name]
+    if codec not in av.codecs_available:
+        pytest.skip(f"this FFmpeg has no {codec}")
     samples = sound(rate=rate)[:, 0]
     encode(tmp_path / name, samples, rate, codec, **arguments)
     found, notes = read(tmp_path / name, rate)
