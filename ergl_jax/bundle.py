@@ -198,7 +198,7 @@ def load(directory: str | os.PathLike | None = None) -> Bundle:
     hf://OWNER/NAME@REVISION, or the name of a model that comes with the package, such as "esc10"
     (`ergl models` lists them); a bundle or run of that name in the current directory comes first.
     None: the model that the environment variable ERGL_MODEL names, else "esc10" of the package,
-    with a warning that lists its scenes.
+    with a note that lists its scenes.
 
     Raises InputError if a file is missing or damaged, this version cannot reproduce the front end,
     config.json or the weights do not belong together, a weight is not finite, or the Hub refuses.
@@ -261,7 +261,7 @@ def locate(directory: str | os.PathLike) -> Path:
 
 def _default() -> Bundle:
     """The model of `load(None)`; errors name the environment variable that chose it."""
-    named = os.environ.get(pretrained.VARIABLE)
+    named = pretrained.named()
     try:
         bundle = load(pretrained.default())
     except InputError as error:

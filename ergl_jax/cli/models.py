@@ -9,11 +9,9 @@ path or hf://... address), else esc10.
 
 import argparse
 import json
-import os
 import textwrap
 
 from ergl_jax import pretrained
-from ergl_jax.pretrained import DEFAULT, VARIABLE
 
 HELP = "list the models that come with the package"
 
@@ -27,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
         about = pretrained.about(name)
         print(json.dumps(about) if args.json else _text(about))
     if not args.json:
-        print(f"Without --bundle: {os.environ.get(VARIABLE) or DEFAULT}")
+        print(f"Without --bundle: {pretrained.named() or pretrained.DEFAULT}")
     return 0
 
 

@@ -115,7 +115,7 @@ def activity(
         part = sounding.setdefault(event, np.zeros(min(length, recorded - start), bool))
         first, last = (max(0, round(seconds * rate) - start) for seconds in (onset, offset))
         part[first:last] = True
-    shares = np.zeros((front_end.shape(length / rate)[0], num_events), np.float32)
+    shares = np.zeros((front_end.num_frames(length / rate), num_events), np.float32)
     for event, part in sounding.items():
         shares[:, event] = _by_frame(segments.fill(part, length, pad), front_end, len(shares))
     return shares

@@ -32,9 +32,14 @@ def find(bundle: str | os.PathLike) -> Path:
     return HERE / name
 
 
+def named() -> str | None:
+    """The model that the environment variable names, if any."""
+    return os.environ.get(VARIABLE) or None
+
+
 def default() -> str | Path:
     """The model where none is named: the environment variable's, else this package's DEFAULT."""
-    return os.environ.get(VARIABLE) or HERE / DEFAULT
+    return named() or HERE / DEFAULT
 
 
 def about(name: str) -> dict[str, Any]:
