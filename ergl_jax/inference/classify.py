@@ -34,7 +34,7 @@ def load(directory: str | os.PathLike | None = None, *, keep: float = KEEP) -> "
     hf://OWNER/NAME@REVISION on the Hugging Face Hub, or of a name that `ergl models` lists.
 
     A bundle or run in the current directory comes before a model of the same name. None: the model
-    that the environment variable ERGL_MODEL names, else "esc10", with a warning that lists its
+    that the environment variable ERGL_MODEL names, else "esc10", with a note that lists its
     scenes.
 
     `keep` as of `Model`. Raises InputError if it can't be used (`bundle.load`).
