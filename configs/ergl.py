@@ -19,7 +19,7 @@ SMALL = ("synthetic", "delays", "soundscapes")  # corpora that a narrow model le
 def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     """The configuration for one of SOURCES, locked: an unknown field is an error."""
     if source not in SOURCES:
-        raise ValueError(f"no source {source!r} (after --config's colon): {', '.join(SOURCES)}")
+        raise ValueError(f"--config: unknown source {source!r}: choose from {', '.join(SOURCES)}")
     config = ml_collections.ConfigDict()
 
     # Seed of initial weights, dropout, augmentation and the order of clips. Dropout and

@@ -4,7 +4,7 @@
     python run.py --config=configs/esc10.py --workdir=runs/esc10
 
 Trains on folds 1 to 3 and tests on fold 4; another fold by --config.data.test_folds="(5,)". There
-is no validation split: 240 clips are few, and the last epoch is the result. See
+is no validation split, as only 240 clips train; the last epoch is evaluated. See
 benchmarks/RESULTS.md for times and scores. The model in the package is trained on all folds, with
 some clips held out to learn when to abstain:
 

@@ -94,7 +94,7 @@ def _place(recording: Recording) -> str:
 
 
 def licence(recordings: list[Recording]) -> str:
-    """The licences of its training clips, in words."""
+    """The licences of the training clips, as text."""
     found = {recording.licence for recording in recordings}
     terms = [text.partition(", http")[0] for name, text in LICENCES.items() if name in found]
     return f"{', '.join(terms)}; authors in NOTICE"

@@ -33,7 +33,7 @@ class Layout:
       columns: from a clip to its value of a manifest's column: scene, split or fold, group, by:...
       events: the probabilities of a clip's events; others have 0.
       clips: reads the clips in place of soundata, from the root and the --subset.
-      part: how the names of the parts and folders that a manifest needs begin; "": it needs all.
+      part: prefix of the parts and folders that a manifest needs; "": it needs all.
     """
 
     licence: str | Callable[[Any], str]

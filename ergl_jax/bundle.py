@@ -268,7 +268,7 @@ def _default() -> Bundle:
         raise InputError(f"{pretrained.VARIABLE}={named}: {error}" if named else error) from error
     if not named:
         warn(
-            f"no model is named, so {pretrained.DEFAULT} is used, which knows only "
+            f"no model is given, so {pretrained.DEFAULT} is used, which covers only "
             f"{len(bundle.scenes)} sounds: {', '.join(bundle.scenes)}",
             kind="note",
         )

@@ -103,7 +103,7 @@ def test_the_default_says_what_it_knows(clip, capsys, packed, tiny, tmp_path):
     assert main(["classify", "--json", clip]) == 0
     out, err = capsys.readouterr()
     assert set(json.loads(out)["scenes"]) == set(packed.scenes)
-    warning = f"note: no model is named, so {NAME} is used, which knows only 10 sounds: "
+    warning = f"note: no model is given, so {NAME} is used, which covers only 10 sounds: "
     assert err == warning + ", ".join(packed.scenes) + "\n"
     errors.warn.cache_clear()
     assert ergl_jax.load().scenes == packed.scenes
@@ -136,7 +136,7 @@ def test_the_environment_names_the_default(tiny, clip, capsys, monkeypatch):
 def test_no_command_needs_a_bundle(command, clip, capsys):
     recordings = [] if command[0] == "export" else [clip]
     assert main([*command, *recordings]) == 0
-    assert capsys.readouterr().err.startswith("note: no model is named, so ")
+    assert capsys.readouterr().err.startswith("note: no model is given, so ")
 
 
 def test_models_are_listed(capsys, packed):

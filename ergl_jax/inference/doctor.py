@@ -41,7 +41,7 @@ class Line(NamedTuple):
 
 
 def examine(bundle: str | Path | None = None) -> Iterator[Line]:
-    """Yields findings, each as soon as it is there; the last ones are about a bundle, by default
+    """Yields each finding as soon as it is available; the last ones are about a bundle, by default
     that of `pretrained.default`."""
     yield from _lines(_machine())
     bundle = bundle or pretrained.default()

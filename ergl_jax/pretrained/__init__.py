@@ -11,7 +11,7 @@ from ergl_jax.files import read_json, user_path
 
 HERE = Path(__file__).parent
 CONFIG, ABOUT = "config.json", "about.json"
-VARIABLE = "ERGL_MODEL"  # of the environment: the model where none is named
+VARIABLE = "ERGL_MODEL"  # of the environment: the default model
 DEFAULT = "esc10"  # without that
 
 
@@ -43,7 +43,7 @@ def default() -> str | Path:
 
 
 def about(name: str) -> dict[str, Any]:
-    """What is known of a model, for JSON.
+    """A model's metadata, for JSON.
 
     "accuracy" is the class-wise mean accuracy in percent, "measured" on what; "figures" names the
     table that has it, None if it is the run's own test. "trained" has the command, date and data.
