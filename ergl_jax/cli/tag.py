@@ -99,7 +99,7 @@ def _write_timeline(result: "Tags", args: argparse.Namespace, written: set[Path]
     path = args.timeline / _below(result.name, args.recordings)
     if path in written:
         raise InputError(
-            f"{result.name}: {path}.txt belongs to another recording with the same name: tag them "
+            f"{result.name}: {path}.txt is of another recording with the same name: tag them "
             "in separate commands, each with its own --timeline"
         )
     make_directory(path.parent, "--timeline")
