@@ -42,7 +42,7 @@ from ergl_jax.training import workdirs
 ROOT = Path(__file__).resolve().parents[1]
 MAX_BYTES = 2_000_000
 COLUMN = "mean ± std"  # begins its header
-LICENCES = {  # as meta.csv has them
+LICENCES = {  # the names in meta.csv
     "CC0": "CC0 1.0, https://creativecommons.org/publicdomain/zero/1.0/",
     "CC-BY": "CC BY 3.0, https://creativecommons.org/licenses/by/3.0/",
     "CC-Sampling+": "Sampling+ 1.0 (transformed, for anything but advertising), "

@@ -121,7 +121,9 @@ def test_the_environment_names_the_default(tiny, clip, capsys, monkeypatch):
     out, err = capsys.readouterr()
     assert set(json.loads(out)["scenes"]) == set(scenes) and err == ""
     assert main(["models"]) == 0
-    assert capsys.readouterr().out.endswith(f"\nWithout --bundle: {tiny.workdir}\n")
+    assert capsys.readouterr().out.endswith(
+        f"\nWithout --bundle: {tiny.workdir}, as ERGL_MODEL says\n"
+    )
     monkeypatch.setenv(pretrained.VARIABLE, "esc11")
     assert main(["classify", clip]) == 2
     assert capsys.readouterr().err.startswith(

@@ -25,7 +25,9 @@ def run(args: argparse.Namespace) -> int:
         about = pretrained.about(name)
         print(json.dumps(about) if args.json else _text(about))
     if not args.json:
-        print(f"Without --bundle: {pretrained.named() or pretrained.DEFAULT}")
+        named = pretrained.named()
+        default = f"{named}, as {pretrained.VARIABLE} says" if named else pretrained.DEFAULT
+        print(f"Without --bundle: {default}")
     return 0
 
 

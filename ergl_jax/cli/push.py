@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         keep={model_card.NAME: model_card.MARK},
     )
     if kept:
-        print(f"{model_card.NAME} is kept as on the Hub: ergl push did not write it.")
+        print(f"{model_card.NAME} on the Hub is unchanged: it was not written by ergl push.")
     print(f"Uploaded: {commit}")
     print(f"Next: ergl classify NEW.wav --bundle {args.address}")
     return 0

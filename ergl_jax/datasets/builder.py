@@ -64,12 +64,12 @@ def prepare(
       pad: "zero" or "repeat", how a shorter recording is filled.
       long: "crop" takes the centre of a longer recording; "windows" cuts it into consecutive rows,
         `<clip>#0`, `<clip>#1`..., with the clip's labels and group.
-      strict: raise at the first clip that can't be decoded.
+      strict: raise at the first clip that can't be used.
       wait: wait for another process that builds the same dataset, instead of raising InputError.
 
     Raises:
       InputError: no clip, a wrong `clip_seconds`, `pad` or `long`, a split without any clip that
-        can be decoded, or under `strict` any clip that can't.
+        can be used, or under `strict` any clip that can't.
     """
     if not corpus.clips:
         raise ValueError(f"{corpus.name}: no clips")
@@ -262,12 +262,12 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
             yield [row | {"log_mel": x} for row, x in zip(batch, log_mels, strict=False)]
         if not any(sizes):
             raise InputError(
-                f"{self._corpus.name}: none of the {len(clips)} {split} clips can be decoded, "
+                f"{self._corpus.name}: none of the {len(clips)} {split} clips can be used, "
                 f"the last because {self._failures[-1][1]}"
             )
 
     def _rows(self, clips: list[Clip], length: int) -> Iterator[dict]:
-        """Yields the rows of clips that can be decoded, each with its waveform (L,)."""
+        """Yields the rows of clips that can be used, each with its waveform (L,)."""
         front_end = self._front_end
 
         def decode(clip: Clip) -> tuple[list[dict], list[str]]:

@@ -300,7 +300,7 @@ def agreement(surveys: list[Survey]) -> dict[str, float] | None:
 
 
 def _mean(correlations: list[float]) -> float:
-    """Of those that are defined; 0 if none is, NaN if there are none at all."""
+    """Their mean without NaN: 0 if all are NaN, NaN if there are none."""
     if not correlations:
         return np.nan
     defined = [x for x in correlations if not np.isnan(x)]

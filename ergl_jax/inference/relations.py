@@ -72,7 +72,7 @@ class Relation(NamedTuple):
         Lag 0 if its correlation is nearly as large or no other is clear. Also for events that
         alternate: lag 0 is negative, and each follows the other by half a period.
         """
-        # Of equals the smallest lag: a rounding error must not choose between two of one size.
+        # Of equal magnitudes the smallest lag wins. Rounded, as they may differ by an error only.
         c, middle = self.correlations.round(6), len(self.lags) // 2
         top = int(np.lexsort((np.abs(self.lags), -np.abs(c)))[0])
         nearly = NEARLY * abs(c[top])
