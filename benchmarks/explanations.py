@@ -103,7 +103,7 @@ def relations_of(workdir: Path) -> dict[str, float]:
     for _, truth, log_mel in clips:
         graph = explainer.activations(log_mel)
         parts, scene = (graph.nodes, graph.edges), int(graph.scene_logits.argmax())
-        # The variance among the senders of a receiver, as a part of the whole, over channels.
+        # The share of the edges' variance that the receiver explains, over channels.
         if whole := graph.edges.var(axis=(0, 1)).sum():
             by_receiver.append(1 - graph.edges.var(axis=1).mean(axis=0).sum() / whole)
         bare = explainer.reader.read(*parts, np.ones((1, n)), np.zeros((1, n, n)))[0]

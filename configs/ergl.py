@@ -140,8 +140,8 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     # system: see ergl_jax/systems.py. ergl_dynamic: "events", "activity" where labels are small
     # shares of the clip, or "frames" for labels of every frame, by data.annotations.
     train.loss = "ergl"
-    # "sgd", gradient descent in epochs; or a closed form: "relations" (ergl_dynamic), "svm" (mltf)
-    # or "ensemble" (nnf).
+    # "sgd", gradient descent in epochs; or a fit to the trained network's outputs: "relations"
+    # (ergl_dynamic), "svm" (mltf) or "ensemble" (nnf).
     train.trainer = "sgd"
     # The first epoch that validation may choose.
     train.select_from = 1

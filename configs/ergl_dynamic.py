@@ -1,16 +1,17 @@
 """The dynamic event graph: scenes from when each event sounds (ergl_jax/models/dynamic.py).
 
     python run.py --config=configs/ergl_dynamic.py:synthetic --workdir=runs/dynamic
-    python run.py --config=configs/ergl_dynamic.py:folder --config.data.manifest=my.csv
+    python run.py --config=configs/ergl_dynamic.py:folder --config.data.manifest=my.csv \\
+        --config.data.num_events=5
     python data_prep/mix_soundscapes.py --labels=share --recordings=ESC-10 \\
-        --out=data/soundscapes_shares
+        --out=data/soundscapes_shares --clips_per_scene 40
     python run.py --config=configs/ergl_dynamic.py:soundscapes
     python run.py --config=configs/ergl_dynamic.py:delays --config.train.loss=frames \\
         --config.data.annotations=truth        the times of events as labels (docs/training.md)
 
 A stage trains the encoder and the events' activities by the event loss alone; then the scene layer
-is fitted to the graphs in closed form. Sources as in configs/ergl.py. `:synthetic` takes five to
-eleven minutes on one CPU core; benchmarks/RESULTS.md has scores.
+is fitted to the graphs by convex optimisation. Sources as in configs/ergl.py. `:synthetic` takes
+five to eleven minutes on one CPU core; benchmarks/RESULTS.md has scores.
 """
 
 from configs import ergl

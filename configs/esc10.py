@@ -3,9 +3,9 @@
     python data_prep/esc10_manifest.py --root ESC-50-master --out data/esc10.csv
     python run.py --config=configs/esc10.py --workdir=runs/esc10
 
-Trains on folds 1 to 3 and tests on fold 4; another fold by --config.data.test_folds="(5,)". There
-is no validation split, as only 240 clips train; the last epoch is evaluated. See
-benchmarks/RESULTS.md for times and scores. The model in the package is trained on all folds, with
+Tests on fold 4 and trains on all others; another fold by --config.data.test_folds="(3,)". There is
+no validation split, as few clips train; the last epoch is evaluated. See benchmarks/RESULTS.md for
+times and scores. The model in the package is trained on all folds, with
 some clips held out to learn when to abstain:
 
     python data_prep/esc10_manifest.py --root ESC-10 --out data/all/esc10.csv --all_train

@@ -7,7 +7,8 @@ Writes ergl_jax/pretrained/NAME/: the bundle's two files and about.json, which `
 The accuracy is that of the run's test split. For a run that trained on all folds, take it from the
 column "mean ± std" of a table in benchmarks/results/accuracy:
 
-    --figures benchmarks/results/accuracy/esc10.json --table "Fold 4" --row ERGL
+    --figures benchmarks/results/accuracy/esc10.json \\
+    --table "Folds 1 to 4, each left out in turn" --row ERGL
 
 `--recordings` is a copy of ESC-10 whose meta.csv has the columns title, author and licence. NOTICE
 credits the recordings of the folds that the run trained or validated on.

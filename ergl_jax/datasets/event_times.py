@@ -102,7 +102,7 @@ def activity(
       length: L.
       pad: as of `segments.segment`, for a recording shorter than L.
 
-    Raises InputError for a sound after the recording's end.
+    Raises InputError for a sound that ends more than TOLERANCE after the recording.
     """
     rate = front_end.sample_rate
     sounding: dict[int, np.ndarray] = {}

@@ -80,7 +80,7 @@ def relations(e: Explanation) -> str:
 
 
 def in_time(relation: Relation, events: Sequence[str]) -> str:
-    """When two events sound relative to each other, at the lag that names the relation."""
+    """When two events sound relative to each other, at the lag that describes the relation."""
     i, j = (f"“{events[event]}”" for event in relation.events)
     lag, positive = relation.lag, relation.correlation > 0
     if not relation.is_clear:

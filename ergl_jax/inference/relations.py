@@ -14,7 +14,7 @@ import numpy as np
 
 MIN_CORRELATION = 0.1  # of a relation that is clear
 MIN_AT_LAG = 0.2  # at other lags than 0: in a short clip the largest of many is often 0.1 by chance
-NEARLY = 0.6  # as large as the largest correlation
+NEARLY = 0.6  # of the largest correlation: from here on lag 0 describes the relation
 
 
 class Relation(NamedTuple):
@@ -36,15 +36,15 @@ class Relation(NamedTuple):
 
     @property
     def correlation(self) -> float:
-        """At the lag that names the relation, `peak`."""
+        """At the lag that describes the relation, `peak`."""
         return float(self.correlations[self.peak])
 
     @property
     def lag(self) -> float:
-        """The lag that names the relation, in seconds.
+        """The lag that describes the relation, in seconds.
 
-        Where the correlation is largest there, between the model's lags, the vertex of the parabola
-        through it and its neighbours; else the model's lag.
+        At a local maximum it is interpolated between the model's lags, by a parabola through the
+        maximum and its neighbours.
         """
         k, (step, size) = self.peak, (self.lags[1] - self.lags[0], abs(self.correlations))
         if self.is_simultaneous or k in (0, len(size) - 1):
@@ -57,20 +57,21 @@ class Relation(NamedTuple):
 
     @property
     def is_simultaneous(self) -> bool:
-        """Whether it is the correlation without a lag that names the relation."""
+        """Whether the correlation without a lag describes the relation."""
         return self.peak == len(self.lags) // 2
 
     @property
     def is_clear(self) -> bool:
-        """Whether the correlation that names the relation is large enough to be one."""
+        """Whether the correlation that describes the relation is large enough to be one."""
         return abs(self.correlation) >= MIN_CORRELATION
 
     @property
     def peak(self) -> int:
         """The index of the lag with the correlation of largest magnitude, or of lag 0.
 
-        Lag 0 if its correlation is nearly as large or no other is clear. Also for events that
-        alternate: lag 0 is negative, and each follows the other by half a period.
+        Lag 0 if its correlation is at least NEARLY of the largest, or if that is below MIN_AT_LAG.
+        Also for events that alternate: lag 0 is negative, and each follows the other by half a
+        period.
         """
         # Of equal magnitudes the smallest lag wins. Rounded, as they may differ by an error only.
         c, middle = self.correlations.round(6), len(self.lags) // 2

@@ -16,9 +16,9 @@ silent. Edge (i, j) has τ = 0, 0.5 .. 3 s; negative lags are those of edge (j, 
 
 The scene loss has no gradient to p. Otherwise activities would encode the scene (leakage in concept
 bottleneck models), and edges could again be ignored. So the two parts train one after the other:
-first the encoder and the activities, by the event loss; then U and W in closed form, with as few
-pairs of events as possible (recipes/sparse_relations.py). Logits are sums: what a node or an edge
-contributes is its own term, not an approximation.
+first the encoder and the activities, by the event loss; then U and W by convex optimisation, with
+as few pairs of events as possible (recipes/sparse_relations.py). Logits are sums: what a node or an
+edge contributes is its own term, not an approximation.
 
 Shapes: B clips, F frames, M mel bins, T encoder frames, D encoder channels, n events, K lags.
 """

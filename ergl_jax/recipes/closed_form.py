@@ -1,4 +1,4 @@
-"""Trainers without gradient descent, by the names of `train.trainer`.
+"""Trainers other than SGD, by the names of `train.trainer`.
 
 Each is (variables, predict, dataset) -> variables: {"params", "batch_stats"} of numpy arrays;
 predict is by `make_predict`.
