@@ -69,11 +69,11 @@ def test_a_card_of_ones_own_is_kept(hub, run, capsys):
     assert push(run, ADDRESS) == 0
     written = files(hub)["README.md"]
     assert push(run / "bundle", ADDRESS) == 0 and files(hub)["README.md"] == written
-    assert "kept" not in capsys.readouterr().out
+    assert "unchanged" not in capsys.readouterr().out
     mine = "My model: écoute\n".encode("latin-1")
     hub.repositories["me/scenes"].commit({"README.md": mine, "config.json": b""})
     assert push(run, ADDRESS) == 0
-    assert "README.md is kept" in capsys.readouterr().out
+    assert "README.md on the Hub is unchanged" in capsys.readouterr().out
     assert files(hub)["README.md"] == mine
     are_same(bundles.load(ADDRESS), bundles.load(run))
 
