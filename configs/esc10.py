@@ -4,8 +4,8 @@
     python run.py --config=configs/esc10.py --workdir=runs/esc10
 
 Tests on fold 4 and trains on all others; another fold by --config.data.test_folds="(3,)". There is
-no validation split, as few clips train; the last epoch is evaluated. See benchmarks/RESULTS.md for
-times and scores. The model in the package is trained on all folds, with
+no validation split, because there are few training clips; the last epoch is evaluated. See
+benchmarks/RESULTS.md for times and scores. The model in the package is trained on all folds, with
 some clips held out to learn when to abstain:
 
     python data_prep/esc10_manifest.py --root ESC-10 --out data/all/esc10.csv --all_train

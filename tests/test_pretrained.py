@@ -122,7 +122,7 @@ def test_the_environment_names_the_default(tiny, clip, capsys, monkeypatch):
     assert set(json.loads(out)["scenes"]) == set(scenes) and err == ""
     assert main(["models"]) == 0
     assert capsys.readouterr().out.endswith(
-        f"\nWithout --bundle: {tiny.workdir}, as ERGL_MODEL says\n"
+        f"\nWithout --bundle: {tiny.workdir} (set by ERGL_MODEL)\n"
     )
     monkeypatch.setenv(pretrained.VARIABLE, "esc11")
     assert main(["classify", clip]) == 2

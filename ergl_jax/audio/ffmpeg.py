@@ -56,7 +56,7 @@ def blocks(file: io.RawIOBase, block: int, notes: list[str], **options: str) -> 
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     allowed = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": ""}
-    # Tags that are not UTF-8; PyAV 19 has no such argument.
+    # Replace invalid UTF-8 in tags; PyAV 19 has no argument for this.
     tags = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
     try:
         container = av.open(file, options=allowed | options, **tags)

@@ -42,7 +42,7 @@ def expand(
     if os.path.isdir(path):  # unlike Path.is_dir, False where access is denied
         found = sorted(_audio_files(path, failures.append, others))
         some = ", ".join(SUFFIXES[:4])
-        reason = f"contains no audio file ({some}, ...): add recordings, or move the folder away"
+        reason = f"contains no audio file ({some}, ...): add recordings"
     elif glob.has_magic(str(path)) and not os.path.lexists(path):
         parts = path.parts[bool(path.anchor) :]
         found = sorted(set(_matches(path.anchor, parts, failures.append)))

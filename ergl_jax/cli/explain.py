@@ -37,7 +37,7 @@ def add_method(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     path = find_path(args.recording)
     if path.is_dir():
-        raise InputError(f"{path} is a folder: name one recording")
+        raise InputError(f"{path} is a folder: give one recording")
     check_directory(args.out, "--out")  # before slow work
 
     from ergl_jax.inference import explanation_page, narrative

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(about) if args.json else _text(about))
     if not args.json:
         named = pretrained.named()
-        default = f"{named}, as {pretrained.VARIABLE} says" if named else pretrained.DEFAULT
+        default = f"{named} (set by {pretrained.VARIABLE})" if named else pretrained.DEFAULT
         print(f"Without --bundle: {default}")
     return 0
 

@@ -47,7 +47,10 @@ def read_folder(folder: Path) -> Corpus:
     skipped: Counter[str] = Counter()
     for split, part in parts or [("train", folder)]:
         for top in _folders(part):
-            paths = [Path(path) for path in expand(top, report, skipped)]
+            try:
+                paths = [Path(path) for path in expand(top, report, skipped)]
+            except InputError as error:
+                raise InputError(f"{error} of this class, or move the folder away") from error
             if not paths:
                 raise InputError(
                     f"{top}: no recording of this class can be read: make the folder readable, or "

@@ -300,7 +300,7 @@ def agreement(surveys: list[Survey]) -> dict[str, float] | None:
 
 
 def _mean(correlations: list[float]) -> float:
-    """Their mean without NaN: 0 if all are NaN, NaN if there are none."""
+    """The mean of those that are not NaN: 0 if all are NaN; NaN for an empty list."""
     if not correlations:
         return np.nan
     defined = [x for x in correlations if not np.isnan(x)]

@@ -62,18 +62,18 @@ class Relation(NamedTuple):
 
     @property
     def is_clear(self) -> bool:
-        """Whether the correlation that describes the relation is large enough to be one."""
+        """Whether the correlation that describes the relation reaches MIN_CORRELATION."""
         return abs(self.correlation) >= MIN_CORRELATION
 
     @property
     def peak(self) -> int:
         """The index of the lag with the correlation of largest magnitude, or of lag 0.
 
-        Lag 0 if its correlation is at least NEARLY of the largest, or if that is below MIN_AT_LAG.
-        Also for events that alternate: lag 0 is negative, and each follows the other by half a
-        period.
+        Lag 0 if its magnitude is at least NEARLY times the largest, if the largest is below
+        MIN_AT_LAG, or if the events alternate: then lag 0 is negative, and each event follows the
+        other by half a period.
         """
-        # Of equal magnitudes the smallest lag wins. Rounded, as they may differ by an error only.
+        # Of equal magnitudes the smallest lag wins; rounding removes differences by rounding error.
         c, middle = self.correlations.round(6), len(self.lags) // 2
         top = int(np.lexsort((np.abs(self.lags), -np.abs(c)))[0])
         nearly = NEARLY * abs(c[top])

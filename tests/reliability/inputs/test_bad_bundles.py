@@ -60,7 +60,7 @@ def test_wrong_flags(commands, bundle, clip):
         (["explain", clip, given, f"--out={clip}/x"], ["--out", "clip.wav"]),
         (["explain", clip, given, "--out=o", "--method=x"], ["--method", "'x'"]),
         (["explain", clip, "b.wav", given, "--out=o"], ["b.wav", "ergl explain --help"]),
-        (["explain", here, given, "--out=o"], [str(here), "name one recording"]),
+        (["explain", here, given, "--out=o"], [str(here), "give one recording"]),
         (["export", given, f"--out={here / 'a.txt'}"], ["a.txt", ".stablehlo"]),
         (["export", given, f"--out={bundle}"], ["outside of a bundle"]),
         (["atlas", here / "none", f"--out={here / 'atlas'}"], ["none/bundle is not a bundle"]),
