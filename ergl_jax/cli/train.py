@@ -57,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
             "another"
         )
     fields = dict(map(own.parse_field, args.set))
+    if given := {"data.source", "data.manifest"} & fields.keys():
+        raise InputError(f"--set {min(given)}: name the recordings by FOLDER or --manifest instead")
     init = bundles.load(args.init_from) if args.init_from else None
     tagger = bundles.load(args.tagger) if args.tagger else None
     corpus, listed = labelled.read(args.folder, args.manifest)

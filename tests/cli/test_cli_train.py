@@ -70,6 +70,7 @@ def test_what_can_be_wrong_is_reported_before_features_are_made(folder, tmp_path
     for settings, message in (
         (["data.num_events=3"], "data.num_events=3"),
         (["train.batch_size=64"], "train.batch_size"),
+        (["data.manifest=other.csv"], "--set data.manifest: name the recordings by FOLDER"),
         (["train.epohcs=3"], "train.epohcs"),
     ):
         assert train(folder, tmp_path / "run", *settings) == 2
