@@ -251,6 +251,9 @@ def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
     data, model, train = config.data, config.model, config.train
     system = SYSTEMS[model.name]
     form = (model.name, model.variant)
+    if system.losses and train.loss not in system.losses:  # a PANN has none
+        known = ", ".join(system.losses)
+        yield "train.loss", f"is not a loss of model.name={model.name!r}: {known}"
     if data.source == "folder" and not data.manifest:
         yield "data.source", "needs a manifest: set --config.data.manifest=PATH.csv"
     if data.annotations:
@@ -290,9 +293,6 @@ def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
         yield "optimizer.warmup_epochs", f"must be less than train.epochs={train.epochs}"
     if train.select_from > train.epochs:
         yield "train.select_from", f"is after the last epoch, train.epochs={train.epochs}"
-    if train.loss not in system.losses:
-        known = ", ".join(system.losses)
-        yield "train.loss", f"is not a loss of model.name={model.name!r}: {known}"
     if train.trainer in CLOSED_FORM:
         if form != CLOSED_FORM[train.trainer]:
             name, variant = CLOSED_FORM[train.trainer]

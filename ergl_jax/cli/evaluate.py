@@ -5,7 +5,8 @@
 
 Recordings are given as for `ergl train`. By default the test split is scored, or all of them if
 there is none. They are classified as by `ergl classify`: a long one by the mean over its windows.
-A warning gives the number of recordings that the run was trained on, or that are copies of these.
+A warning gives the number of recordings that the run was trained on, or that are copies of these;
+of a bundle without its run this is not known.
 --out gets results.json, predictions.csv and the confusion matrix.
 
 Exit status: 0, or 2 if a recording could not be read; the scores are then those of the others.
@@ -43,9 +44,16 @@ def run(args: argparse.Namespace) -> int:
     model = load(args.bundle)
     corpus, lines = labelled.read(args.folder, args.manifest)
     corpus = evaluation.choose(corpus, args.split)
-    if not is_address(args.bundle) and args.split != "train":
-        workdir = workdirs.of(args.bundle)
-        if count := evaluation.trained_on(workdir, corpus):
+    if args.split != "train":
+        workdir = None if is_address(args.bundle) else workdirs.of(args.bundle)
+        count = evaluation.trained_on(workdir, corpus) if workdir else None
+        if count is None:
+            warn(
+                f"which recordings {args.bundle} was trained on is not known: scores on those say "
+                "nothing about new ones",
+                kind="note",
+            )
+        elif count:
             warn(
                 f"{count} of {len(corpus.clips)} recordings are in the training split of {workdir}:"
                 " scores on them say nothing about new recordings; evaluate on others"

@@ -12,6 +12,8 @@ import json
 import textwrap
 
 from ergl_jax import pretrained
+from ergl_jax.errors import warn
+from ergl_jax.hub import is_address
 
 HELP = "list the models that come with the package"
 
@@ -28,6 +30,8 @@ def run(args: argparse.Namespace) -> int:
         named = pretrained.named()
         default = f"{named} (set by {pretrained.VARIABLE})" if named else pretrained.DEFAULT
         print(f"Without --bundle: {default}")
+        if named and not is_address(named) and not pretrained.find(named).exists():
+            warn(f"{pretrained.VARIABLE}={named}: no such model or directory")
     return 0
 
 

@@ -48,8 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--top", type=_count, metavar="K", help=top)
     folder = "write onsets, offsets and a picture of each recording into this folder"
     add("--timeline", type=local_path, metavar="DIR", help=folder)
-    least = "--timeline: an event is present at this probability or more (%(default)s)"
-    add("--threshold", type=probability, default=0.5, metavar="P", help=least)
+    least = "--timeline: an event is present at this probability or more (0.5)"
+    add("--threshold", type=probability, metavar="P", help=least)
 
 
 def _count(text: str) -> int:
@@ -59,6 +59,10 @@ def _count(text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.threshold is None:
+        args.threshold = 0.5
+    elif not args.timeline:
+        raise InputError("--threshold is for the files of --timeline DIR: add it, or leave it out")
     if args.timeline:
         check_directory(args.timeline, "--timeline")  # before slow work
 

@@ -59,6 +59,11 @@ def run(args: argparse.Namespace) -> int:
     fields = dict(map(own.parse_field, args.set))
     if given := {"data.source", "data.manifest"} & fields.keys():
         raise InputError(f"--set {min(given)}: name the recordings by FOLDER or --manifest instead")
+    if fields.get("model.name") == "ergl_dynamic":
+        raise InputError(
+            "--set model.name=ergl_dynamic: it is trained in two stages and needs event labels: "
+            "use run.py with --config=configs/ergl_dynamic.py:folder (docs/training.md)"
+        )
     init = bundles.load(args.init_from) if args.init_from else None
     tagger = bundles.load(args.tagger) if args.tagger else None
     corpus, listed = labelled.read(args.folder, args.manifest)
@@ -83,6 +88,8 @@ def run(args: argparse.Namespace) -> int:
         init=init,
         fields=fields,
     )
+    manifest = own.manifest_path(corpus, out)
+    own.check_unchanged(corpus, manifest)  # before settings, which the number of clips decides
     workdirs.check(out, config.to_dict())
     use_barriers()
     use_cores(config.train.batch_size)
@@ -90,7 +97,6 @@ def run(args: argparse.Namespace) -> int:
     print("\n".join([*listed, *divided, *events, cut]))
     print(f"Equivalent command in a checkout: {own.run_command(config, out)}", flush=True)
     with workdirs.held(out):
-        manifest = own.manifest_path(corpus, out)
         own.write_manifest(corpus, manifest)
         if tagger and not labels.exists():
             pseudo_labels.label(

@@ -14,6 +14,7 @@ import dataclasses
 import math
 import os
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ import numpy as np
 from ergl_jax.audio import FrontEnd, segments
 from ergl_jax.datasets.manifest import Clip, Corpus, Interval, number
 from ergl_jax.datasets.tables import read_table
-from ergl_jax.errors import InputError
+from ergl_jax.errors import InputError, warn
 from ergl_jax.files import find_path, user_path
 
 TRUTH = "truth"  # in place of a table: the times from which a synthetic corpus is made
@@ -60,11 +61,31 @@ def annotate(corpus: Corpus, path: str | os.PathLike, manifest: str | os.PathLik
             reason = "give seconds from the recording's start, 0 <= onset < offset"
             raise InputError(f"{row.where}: onset={onset!r}, offset={offset!r}: {reason}")
         sounds[key].append(Interval(corpus.events.index(event), start, stop, row.where))
+    _warn_of_contradictions(corpus, path, [sounds[_key(folder, c.name)] for c in corpus.clips])
     clips = [
         dataclasses.replace(clip, sounds=tuple(sounds[_key(folder, clip.name)]))
         for clip in corpus.clips
     ]
     return dataclasses.replace(corpus, clips=clips)
+
+
+def _warn_of_contradictions(corpus: Corpus, path: Path, sounds: Sequence[list[Interval]]) -> None:
+    """Warns of clips with the times of an event of probability 0, or without those of one of 1."""
+    found = [
+        (clip.name, corpus.events[event], listed)
+        for clip, intervals in zip(corpus.clips, sounds, strict=True)
+        for event, probability in enumerate(clip.events)
+        for listed in [any(interval.event == event for interval in intervals)]
+        if probability == (0 if listed else 1)
+    ]
+    if found:
+        name, event, listed = found[0]
+        labels = f"{event!r} of probability {0 if listed else 1} and {'' if listed else 'no '}times"
+        warn(
+            f"{path}: times and probabilities of events contradict each other in "
+            f"{len({name for name, *_ in found})} clips, such as {name}, with {labels}; "
+            "the times are used to train"
+        )
 
 
 def _own_names(header: list[str]) -> list[str]:

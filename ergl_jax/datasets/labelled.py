@@ -61,9 +61,14 @@ def read_folder(folder: Path) -> Corpus:
                 found.append((top.name, split, str(path.parent if inner else path), path))
     warn_of_skipped(folder, skipped)
     scenes = sorted({scene for scene, *_ in found})
+    left_out = _recordings(folder)
     if not scenes:
-        raise InputError(f"{folder}: give a folder that has a folder of recordings for each class")
-    if left_out := _recordings(folder):
+        remedy = "move each recording" if left_out else "put recordings"
+        raise InputError(
+            f"{folder} has no folder for each class: {remedy} into its class's folder, or list "
+            "them in a CSV for --manifest"
+        )
+    if left_out:
         warn(
             f"{folder}: recordings that are in no class's folder are not used: {len(left_out)}, "
             f"such as {left_out[0]}"
@@ -91,7 +96,8 @@ def _recordings(folder: Path) -> list[str]:
 
 def _folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; for a CSV use --manifest")
+        reason = "a file, not a folder" if folder.exists() else "no such folder"
+        raise InputError(f"{folder}: {reason}; for a CSV use --manifest")
     with reading(folder):
         return sorted(x for x in folder.iterdir() if x.is_dir() and not x.name.startswith("."))
 

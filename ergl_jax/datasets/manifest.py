@@ -17,6 +17,7 @@ describes the forms of the file.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import hashlib
 import json
@@ -236,12 +237,18 @@ def _read_rows(path: str | os.PathLike) -> tuple[Path, list[Row], list[Path]]:
 
 def read_rows(path: Path) -> list[Row]:
     """A manifest's rows; only the columns file and scene are checked."""
-    return read_table(path, ("file", "scene"), REMEDY, _own_names)
+    rows = read_table(path, ("file", "scene"), REMEDY, _own_names)
+    for name in rows[0].cells:
+        unused = [column for column in COLUMNS if column not in rows[0].cells]
+        if name not in COLUMNS and (near := difflib.get_close_matches(name.lower(), unused, n=1)):
+            warn(f"{path}: the column {name!r} is not used: rename it if {near[0]!r} is meant")
+    return rows
 
 
 def _own_names(header: list[str]) -> list[str]:
     """A manifest's columns for a header in capitals, or with the names of DCASE's meta.csv."""
-    names = {name: name for name in COLUMNS} | (DCASE if "scene_label" in header else {})
+    names = {name: name for name in COLUMNS} | {"license": "licence"}
+    names |= DCASE if "scene_label" in header else {}
     return [
         ours
         if (ours := names.get(name.lower())) and ours not in header

@@ -28,27 +28,30 @@ def choose(corpus: Corpus, split: str) -> Corpus:
     split = split or ("test" if "test" in splits else "all")
     clips = [clip for clip in corpus.clips if split in ("all", clip.split)]
     if not clips:
-        raise InputError(f"{corpus.name}: no {split} clip; there are {', '.join(sorted(splits))}")
+        raise InputError(
+            f"{corpus.name}: no {split} clip: choose {' or '.join(sorted(splits))} (also of clips "
+            "without a split), or all"
+        )
     return dataclasses.replace(corpus, clips=clips)
 
 
-def trained_on(workdir: Path, corpus: Corpus) -> int:
+def trained_on(workdir: Path, corpus: Corpus) -> int | None:
     """How many recordings of a corpus are in a run's training split: the same files, or copies.
 
-    A copy has the same name and content. Recordings that are missing or can't be read don't count;
-    0 for a run whose manifest can't be read.
+    A copy has the same name and content. Recordings that are missing or can't be read don't count.
+    None where it can't be told: there is no run, or its manifest can't be read.
     """
     known: dict[str, list[Path]] = defaultdict(list)
     try:
         data = DataConfig.from_saved(read_json(workdir / "config.json")["data"])
         if data.source != "folder":
-            return 0
+            return 0 if data.source in ("synthetic", "delays") else None
         for clip in sources.corpus(data).clips:
             if clip.split == "train":
                 path = find_path(user_path(data.manifest).parent / clip.name)
                 known[path.name].append(path)
     except (InputError, OSError, ValueError, KeyError):
-        return 0
+        return None
     return sum(
         any(_are_equal(clip.name, path) for path in known[os.path.basename(clip.name)])
         for clip in corpus.clips

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shlex
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -52,7 +53,8 @@ def split(corpus: Corpus) -> tuple[Corpus, list[str]]:
         corpus = hold_out_groups(corpus, share, split="validation")
     counts = Counter(clip.split for clip in corpus.clips)
     numbers = ", ".join(f"{counts[name]} {name}" for name in SPLITS if counts[name])
-    how = "" if before >= {"train", "validation"} else ", chosen by group or recording"
+    new = " and ".join(name for name in SPLITS if counts[name] and name not in before)
+    how = f"; {new} held out of train by group or recording" if new else ""
     lines = [f"{len(corpus.clips)} recordings of {len(corpus.scenes)} classes: {numbers}{how}."]
     for name in ("validation", "test"):
         missing = set(range(len(corpus.scenes))) - {
@@ -101,11 +103,20 @@ def manifest_path(corpus: Corpus, out: Path) -> Path:
     return out / (re.sub(r"[^\w-]+", "_", corpus.name) + ".csv")
 
 
-def write_manifest(corpus: Corpus, path: Path) -> None:
-    """Writes a manifest of absolute paths that `read_manifest` reads.
+def check_unchanged(corpus: Corpus, path: Path) -> None:
+    """InputError if another manifest is at `path`, and was trained on."""
+    if path.exists() and path.with_name("checkpoints").exists():
+        with tempfile.TemporaryDirectory() as folder:
+            write_manifest(corpus, new := Path(folder, path.name))
+            if path.read_bytes() != new.read_bytes():
+                raise InputError(
+                    f"the recordings have changed since {path} was trained on: restore them, or "
+                    "train in a new directory with --fresh"
+                )
 
-    InputError if another one is there, and was trained on.
-    """
+
+def write_manifest(corpus: Corpus, path: Path) -> None:
+    """Writes a manifest of absolute paths that `read_manifest` reads."""
     events = [f"event:{name}" for name in corpus.events]
     by = [f"by:{name}" for name in corpus.clips[0].by]
     rows = [
@@ -116,12 +127,6 @@ def write_manifest(corpus: Corpus, path: Path) -> None:
     with atomic_write(path) as tmp_path:
         columns = ["file", "scene", "split", "group", "licence", *by, *events]
         write_table(tmp_path, columns, rows)
-        trained = path.exists() and path.with_name("checkpoints").exists()
-        if trained and path.read_bytes() != tmp_path.read_bytes():
-            raise InputError(
-                f"the recordings have changed since {path} was trained on: restore them, or train "
-                "in a new directory with --fresh"
-            )
 
 
 def lengths(corpus: Corpus) -> np.ndarray:
@@ -178,7 +183,8 @@ def preset(
       fields: any of the configuration, which win, as {"train.epochs": 30}.
     """
     clips = sum(clip.split == "train" for clip in corpus.clips)
-    batch = min(clips, next(size for most, size in BATCH_SIZES if clips <= most))
+    batch = next(size for most, size in BATCH_SIZES if clips <= most)
+    batch = min(batch, max(1, clips // 2))  # some may not be readable
     least, most = EPOCHS
     epochs = fields.get("train.epochs", min(most, max(least, round(STEPS * batch / clips))))
     clip_seconds, long = clip_length(seconds)

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ import soundfile
 
 import ergl_jax
 from ergl_jax.cli import main
+from ergl_jax.datasets import labelled
 from ergl_jax.datasets.manifest import read_rows
 from ergl_jax.errors import warn
+from ergl_jax.recipes import own_recordings as own
 from ergl_jax.training import workdirs
 
 RATE = 16000
@@ -72,10 +75,28 @@ def test_what_can_be_wrong_is_reported_before_features_are_made(folder, tmp_path
         (["train.batch_size=64"], "train.batch_size"),
         (["data.manifest=other.csv"], "--set data.manifest: name the recordings by FOLDER"),
         (["train.epohcs=3"], "train.epohcs"),
+        (["model.name=ergl_dynamic"], "--config=configs/ergl_dynamic.py:folder"),
+        (["train.loss=frames"], "train.loss='frames' is not a loss of model.name='ergl'"),
     ):
         assert train(folder, tmp_path / "run", *settings) == 2
         assert message in capsys.readouterr().err
         assert not (tmp_path / "run" / "features").exists()
+
+
+def test_a_recording_added_since_is_refused_as_such(folder, tmp_path, capsys):
+    """Even where the number of clips decides a setting."""
+    few, out = tmp_path / "few", tmp_path / "run"
+    for name in ("rain", "bell"):
+        shutil.copytree(folder / name, few / name)
+    flags = ["--set", "train.epochs=2"]
+    manifest, checkpoints = out / "few.csv", out / "checkpoints"
+    corpus, _ = own.split(labelled.read_folder(few))
+    corpus, _ = own.with_events(corpus)
+    checkpoints.mkdir(parents=True)
+    own.write_manifest(corpus, manifest)
+    shutil.copy(few / "rain" / "0.wav", few / "rain" / "10.wav")
+    assert main(["train", str(few), "--out", str(out), *flags]) == 2
+    assert f"the recordings have changed since {manifest}" in capsys.readouterr().err
 
 
 def test_scores_on_other_recordings(folder, runs, tmp_path, capsys):
@@ -116,6 +137,18 @@ def test_the_test_split_scores_as_training_said(runs, capsys):
         assert mine[name] == theirs["test"][name]
     name = "expected_calibration_error"
     assert mine[name] == pytest.approx(theirs["test"][name], abs=1e-4)
+
+
+def test_clips_of_training_may_be_unknown(folder, runs, tmp_path, capsys):
+    copy = shutil.copytree(runs[0] / "bundle", tmp_path / "copy")
+    listed = tmp_path / "other.csv"
+    listed.write_text(f"file,scene\n{folder / 'rain' / '0.wav'},rain\n")
+    for bundle, said in ((runs[0], False), (copy, True)):
+        assert main(["evaluate", str(bundle), "--manifest", str(listed)]) == 0
+        err = capsys.readouterr().err
+        assert (f"note: which recordings {bundle} was trained on is not known" in err) == said
+    assert main(["evaluate", str(copy), str(folder), "--split=validation"]) == 2
+    assert "no validation clip: choose train" in capsys.readouterr().err
 
 
 def test_scores_of_classes_that_the_bundle_lacks(folder, runs, tmp_path, capsys):

@@ -96,6 +96,26 @@ def test_a_wrong_row_is_named(tmp_path, text, words):
         annotate(corpus(), tmp_path / "times.csv", tmp_path / "my.csv")
 
 
+def test_times_that_contradict_probabilities_are_warned_of(tmp_path, capfd):
+    (tmp_path / "times.csv").write_text(HEAD + "a.wav,0,1,Dog\nsub/b.wav,0,1,Rain\n")
+
+    def warning(*probabilities):
+        clips = [
+            dataclasses.replace(clip, events=np.array(events, np.float32))
+            for clip, events in zip(corpus().clips, probabilities, strict=True)
+        ]
+        told = dataclasses.replace(corpus(), clips=clips)
+        annotate(told, tmp_path / "times.csv", tmp_path / "my.csv")
+        return capfd.readouterr().err
+
+    assert warning([1, 0], [0, 1]) == warning([0.1, 0.9], [0.9, 0.1]) == ""
+    assert "in 1 clips, such as a.wav, with 'Dog' of probability 0 and times" in warning(
+        [0, 0], [0, 1]
+    )
+    line = warning([1, 1], [0, 0])
+    assert "in 2 clips, such as a.wav, with 'Rain' of probability 1 and no times" in line
+
+
 def test_of_many_events_some_are_named(tmp_path):
     (tmp_path / "times.csv").write_text(HEAD + "a.wav,0,1,Cat\n")
     many = dataclasses.replace(corpus(), events=tuple(f"event {n}" for n in range(527)))

@@ -155,6 +155,14 @@ def test_names_that_look_alike_are_warned_of(write, capfd):
     assert not capfd.readouterr().err
 
 
+def test_columns_with_almost_a_known_name(write, capfd):
+    text = "file,scene,split,gruop,notes,License\na.wav,tram,train,x,y,CC0\n"
+    assert read_manifest(write(text)).licence == "CC0"
+    group, licence = sorted(capfd.readouterr().err.splitlines(), key=len)[::-1]
+    assert group.endswith("the column 'gruop' is not used: rename it if 'group' is meant")
+    assert "with 'License' as the column 'licence'" in licence
+
+
 @pytest.mark.parametrize("file", ["{}.wav", "deep/{}.wav", "./{}.wav"])
 @pytest.mark.parametrize("entry", ["{}", "{}.wav"])
 def test_events_next_to_the_manifest(write, tmp_path, file, entry):

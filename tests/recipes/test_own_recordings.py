@@ -77,10 +77,14 @@ def test_wrong_folders(folder, tmp_path):
     (folder / "cat").mkdir()
     with pytest.raises(InputError, match="cat"):
         labelled.read_folder(folder)
-    with pytest.raises(InputError, match="a folder of recordings for each class"):
-        labelled.read_folder(folder / "dog")
-    with pytest.raises(InputError, match="no such folder"):
-        labelled.read_folder(tmp_path / "none")
+    for wrong, reason in {
+        folder / "dog": "no folder for each class: move each recording",
+        folder / "cat": "no folder for each class: put recordings",
+        folder / "dog" / "0.wav": "a file, not a folder",
+        tmp_path / "none": "no such folder",
+    }.items():
+        with pytest.raises(InputError, match=f"{wrong}.*{reason}"):
+            labelled.read_folder(wrong)
 
 
 def test_folders_of_splits_and_others(folder, tmp_path):
@@ -172,12 +176,11 @@ def test_the_written_manifest_is_the_corpus(folder, tmp_path):
         assert np.array_equal(mine.events, theirs.events)
         assert len(theirs.load(RATE, "mean")) == 0.1 * RATE
     fewer = dataclasses.replace(corpus, clips=corpus.clips[1:])
-    own.write_manifest(fewer, path)  # nothing was trained yet
-    own.write_manifest(corpus, path)
+    own.check_unchanged(fewer, path)  # nothing was trained yet
     (tmp_path / "checkpoints").mkdir()
-    own.write_manifest(corpus, path)
+    own.check_unchanged(corpus, path)
     with pytest.raises(InputError, match="recordings have changed since .* was trained on"):
-        own.write_manifest(fewer, path)
+        own.check_unchanged(fewer, path)
     assert read_manifest(path).scenes == corpus.scenes
 
 
@@ -219,7 +222,7 @@ def test_the_preset_is_the_printed_command_of_run_py(folder, tmp_path, tiny):
 
     few = dataclasses.replace(corpus, clips=[c for c in corpus.clips if c.split == "train"][:2])
     once = own.preset(few, np.ones(3), tmp_path, num_events=2, fields={"train.epochs": 1})
-    assert (once.train.batch_size, once.optimizer.warmup_epochs) == (2, 0.0)
+    assert (once.train.batch_size, once.optimizer.warmup_epochs) == (1, 0.0)
 
     init = load(tiny.workdir)
     init = dataclasses.replace(init, front_end=init.front_end.with_channel("right"))
