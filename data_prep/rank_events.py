@@ -4,7 +4,8 @@
 
 Prints the table and writes the names, one a line, for --config.data.events. The training split is
 the one that training uses, without the clips held out for validation: with the same flags and
-`data.events` empty, training takes the same events.
+`data.events` empty, training takes the same events, unless recordings become several clips
+(`data.long="windows"`) or can't be read.
 """
 
 if __name__ == "__main__":

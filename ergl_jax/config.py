@@ -212,7 +212,7 @@ class Config:
             *groups, field = path.split(".")
             group = changed
             for name in groups:
-                group = group.get(name, {})
+                group = group.get(name, {}) if isinstance(group, dict) else {}
             if not isinstance(group, dict) or field not in group:
                 raise InputError(f"{where}config.{path} is an unknown field")
             group[field] = value

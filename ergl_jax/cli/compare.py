@@ -2,8 +2,8 @@
 
     ergl compare runs/a runs/b --out compared
 
-Accuracies have 95 % intervals by resampling the test clips; each run is compared with the first by
-McNemar's test. --out gets comparison.json and curves.png.
+Accuracies have 95 % intervals by resampling the test recordings; each run is compared with the
+first by McNemar's test. --out gets comparison.json and curves.png.
 """
 
 import argparse

@@ -18,8 +18,14 @@ HELP = "record or upload a sound in the browser"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add_bundle(parser)
-    add("--port", type=int, help="default: the first free one from 7860 on")
+    add("--port", type=_port, help="default: the first free one from 7860 on")
     add("--share", action="store_true", help="through a public address of Gradio's, for 72 hours")
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 65535")
+    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -3,10 +3,10 @@
     ergl evaluate runs/mine other_recordings/
     ergl evaluate runs/mine --manifest other.csv --out scores
 
-Recordings are given as for `ergl train`. By default the test split is scored, or all of them if
-there is none. They are classified as by `ergl classify`: a long one by the mean over its windows.
-A warning gives the number of recordings that the run was trained on, or that are copies of these;
-of a bundle without its run this is not known.
+Recordings are given as for `ergl train`; the last fold of a CSV with folds is its test split. By
+default the test split is scored, or all of them if there is none. They are classified as by `ergl
+classify`: a long one by the mean over its windows. A warning gives the number of recordings that
+the run was trained on, or that are copies of these; of a bundle without its run this is not known.
 --out gets results.json, predictions.csv and the confusion matrix.
 
 Exit status: 0, or 2 if a recording could not be read; the scores are then those of the others.

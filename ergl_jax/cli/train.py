@@ -15,10 +15,17 @@ import hashlib
 import os
 from pathlib import Path
 
-from ergl_jax.errors import InputError
-from ergl_jax.files import local_path, user_path
+from ergl_jax.errors import InputError, warn
+from ergl_jax.files import local_path
 from ergl_jax.hub import bundle_path, is_address
 from ergl_jax.kernels.cpu import use_huge_pages as start  # noqa: F401, as `cli` calls it
+
+LISTED = "name the recordings by FOLDER or --manifest"
+SPLIT = "give the CSV a column split"
+# Settings that FOLDER or the manifest gives, with what to do instead.
+REFUSED = dict.fromkeys(("data.source", "data.manifest", "data.root"), LISTED)
+REFUSED |= dict.fromkeys(("data.test_folds", "data.validation_folds"), SPLIT)
+REFUSED["data.events_file"] = "name the file as the manifest, my.events.npz beside my.csv,"
 
 HELP = "train on your own recordings, sorted into folders or listed in a CSV"
 
@@ -28,7 +35,7 @@ def add_recordings(parser: argparse.ArgumentParser) -> None:
     given = parser.add_mutually_exclusive_group(required=True)
     folder = "has a folder of recordings for each class"
     given.add_argument("folder", nargs="?", type=local_path, metavar="FOLDER", help=folder)
-    given.add_argument("--manifest", type=user_path, help="a CSV that lists recordings, instead")
+    given.add_argument("--manifest", type=local_path, help="a CSV that lists recordings, instead")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,8 +64,8 @@ def run(args: argparse.Namespace) -> int:
             "another"
         )
     fields = dict(map(own.parse_field, args.set))
-    if given := {"data.source", "data.manifest"} & fields.keys():
-        raise InputError(f"--set {min(given)}: name the recordings by FOLDER or --manifest instead")
+    if given := REFUSED.keys() & fields.keys():
+        raise InputError(f"--set {min(given)}: {REFUSED[min(given)]} instead")
     if fields.get("model.name") == "ergl_dynamic":
         raise InputError(
             "--set model.name=ergl_dynamic: it is trained in two stages and needs event labels: "
@@ -68,8 +75,16 @@ def run(args: argparse.Namespace) -> int:
     tagger = bundles.load(args.tagger) if args.tagger else None
     corpus, listed = labelled.read(args.folder, args.manifest)
     corpus, divided = own.split(corpus)
+    if init and (count := own.trained_before(args.init_from, corpus)):
+        warn(
+            f"{count} of the clips to validate or test are training clips of {args.init_from}: "
+            "scores on them say little about new recordings"
+        )
     name = fields.get("model.name")
     events: list[str] = []
+    if tagger and corpus.events:
+        events = [f"Its own {len(corpus.events)} event labels are replaced by those of --tagger."]
+        corpus = own.without_events(corpus)
     if not tagger and name in (None, "ergl"):
         corpus, events = own.with_events(corpus, forced=name == "ergl")
     if init:

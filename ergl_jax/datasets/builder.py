@@ -274,6 +274,11 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
             notes: list[str] = []
             waveform = clip.load(front_end.sample_rate, front_end.channel, notes)
             rows = []
+            if self._long == "crop" and len(waveform) > 1.01 * length:
+                rate = front_end.sample_rate
+                notes.append(
+                    f"cropped from {len(waveform) / rate:.1f} s to its middle {length / rate:g} s"
+                )
             for start, window in segments.segment(waveform, length, pad=self._pad, long=self._long):
                 rows.append({"waveform": window})
                 if self._has_sounds:

@@ -22,6 +22,10 @@ class Recording:
     title: str  # of the original
 
 
+def _own_names(header: list[str]) -> list[str]:
+    return ["licence" if name.lower() == "license" else name for name in header]
+
+
 def read_meta(folder: Path, *, esc10: bool = False) -> list[Recording]:
     """The recordings in a folder's meta/esc50.csv (ESC-50) or meta.csv (ESC-10, or a user's own).
 
@@ -34,7 +38,7 @@ def read_meta(folder: Path, *, esc10: bool = False) -> list[Recording]:
     recordings: list[Recording] = []
     folds: dict[str, str] = {}
     remedy = "give a copy of ESC-50, or such a table of the columns filename, label, fold, source"
-    for row in read_table(meta, ("filename", label, "fold", source), remedy):
+    for row in read_table(meta, ("filename", label, "fold", source), remedy, _own_names):
         cells = row.cells
         if esc10 and directory and cells.get("esc10") != "True":
             continue

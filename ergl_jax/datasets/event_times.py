@@ -13,7 +13,6 @@ Shapes: L samples of a clip, F frames of its log-mel spectrogram, E events.
 import dataclasses
 import math
 import os
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +20,7 @@ import numpy as np
 
 from ergl_jax.audio import FrontEnd, segments
 from ergl_jax.datasets.manifest import Clip, Corpus, Interval, number
-from ergl_jax.datasets.tables import read_table
+from ergl_jax.datasets.tables import composed, read_table
 from ergl_jax.errors import InputError, warn
 from ergl_jax.files import find_path, user_path
 
@@ -52,6 +51,7 @@ def annotate(corpus: Corpus, path: str | os.PathLike, manifest: str | os.PathLik
         if key not in sounds:
             reason = f"clip {clip!r} is not in {manifest}: correct it, or remove the row"
             raise InputError(f"{row.where}: {reason}")
+        event = composed(event)
         if event not in corpus.events:
             shown = [*corpus.events[:MAX_SHOWN], *["..."] * (len(corpus.events) > MAX_SHOWN)]
             known = ", ".join(shown) or "none: add event columns or an .npz"
@@ -71,20 +71,19 @@ def annotate(corpus: Corpus, path: str | os.PathLike, manifest: str | os.PathLik
 
 def _warn_of_contradictions(corpus: Corpus, path: Path, sounds: Sequence[list[Interval]]) -> None:
     """Warns of clips with the times of an event of probability 0, or without those of one of 1."""
-    found = [
-        (clip.name, corpus.events[event], listed)
-        for clip, intervals in zip(corpus.clips, sounds, strict=True)
-        for event, probability in enumerate(clip.events)
-        for listed in [any(interval.event == event for interval in intervals)]
-        if probability == (0 if listed else 1)
-    ]
-    if found:
-        name, event, listed = found[0]
-        labels = f"{event!r} of probability {0 if listed else 1} and {'' if listed else 'no '}times"
+    probabilities = np.stack([clip.events for clip in corpus.clips])  # (N, E)
+    listed = np.zeros(probabilities.shape, bool)
+    for row, intervals in enumerate(sounds):
+        listed[row, [interval.event for interval in intervals]] = True
+    wrong = np.argwhere(probabilities == np.where(listed, 0, 1))
+    if len(wrong):
+        row, event = wrong[0]
+        probability, times = ("0", "times") if listed[row, event] else ("1", "no times")
         warn(
             f"{path}: times and probabilities of events contradict each other in "
-            f"{len({name for name, *_ in found})} clips, such as {name}, with {labels}; "
-            "the times are used to train"
+            f"{len(np.unique(wrong[:, 0]))} clips, such as {corpus.clips[row].name}, with "
+            f"{corpus.events[event]!r} of probability {probability} and {times}; the times are "
+            "used to train"
         )
 
 
@@ -96,7 +95,7 @@ def _own_names(header: list[str]) -> list[str]:
 
 def _key(folder: Path, file: str) -> str:
     """One spelling of a recording's path."""
-    slashed = unicodedata.normalize("NFC", file).replace("\\", "/")
+    slashed = composed(file).replace("\\", "/")
     return os.path.abspath(os.path.join(folder, slashed))
 
 

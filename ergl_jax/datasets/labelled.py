@@ -11,6 +11,7 @@ import numpy as np
 from ergl_jax.audio import expand, read_audio
 from ergl_jax.audio.recordings import SUFFIXES, warn_of_skipped
 from ergl_jax.datasets.manifest import Clip, Corpus, read_manifest, read_rows
+from ergl_jax.datasets.tables import composed
 from ergl_jax.errors import InputError, report, warn
 from ergl_jax.files import find_path, reading
 
@@ -37,6 +38,14 @@ def read_folder(folder: Path) -> Corpus:
     """
     tops = _folders(folder)
     parts = [(SPLIT_FOLDERS[top.name.lower()], top) for top in tops if _is_split(top)]
+    named = [top for top in tops if top.name.lower() in SPLIT_FOLDERS]
+    if len(named) == len(tops) > max(1, len(parts)):
+        wrong = next(top for top in tops if not _is_split(top))
+        inside = (_recordings(wrong) or ["no folder"])[0]
+        raise InputError(
+            f"{wrong} is named as a split, but has {inside} right in it: put its recordings into a "
+            "folder for each class, inside it"
+        )
     if parts and len(parts) < len(tops):
         other = next(top for top in tops if not _is_split(top))
         raise InputError(
@@ -58,7 +67,7 @@ def read_folder(folder: Path) -> Corpus:
                 )
             for path in paths:
                 inner = path.parent != top
-                found.append((top.name, split, str(path.parent if inner else path), path))
+                found.append((composed(top.name), split, str(path.parent if inner else path), path))
     warn_of_skipped(folder, skipped)
     scenes = sorted({scene for scene, *_ in found})
     left_out = _recordings(folder)

@@ -75,16 +75,21 @@ def check(
 def check_prepared(config: DataConfig, dataset: builder.SceneDataset) -> None:
     """InputError unless every scene of a prepared dataset still has training clips."""
     counts = dataset.class_sizes.get("train", [0] * len(dataset.scenes))
-    _check_scenes(config, dataset.scenes, counts, " that could be prepared")
+    remedy = "replace its recordings, or remove its rows"
+    _check_scenes(config, dataset.scenes, counts, "that could be used", remedy)
 
 
 def _check_scenes(
-    config: DataConfig, scenes: Sequence[str], counts: Sequence[int], which: str = ""
+    config: DataConfig,
+    scenes: Sequence[str],
+    counts: Sequence[int],
+    which: str = "in the list",
+    remedy: str = "mark rows as train, spell it the same in all rows, or remove its rows",
 ) -> None:
     if missing := [scene for scene, count in zip(scenes, counts, strict=True) if not count]:
         raise InputError(
-            f"{config.manifest or config.source}: scene {missing[0]!r} has no training clip{which}:"
-            " mark rows as train, spell it the same in all rows, or remove its rows"
+            f"{config.manifest or config.source}: scene {missing[0]!r} has no training clip {which}"
+            f": {remedy}"
         )
 
 
@@ -110,12 +115,12 @@ def warn_of_labels(config: DataConfig, found: manifest.Corpus, pooling: str) -> 
         warn(
             f"{name}: all event labels are 0 or 1, so they seem to say whether an event sounds; "
             "model.pooling='mean' learns the share of the clip for which it does: set "
-            "--config.model.pooling=linear"
+            "model.pooling=linear"
         )
     elif pooling == "linear" and shares:
         warn(
             f"{name}: event labels are shares of the clip; model.pooling='linear' learns whether "
-            "an event sounds: set --config.model.pooling=mean"
+            "an event sounds: set model.pooling=mean"
         )
 
 

@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import io
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -91,6 +92,11 @@ def read_table(
     if how and note:
         warn(f"{path} is read {', '.join(how)}")
     return rows
+
+
+def composed(name: str) -> str:
+    """A name in the Unicode form (NFC) in which names are compared."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _decode(content: bytes, path: Path) -> tuple[str, str]:

@@ -1,12 +1,13 @@
 """Finished runs side by side: their settings, scores with uncertainty, and learning curves.
 
-Shapes: R runs, N clips that all were tested on.
+Shapes: R runs, N clips that all were tested on, G recordings that these are windows of.
 """
 
 import csv
 import dataclasses
 import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -60,11 +61,11 @@ def different_settings(runs: Sequence[Run]) -> dict[str, list[Any]]:
 
 
 def compare(runs: Sequence[Run]) -> dict[str, Any]:
-    """Class mean accuracies with bootstrap intervals over clips, and each run against the first.
+    """Class mean accuracies with bootstrap intervals, and each run against the first.
 
-    Clips are resampled within their class, the same for all runs. `p` is of McNemar's exact test:
-    how likely so unequal numbers of clips that only one of two runs gets right are, if neither is
-    better.
+    Recordings, with all their windows, are resampled within their class, the same for all runs. `p`
+    is of McNemar's exact test: how likely so unequal numbers of recordings that one of two runs
+    classifies better (more of its windows) are, if neither run is better.
 
     Raises InputError unless the runs were tested on the same clips.
     """
@@ -79,16 +80,21 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
             )
     truth = np.array([runs[0].predictions[clip][0] for clip in clips])  # (N,)
     predicted = np.array([[run.predictions[clip][1] for clip in clips] for run in runs])
-    right = predicted == truth  # (R, N)
+    # The builder names windows NAME#0, NAME#1, ...
+    names, first_clip, recording = np.unique(
+        [re.sub(r"#\d+$", "", clip) for clip in clips], return_index=True, return_inverse=True
+    )
+    total = np.bincount(recording)  # windows of each recording: (G,)
+    right = np.stack([np.bincount(recording, x) for x in predicted == truth])  # (R, G)
+    truth = truth[first_clip]  # (G,)
     rng = np.random.default_rng(0)
     classes = [np.flatnonzero(truth == scene) for scene in np.unique(truth)]
-    means = np.stack(
-        [right[:, rng.choice(rows, (RESAMPLES, len(rows)))].mean(axis=-1) for rows in classes]
-    ).mean(axis=0)  # (R, RESAMPLES)
-    accuracy = np.stack([right[:, rows].mean(axis=1) for rows in classes]).mean(axis=0)  # (R,)
+    drawn = [rng.choice(rows, (RESAMPLES, len(rows))) for rows in classes]
+    means = np.mean([right[:, x].sum(axis=-1) / total[x].sum(axis=-1) for x in drawn], axis=0)
+    accuracy = np.mean([right[:, x].sum(axis=-1) / total[x].sum() for x in classes], axis=0)  # (R,)
     found = []
     for i, run in enumerate(runs):
-        only, first = int((right[i] & ~right[0]).sum()), int((right[0] & ~right[i]).sum())
+        only, first = int((right[i] > right[0]).sum()), int((right[0] > right[i]).sum())
         entry = {
             "run": str(run.path),
             "class_mean_accuracy": accuracy[i],
@@ -104,12 +110,15 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
                 "p": binomtest(only, only + first).pvalue if only + first else 1.0,
             }
         found.append(entry)
-    return {"clips": len(clips), "runs": found, "settings": different_settings(runs)}
+    counts = {"clips": len(clips), "recordings": len(names)}
+    return counts | {"runs": found, "settings": different_settings(runs)}
 
 
 def text(found: dict[str, Any]) -> str:
     """What `compare` found, for a terminal."""
-    lines = [f"{found['clips']} test clips; 95 % intervals, resampling clips within each class"]
+    clips, recordings = found["clips"], found["recordings"]
+    of = f" of {recordings} recordings" if recordings < clips else ""
+    lines = [f"{clips} test clips{of}; 95 % intervals, resampling recordings within each class"]
     for run in found["runs"]:
         low, high = (100 * x for x in run["interval"])
         lines.append(
@@ -119,7 +128,7 @@ def text(found: dict[str, Any]) -> str:
             low, high = (100 * x for x in run["difference_interval"])
             lines.append(
                 f"  against the first: {100 * run['difference']:+.1f} ({low:+.1f} to {high:+.1f}); "
-                f"only this run is right on {run['only_this_right']} clips, only the first on "
+                f"this run is better on {run['only_this_right']} recordings, the first on "
                 f"{run['only_first_right']}, p = {run['p']:.3f}"
             )
     lines.append("settings:" if found["settings"] else "no settings differ")

@@ -50,7 +50,7 @@ def trained_on(workdir: Path, corpus: Corpus) -> int | None:
             if clip.split == "train":
                 path = find_path(user_path(data.manifest).parent / clip.name)
                 known[path.name].append(path)
-    except (InputError, OSError, ValueError, KeyError):
+    except (InputError, OSError, ValueError, KeyError, TypeError):
         return None
     return sum(
         any(_are_equal(clip.name, path) for path in known[os.path.basename(clip.name)])

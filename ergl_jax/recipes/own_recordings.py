@@ -22,7 +22,9 @@ from ergl_jax.datasets.splits import hold_out_groups
 from ergl_jax.datasets.tables import write_table
 from ergl_jax.errors import InputError
 from ergl_jax.files import atomic_write
+from ergl_jax.hub import is_address
 from ergl_jax.labels import AUDIOSET
+from ergl_jax.recipes import evaluation
 from ergl_jax.training import workdirs
 
 HELD_OUT = 0.2  # of each class, for the test split and for the validation split
@@ -37,15 +39,17 @@ MAX_SECONDS = 10.0  # of a clip
 def split(corpus: Corpus) -> tuple[Corpus, list[str]]:
     """Holds out test and validation clips where there are none, and returns a sentence on each.
 
-    InputError unless there are training clips, and two classes.
+    InputError unless there are two classes, each with training clips.
     """
     if len(corpus.scenes) < 2:
         raise InputError(f"{corpus.name}: two classes are needed, found {corpus.scenes[0]!r} alone")
-    if not any(clip.split == "train" for clip in corpus.clips):
-        raise InputError(
-            f"{corpus.name}: no training clip: mark some rows as train, or remove the splits"
-        )
     before = {clip.split for clip in corpus.clips}
+    if missing := set(range(len(corpus.scenes))) - _scenes_of(corpus, "train"):
+        raise InputError(
+            f"{corpus.name}: class {corpus.scenes[min(missing)]!r} has no training clip, as its "
+            f"clips are for {' and '.join(sorted(before - {'train'}))}: mark some for train, or "
+            "remove the class"
+        )
     if before == {"train"}:
         corpus = hold_out_groups(corpus, HELD_OUT, split="test")
     if "validation" not in before:
@@ -57,12 +61,15 @@ def split(corpus: Corpus) -> tuple[Corpus, list[str]]:
     how = f"; {new} held out of train by group or recording" if new else ""
     lines = [f"{len(corpus.clips)} recordings of {len(corpus.scenes)} classes: {numbers}{how}."]
     for name in ("validation", "test"):
-        missing = set(range(len(corpus.scenes))) - {
-            c.scene for c in corpus.clips if c.split == name
-        }
+        missing = set(range(len(corpus.scenes))) - _scenes_of(corpus, name)
         if names := ", ".join(corpus.scenes[index] for index in sorted(missing)):
-            lines.append(f"No {name} clip of {names}: add recordings in more groups.")
+            remedy = "" if name in before else ": add recordings in more groups"
+            lines.append(f"No {name} clip of {names}{remedy}.")
     return corpus, lines
+
+
+def _scenes_of(corpus: Corpus, split: str) -> set[int]:
+    return {clip.scene for clip in corpus.clips if clip.split == split}
 
 
 def with_events(corpus: Corpus, *, forced: bool = False) -> tuple[Corpus, list[str]]:
@@ -79,6 +86,25 @@ def with_events(corpus: Corpus, *, forced: bool = False) -> tuple[Corpus, list[s
     clips = [dataclasses.replace(clip, events=rows[clip.scene]) for clip in corpus.clips]
     line = "No event labels: the classes are used as events."
     return dataclasses.replace(corpus, events=corpus.scenes, clips=clips), [line]
+
+
+def without_events(corpus: Corpus) -> Corpus:
+    """The corpus without its event labels."""
+    none = np.zeros(0, np.float32)
+    clips = [dataclasses.replace(clip, events=none) for clip in corpus.clips]
+    return dataclasses.replace(corpus, events=(), clips=clips)
+
+
+def trained_before(init: str | Path, corpus: Corpus) -> int:
+    """How many clips that are not for training are training clips of the run of a bundle.
+
+    0 where that is not known, as `evaluation.trained_on`.
+    """
+    clips = [clip for clip in corpus.clips if clip.split != "train"]
+    if is_address(init):
+        return 0
+    held_out = dataclasses.replace(corpus, clips=clips)
+    return evaluation.trained_on(workdirs.of(Path(init)), held_out) or 0
 
 
 def is_sound(name: str) -> bool:
@@ -100,7 +126,9 @@ def _stems(text: str) -> frozenset[str]:
 
 def manifest_path(corpus: Corpus, out: Path) -> Path:
     """Where a run in `out` lists its corpus; its name is that of the data in the bundle."""
-    return out / (re.sub(r"[^\w-]+", "_", corpus.name) + ".csv")
+    name = re.sub(r"[^\w-]+", "_", corpus.name)
+    of_results = name in ("predictions", "confusion")  # files of the run itself
+    return out / f"{name}{'_recordings' * of_results}.csv"
 
 
 def check_unchanged(corpus: Corpus, path: Path) -> None:
@@ -155,11 +183,15 @@ def about_length(seconds: np.ndarray, clip_seconds: float, long: str) -> str:
     )
 
 
-def clip_length(seconds: np.ndarray) -> tuple[float, str]:
-    """Seconds of a clip, and what happens to longer recordings: "crop" or "windows"."""
+def clip_length(seconds: np.ndarray, chosen: Any = None) -> tuple[float, str]:
+    """Seconds of a clip, `chosen` by the user or by us, and what happens to longer recordings:
+    "crop" or "windows".
+    """
     if not len(seconds):
         raise InputError("none of the recordings can be read: `ergl classify` reports the reasons")
     clip_seconds = min(MAX_SECONDS, max(1.0, math.ceil(2 * np.quantile(seconds, 0.75) - 0.1) / 2))
+    if isinstance(chosen, int | float):
+        clip_seconds = float(chosen)
     return clip_seconds, "windows" if seconds.max() > 1.5 * clip_seconds else "crop"
 
 
@@ -187,7 +219,7 @@ def preset(
     batch = min(batch, max(1, clips // 2))  # some may not be readable
     least, most = EPOCHS
     epochs = fields.get("train.epochs", min(most, max(least, round(STEPS * batch / clips))))
-    clip_seconds, long = clip_length(seconds)
+    clip_seconds, long = clip_length(seconds, fields.get("data.clip_seconds"))
     chosen: dict[str, Any] = {
         "data.source": "folder",
         "data.manifest": str(manifest_path(corpus, out)),

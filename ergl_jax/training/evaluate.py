@@ -65,7 +65,7 @@ def predict(run: Callable, variables: Tree, split: SceneSplit) -> Predictions:
     if not all(np.isfinite(x).all() for x in whole.values()):
         raise InputError(
             "the model's outputs are not finite: training diverged; try a lower "
-            "--config.optimizer.learning_rate, or some --config.optimizer.warmup_epochs"
+            "optimizer.learning_rate, or some optimizer.warmup_epochs"
         )
     return Predictions(**whole)
 
@@ -148,7 +148,7 @@ def check_fits(bundle: Bundle, dataset: SceneDataset) -> None:
             found, wanted = (getattr(value, "setting", value) for value in (found, wanted))
             raise InputError(
                 f"the dataset has {field}={found}, the bundle needs {field}={wanted}: set "
-                f"--config.data.{field}={wanted}"
+                f"data.{field}={wanted}"
             )
     if "test" not in dataset.sizes:
         raise InputError(f"dataset {dataset.name!r} has no test split: mark rows of it as test")

@@ -198,8 +198,8 @@ class _Run:
                 f"the {what} is not finite at step {done + 1} of epoch {epoch} ({numbers}, "
                 f"learning_rate={rate:.4g}), with the clips "
                 f"{', '.join(self.split[int(row)]['name'] for row in indices[bad])}. The last "
-                "checkpoint is kept; try with --fresh a lower --config.optimizer.learning_rate, "
-                "some --config.optimizer.warmup_epochs, or --config.train.skip_nonfinite"
+                "checkpoint is kept; try with --fresh a lower optimizer.learning_rate, "
+                "some optimizer.warmup_epochs, or train.skip_nonfinite"
             )
         values = {name: float(x[finite].mean()) for name, x in found.items()}
         if config.skip_nonfinite:

@@ -59,12 +59,12 @@ def start_pretrained(
         if theirs != mine:
             raise InputError(
                 f"{field} has model.encoder.{name}={theirs}, not {mine}: "
-                f"set --config.model.encoder.{name}={theirs}"
+                f"set model.encoder.{name}={theirs}"
             )
     if bundle.front_end != front_end:
         raise InputError(
             f"{field} has front end {bundle.front_end.setting!r}, not {front_end.setting!r}: "
-            f"set --config.data.front_end={bundle.front_end.setting}"
+            f"set data.front_end={bundle.front_end.setting}"
         )
     found = bundle.variables["params"]
     for name in parts:

@@ -75,6 +75,9 @@ def test_what_can_be_wrong_is_reported_before_features_are_made(folder, tmp_path
         (["train.batch_size=64"], "train.batch_size"),
         (["data.manifest=other.csv"], "--set data.manifest: name the recordings by FOLDER"),
         (["train.epohcs=3"], "train.epohcs"),
+        (["train.epochs.a.b=3"], "train.epochs.a.b is an unknown field"),
+        (['data.test_folds=["1"]'], "--set data.test_folds: give the CSV a column split"),
+        (["data.events_file=a.npz"], "--set data.events_file: name the file as the manifest"),
         (["model.name=ergl_dynamic"], "--config=configs/ergl_dynamic.py:folder"),
         (["train.loss=frames"], "train.loss='frames' is not a loss of model.name='ergl'"),
     ):

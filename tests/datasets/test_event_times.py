@@ -96,6 +96,13 @@ def test_a_wrong_row_is_named(tmp_path, text, words):
         annotate(corpus(), tmp_path / "times.csv", tmp_path / "my.csv")
 
 
+def test_an_event_in_another_unicode_form_is_the_same(tmp_path):
+    (tmp_path / "times.csv").write_text(HEAD + "a.wav,0,1,Ge\u0301ant\n", encoding="utf-8")
+    named = dataclasses.replace(corpus(), events=("G\u00e9ant", "Rain"))
+    found = annotate(named, tmp_path / "times.csv", tmp_path / "my.csv")
+    assert [[sound.event for sound in clip.sounds] for clip in found.clips] == [[0], []]
+
+
 def test_times_that_contradict_probabilities_are_warned_of(tmp_path, capfd):
     (tmp_path / "times.csv").write_text(HEAD + "a.wav,0,1,Dog\nsub/b.wav,0,1,Rain\n")
 

@@ -195,6 +195,8 @@ def test_a_table_of_recordings(tmp_path, rows, reason):
         ("b.wav", "b", "1", "y", ""),
         ("a.wav", "a", "1", "x", ""),
     ]
+    meta.write_text("filename,label,fold,source,License\na.wav,a,1,x,CC0\n")
+    assert [recording.licence for recording in read_meta(tmp_path)] == ["CC0"]
     meta.unlink() if rows is None else meta.write_text(header + rows)
     with pytest.raises(InputError, match=reason):
         read_meta(tmp_path)

@@ -48,11 +48,11 @@ def test_the_sound_of_a_row(tmp_path, long, rows):
 @pytest.mark.parametrize(
     ("source", "labels", "pooling", "remedy"),
     [
-        ("folder", [[0, 1], [1, 0]], "mean", "--config.model.pooling=linear"),
+        ("folder", [[0, 1], [1, 0]], "mean", "set model.pooling=linear"),
         ("folder", [[0, 1], [0.3, 0]], "mean", None),
         ("folder", [[0, 1], [1, 0]], "linear", None),
         ("folder", [[0, 0.7], [1, 0]], "linear", None),  # a PANN's probabilities, or shares
-        ("synthetic", [[0, 0.7], [1, 0]], "linear", "--config.model.pooling=mean"),
+        ("synthetic", [[0, 0.7], [1, 0]], "linear", "set model.pooling=mean"),
         ("synthetic", [[0, 0.7], [1, 0]], "mean", None),
     ],
 )

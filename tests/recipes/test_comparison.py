@@ -39,6 +39,35 @@ def test_intervals_are_those_of_a_binomial():
     assert (high - low) / 2 == pytest.approx(width, rel=0.1)
 
 
+def test_windows_count_as_their_recording():
+    """As many windows of each recording change nothing; one that is half right is between."""
+    rng = np.random.default_rng(2)
+    first, second = rng.random(40) < 0.7, rng.random(40) < 0.85
+    alone = [run("a", first), run("b", second)]
+
+    def windows(run):
+        return Run(
+            run.path, {}, {f"{c}#{k}": x for c, x in run.predictions.items() for k in "01"}, []
+        )
+
+    mine, theirs = comparison.compare([windows(run) for run in alone]), comparison.compare(alone)
+    assert (mine.pop("clips"), mine.pop("recordings")) == (80, 40)
+    assert theirs.pop("clips") == theirs.pop("recordings") == 40
+    assert mine == theirs
+    half = {
+        "a.wav#0": ("x", "x"),
+        "a.wav#1": ("x", "y"),
+        "b.wav": ("x", "x"),
+        "c#1.wav": ("x", "y"),
+    }
+    none = dict.fromkeys(half, ("x", "y"))
+    found = comparison.compare(
+        [Run(Path(name), {}, x, []) for name, x in (("n", none), ("h", half))]
+    )
+    assert found["recordings"] == 3 and found["runs"][1]["class_mean_accuracy"] == 0.5
+    assert (found["runs"][1]["only_this_right"], found["runs"][1]["only_first_right"]) == (2, 0)
+
+
 def test_a_run_against_itself():
     right = np.arange(30) % 3 > 0
     entry = comparison.compare([run("a", right), run("b", right)])["runs"][1]

@@ -71,5 +71,7 @@ def test_recordings_that_the_run_was_trained_on_are_counted(tmp_path, monkeypatc
     assert trained_on(run, corpus) == 2
     (tmp_path / "0.wav").unlink()
     assert trained_on(run, corpus) == 1
+    (tmp_path / "config.json").write_text("[]")
+    assert trained_on(tmp_path, corpus) is None
     (tmp_path / "my.csv").unlink()
     assert trained_on(run, corpus) is trained_on(tmp_path / "nowhere", corpus) is None

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from ergl_jax.datasets import labelled
 from ergl_jax.datasets.manifest import read_manifest
 from ergl_jax.errors import InputError
 from ergl_jax.recipes import own_recordings as own
+from ergl_jax.training import workdirs
 
 RATE = 8000
 
@@ -94,6 +96,11 @@ def test_folders_of_splits_and_others(folder, tmp_path):
     (tmp_path / "split" / "extra").mkdir()
     with pytest.raises(InputError, match="extra is next to split folders"):
         labelled.read_folder(tmp_path / "split")
+    shutil.rmtree(tmp_path / "split" / "extra")
+    for stray in ("train/a.wav", "test/b.wav"):  # without these folders being classes
+        record(tmp_path / "split" / stray)
+        with pytest.raises(InputError, match=f"{stray[:-6]} is named as a split, but has "):
+            labelled.read_folder(tmp_path / "split")
     record(folder / "train" / "0.wav")  # a class, of trains
     assert labelled.read_folder(folder).scenes == ("dog", "rain", "train")
 
@@ -113,7 +120,7 @@ def test_what_cannot_be_trained(folder, tmp_path):
     with pytest.raises(InputError, match="two classes"):
         own.split(dataclasses.replace(corpus, scenes=("dog",)))
     clips = [dataclasses.replace(clip, split="test") for clip in corpus.clips]
-    with pytest.raises(InputError, match="no training clip"):
+    with pytest.raises(InputError, match="'dog' has no training clip, as its clips are for test"):
         own.split(dataclasses.replace(corpus, clips=clips))
     bad = dataclasses.replace(corpus, clips=[dataclasses.replace(clips[0], name="\udcff.wav")])
     with pytest.raises(InputError, match="not UTF-8"):
@@ -182,6 +189,28 @@ def test_the_written_manifest_is_the_corpus(folder, tmp_path):
     with pytest.raises(InputError, match="recordings have changed since .* was trained on"):
         own.check_unchanged(fewer, path)
     assert read_manifest(path).scenes == corpus.scenes
+    assert own.without_events(found).events == ()
+    own.write_manifest(own.without_events(found), path.with_name("bare.csv"))
+    assert read_manifest(path.with_name("bare.csv")).events == ()
+    taken = dataclasses.replace(corpus, name="predictions")
+    assert own.manifest_path(taken, tmp_path).name == "predictions_recordings.csv"
+
+
+def test_clips_held_out_that_a_bundle_was_trained_on(folder, tmp_path):
+    corpus, _ = own.split(labelled.read_folder(folder))
+    (tmp_path / "run").mkdir()
+    manifest = tmp_path / "run" / "clips.csv"
+    own.write_manifest(corpus, manifest)
+    fields = {"data.source": "folder", "data.manifest": str(manifest)}
+    workdirs.write_json(tmp_path / "run/config.json", Config().replace(**fields).to_dict())
+    assert own.trained_before(tmp_path / "run", corpus) == 0
+    splits = {"train": "test", "test": "train", "validation": "validation"}
+    clips = [dataclasses.replace(clip, split=splits[clip.split]) for clip in corpus.clips]
+    count = sum(clip.split == "test" for clip in clips)
+    swapped = dataclasses.replace(corpus, clips=clips)
+    assert own.trained_before(tmp_path / "run", swapped) == count > 0
+    assert own.trained_before(tmp_path / "elsewhere", swapped) == 0
+    assert own.trained_before("hf://owner/name", swapped) == 0
 
 
 @pytest.mark.parametrize(
@@ -223,6 +252,10 @@ def test_the_preset_is_the_printed_command_of_run_py(folder, tmp_path, tiny):
     few = dataclasses.replace(corpus, clips=[c for c in corpus.clips if c.split == "train"][:2])
     once = own.preset(few, np.ones(3), tmp_path, num_events=2, fields={"train.epochs": 1})
     assert (once.train.batch_size, once.optimizer.warmup_epochs) == (1, 0.0)
+
+    long = {"data.clip_seconds": 2.0}
+    short = own.preset(corpus, np.full(3, 10.0), tmp_path, num_events=2, fields=long)
+    assert (short.data.clip_seconds, short.data.long) == (2.0, "windows")
 
     init = load(tiny.workdir)
     init = dataclasses.replace(init, front_end=init.front_end.with_channel("right"))

@@ -299,7 +299,7 @@ def test_a_folder_without_events(tiny, tmp_path, recordings):
         "data__data_dir": str(tmp_path / "data"),
         "train__validate_every": 2,
     }
-    with pytest.raises(InputError, match="no events, which ERGL needs.*--config.model.name=cnn"):
+    with pytest.raises(InputError, match="no events, which ERGL needs.*model.name=cnn"):
         train.train(tiny.config(**folder), tmp_path / "run")
     results = train.train(tiny.config(**folder, **CNN), tmp_path / "run")
     assert set(results["test"]) == {

@@ -75,8 +75,8 @@ class TestStartPretrained:
         ("change", "front_end", "message"),
         [
             ({"architecture": "cnn10"}, "panns_16k", "model.encoder.architecture=cnn6, not cnn10"),
-            ({"width_divisor": 4}, "panns_16k", "set --config.model.encoder.width_divisor=32"),
-            ({}, "paper", "set --config.data.front_end=panns_16k"),
+            ({"width_divisor": 4}, "panns_16k", "set model.encoder.width_divisor=32"),
+            ({}, "paper", "set data.front_end=panns_16k"),
             ({}, "panns_16k:right", "'panns_16k', not 'panns_16k:right'"),
         ],
     )
