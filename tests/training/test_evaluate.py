@@ -132,9 +132,9 @@ def test_scenes_and_events_are_matched_by_name(bundle, dataset, evaluated):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"front_end": get_front_end("paper")}, "paper.*config.data.front_end=panns_16k"),
-        ({"clip_seconds": 3.0}, "clip_seconds=3.0.*config.data.clip_seconds=2.0"),
-        ({"pad": "repeat"}, "pad=repeat.*config.data.pad=zero"),
+        ({"front_end": get_front_end("paper")}, "paper.*set data.front_end=panns_16k"),
+        ({"clip_seconds": 3.0}, "clip_seconds=3.0.*set data.clip_seconds=2.0"),
+        ({"pad": "repeat"}, "pad=repeat.*set data.pad=zero"),
         ({"sizes": {"train": 30}}, "no test split"),
         ({"scenes": ("moon",) * 10}, "scene 'moon'"),
     ],
