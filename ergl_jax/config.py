@@ -255,7 +255,7 @@ def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
         known = ", ".join(system.losses)
         yield "train.loss", f"is not a loss of model.name={model.name!r}: {known}"
     if data.source == "folder" and not data.manifest:
-        yield "data.source", "needs a manifest: set --config.data.manifest=PATH.csv"
+        yield "data.source", "needs a manifest: set data.manifest=PATH.csv"
     if data.annotations:
         made = data.source in ("synthetic", "delays")
         if train.loss != "frames":
@@ -268,7 +268,7 @@ def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
         if get_front_end(data.front_end).segment:
             yield "data.front_end", "cuts clips into segments; data.annotations needs another one"
     elif train.loss == "frames":
-        reason = "needs the times of events: set --config.data.annotations=PATH.csv"
+        reason = "needs the times of events: set data.annotations=PATH.csv"
         yield "train.loss", f"{reason}, or =truth for data.source=synthetic or delays"
     if model.encoder.time_pools and model.encoder.architecture not in ARCHITECTURES:
         yield "model.encoder.time_pools", f"is for encoders {', '.join(ARCHITECTURES)} alone"
@@ -280,7 +280,7 @@ def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
         yield "augment.mel_masks", "would mask the waveform too: it must be 0 for panns_wavegram"
     if model.name == "pann":
         reason = "tags events and has no scenes: train pann_scene, or start another model from a"
-        yield "model.name", f"{reason} PANN with --config.model.init_from"
+        yield "model.name", f"{reason} PANN with model.init_from"
     if model.variant not in (system.variants or ("",)):
         known = ", ".join(system.variants) or "none, leave it empty"
         yield "model.variant", f"is not a variant of model.name={model.name!r}: {known}"

@@ -88,7 +88,7 @@ WAVEGRAM = {"model.encoder.architecture": "wavegram_logmel_cnn14"}
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"data.source": "folder"}, "--config.data.manifest"),
+        ({"data.source": "folder"}, "set data.manifest"),
         ({"model.name": "pann_scene", "model.variant": "tags"}, "port_panns.py"),
         ({"model.name": "cnn", "train.loss": "joint"}, "ergl, bce, scene"),
         (WAVEGRAM, "config.data.front_end=.*panns_wavegram"),

@@ -3,10 +3,10 @@
     ergl evaluate runs/mine other_recordings/
     ergl evaluate runs/mine --manifest other.csv --out scores
 
-Recordings are given as for `ergl train`; the last fold of a CSV with folds is its test split. By
-default the test split is scored, or all of them if there is none. They are classified as by `ergl
-classify`: a long one by the mean over its windows. A warning gives the number of recordings that
-the run was trained on, or that are copies of these; of a bundle without its run this is not known.
+Recordings are given as for `ergl train`. The test split is scored by default (with folds, the last
+fold), or all recordings if there is none. They are classified as by `ergl classify`: a long one by
+the mean over its windows. A warning gives the number of recordings that the run was trained on, or
+that are copies of these; a note is printed if that is unknown, as for a bundle without its run.
 --out gets results.json, predictions.csv and the confusion matrix.
 
 Exit status: 0, or 2 if a recording could not be read; the scores are then those of the others.
@@ -46,11 +46,11 @@ def run(args: argparse.Namespace) -> int:
     corpus = evaluation.choose(corpus, args.split)
     if args.split != "train":
         workdir = None if is_address(args.bundle) else workdirs.of(args.bundle)
-        count = evaluation.trained_on(workdir, corpus) if workdir else None
+        count = evaluation.count_trained_on(workdir, corpus) if workdir else None
         if count is None:
             warn(
-                f"which recordings {args.bundle} was trained on is not known: scores on those say "
-                "nothing about new ones",
+                f"the training recordings of {args.bundle} are unknown: scores are too optimistic "
+                "if some of them are among these",
                 kind="note",
             )
         elif count:

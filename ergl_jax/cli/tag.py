@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     if args.threshold is None:
         args.threshold = 0.5
     elif not args.timeline:
-        raise InputError("--threshold is for the files of --timeline DIR: add it, or leave it out")
+        raise InputError("--threshold needs --timeline DIR: add --timeline, or remove --threshold")
     if args.timeline:
         check_directory(args.timeline, "--timeline")  # before slow work
 

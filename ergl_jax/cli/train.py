@@ -20,12 +20,12 @@ from ergl_jax.files import local_path
 from ergl_jax.hub import bundle_path, is_address
 from ergl_jax.kernels.cpu import use_huge_pages as start  # noqa: F401, as `cli` calls it
 
-LISTED = "name the recordings by FOLDER or --manifest"
-SPLIT = "give the CSV a column split"
-# Settings that FOLDER or the manifest gives, with what to do instead.
+LISTED = "give the recordings as FOLDER or --manifest instead"
+SPLIT = "add a column split to the CSV instead"
+# Settings that FOLDER or --manifest determines, and what to do instead.
 REFUSED = dict.fromkeys(("data.source", "data.manifest", "data.root"), LISTED)
 REFUSED |= dict.fromkeys(("data.test_folds", "data.validation_folds"), SPLIT)
-REFUSED["data.events_file"] = "name the file as the manifest, my.events.npz beside my.csv,"
+REFUSED["data.events_file"] = "rename the file to my.events.npz, next to --manifest my.csv"
 
 HELP = "train on your own recordings, sorted into folders or listed in a CSV"
 
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         )
     fields = dict(map(own.parse_field, args.set))
     if given := REFUSED.keys() & fields.keys():
-        raise InputError(f"--set {min(given)}: {REFUSED[min(given)]} instead")
+        raise InputError(f"--set {min(given)}: {REFUSED[min(given)]}")
     if fields.get("model.name") == "ergl_dynamic":
         raise InputError(
             "--set model.name=ergl_dynamic: it is trained in two stages and needs event labels: "
@@ -75,15 +75,15 @@ def run(args: argparse.Namespace) -> int:
     tagger = bundles.load(args.tagger) if args.tagger else None
     corpus, listed = labelled.read(args.folder, args.manifest)
     corpus, divided = own.split(corpus)
-    if init and (count := own.trained_before(args.init_from, corpus)):
+    if init and (count := own.count_trained_before(args.init_from, corpus)):
         warn(
-            f"{count} of the clips to validate or test are training clips of {args.init_from}: "
-            "scores on them say little about new recordings"
+            f"{count} validation or test clips were training clips of {args.init_from}: scores on "
+            "them are too optimistic"
         )
     name = fields.get("model.name")
     events: list[str] = []
     if tagger and corpus.events:
-        events = [f"Its own {len(corpus.events)} event labels are replaced by those of --tagger."]
+        events = [f"Labels of --tagger replace those of {len(corpus.events)} events in the table."]
         corpus = own.without_events(corpus)
     if not tagger and name in (None, "ergl"):
         corpus, events = own.with_events(corpus, forced=name == "ergl")
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         fields=fields,
     )
     manifest = own.manifest_path(corpus, out)
-    own.check_unchanged(corpus, manifest)  # before settings, which the number of clips decides
+    own.check_unchanged(corpus, manifest)  # before settings, which also depend on them
     workdirs.check(out, config.to_dict())
     use_barriers()
     use_cores(config.train.batch_size)

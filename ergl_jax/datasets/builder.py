@@ -270,15 +270,10 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
         """Yields the rows of clips that can be used, each with its waveform (L,)."""
         front_end = self._front_end
 
-        def decode(clip: Clip) -> tuple[list[dict], list[str]]:
+        def decode(clip: Clip) -> tuple[list[dict], list[str], int]:
             notes: list[str] = []
             waveform = clip.load(front_end.sample_rate, front_end.channel, notes)
             rows = []
-            if self._long == "crop" and len(waveform) > 1.01 * length:
-                rate = front_end.sample_rate
-                notes.append(
-                    f"cropped from {len(waveform) / rate:.1f} s to its middle {length / rate:g} s"
-                )
             for start, window in segments.segment(waveform, length, pad=self._pad, long=self._long):
                 rows.append({"waveform": window})
                 if self._has_sounds:
@@ -291,24 +286,34 @@ class ErglScenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # ty
                         length=length,
                         pad=self._pad,
                     )
-            return rows, notes + note_silence([is_silent(row["waveform"]) for row in rows])
+            notes += note_silence([is_silent(row["waveform"]) for row in rows])
+            return rows, notes, len(waveform)
 
+        longer = longest = 0
         for clip, future in segments.prefetch(decode, clips):
             try:
-                rows, notes = future.result()
+                rows, notes, recorded = future.result()
             except InputError as error:
                 if self._strict:
                     raise
                 self._failures.append((clip.name, str(error)))
                 progress.say(f"left out: {error}")
-                rows, notes = [], []
+                rows, notes, recorded = [], [], 0
             self._notes.add(clip.name, notes)
+            longer += recorded > 1.01 * length
+            longest = max(longest, recorded)
             self._bar.update()
             events = np.asarray(clip.events, np.float32)
             for k, row in enumerate(rows):
                 name = clip.name if len(rows) == 1 else f"{clip.name}#{k}"
                 labels = dict(scene=clip.scene, events=events, name=name, group=clip.group)
                 yield labels | row
+        if longer and self._long == "crop":
+            seconds, most = (n / front_end.sample_rate for n in (length, longest))
+            progress.say(
+                f"{longer} of {len(clips)} recordings are longer than a clip (up to {most:.1f} s): "
+                f"only the middle {seconds:g} s of each is used (data.long='crop')"
+            )
 
     # TFDS prints here that it downloads. It doesn't.
     _log_download_bytes = _log_download_done = lambda self: None

@@ -23,7 +23,8 @@ class Recording:
 
 
 def _own_names(header: list[str]) -> list[str]:
-    return ["licence" if name.lower() == "license" else name for name in header]
+    american = "licence" not in header
+    return ["licence" if american and name.lower() == "license" else name for name in header]
 
 
 def read_meta(folder: Path, *, esc10: bool = False) -> list[Recording]:

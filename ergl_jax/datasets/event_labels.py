@@ -5,7 +5,7 @@ from pathlib import Path, PurePath, PureWindowsPath
 
 import numpy as np
 
-from ergl_jax.datasets.tables import Row, composed
+from ergl_jax.datasets.tables import Row, nfc
 from ergl_jax.errors import InputError
 from ergl_jax.files import reading
 from ergl_jax.labels import AUDIOSET
@@ -41,9 +41,9 @@ def read_event_labels(path: Path, rows: list[Row]) -> tuple[tuple[str, ...], np.
             if found[name].dtype.kind == "S":  # bytes, as HDF5 has text
                 found[name] = np.char.decode(found[name], "utf-8")
     clips, events = (
-        [str(name).strip() for name in found[key].ravel()] for key in ("clip", "events")
+        [nfc(str(name).strip()) for name in found[key].ravel()] for key in ("clip", "events")
     )
-    index = {composed(clip): i for i, clip in enumerate(clips)}
+    index = {clip: i for i, clip in enumerate(clips)}
     for key, names in (("clip", clips), ("events", events)):
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
@@ -64,11 +64,11 @@ def read_event_labels(path: Path, rows: list[Row]) -> tuple[tuple[str, ...], np.
         slashed = windows.as_posix()
         ways = [row.cells["file"], str(file), os.path.splitext(file)[0], file.name, file.stem]
         ways += [slashed, os.path.splitext(slashed)[0], windows.name, windows.stem]
-        known = [index[name] for name in map(composed, ways) if name in index]
+        known = [index[name] for name in map(nfc, ways) if name in index]
         if not known:
             reason = f"{path} has no clip {file.stem!r}: label it, or remove its row"
             raise InputError(f"{row.where}: {reason}")
         if (other := used.setdefault(known[0], row.where)) != row.where:
             clip = clips[known[0]]
             raise InputError(f"{row.where}: clip {clip!r} of {path} also belongs to {other}")
-    return tuple(map(composed, events)), values[list(used)]
+    return tuple(events), values[list(used)]

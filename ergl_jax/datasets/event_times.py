@@ -20,7 +20,7 @@ import numpy as np
 
 from ergl_jax.audio import FrontEnd, segments
 from ergl_jax.datasets.manifest import Clip, Corpus, Interval, number
-from ergl_jax.datasets.tables import composed, read_table
+from ergl_jax.datasets.tables import nfc, read_table
 from ergl_jax.errors import InputError, warn
 from ergl_jax.files import find_path, user_path
 
@@ -51,7 +51,7 @@ def annotate(corpus: Corpus, path: str | os.PathLike, manifest: str | os.PathLik
         if key not in sounds:
             reason = f"clip {clip!r} is not in {manifest}: correct it, or remove the row"
             raise InputError(f"{row.where}: {reason}")
-        event = composed(event)
+        event = nfc(event)
         if event not in corpus.events:
             shown = [*corpus.events[:MAX_SHOWN], *["..."] * (len(corpus.events) > MAX_SHOWN)]
             known = ", ".join(shown) or "none: add event columns or an .npz"
@@ -70,7 +70,7 @@ def annotate(corpus: Corpus, path: str | os.PathLike, manifest: str | os.PathLik
 
 
 def _warn_of_contradictions(corpus: Corpus, path: Path, sounds: Sequence[list[Interval]]) -> None:
-    """Warns of clips with the times of an event of probability 0, or without those of one of 1."""
+    """Warns of clips where an event has times but probability 0, or probability 1 but no times."""
     probabilities = np.stack([clip.events for clip in corpus.clips])  # (N, E)
     listed = np.zeros(probabilities.shape, bool)
     for row, intervals in enumerate(sounds):
@@ -78,12 +78,11 @@ def _warn_of_contradictions(corpus: Corpus, path: Path, sounds: Sequence[list[In
     wrong = np.argwhere(probabilities == np.where(listed, 0, 1))
     if len(wrong):
         row, event = wrong[0]
-        probability, times = ("0", "times") if listed[row, event] else ("1", "no times")
+        labels = "times but probability 0" if listed[row, event] else "probability 1 but no times"
         warn(
-            f"{path}: times and probabilities of events contradict each other in "
-            f"{len(np.unique(wrong[:, 0]))} clips, such as {corpus.clips[row].name}, with "
-            f"{corpus.events[event]!r} of probability {probability} and {times}; the times are "
-            "used to train"
+            f"{path}: event times contradict event probabilities; clips: "
+            f"{len(np.unique(wrong[:, 0]))}, such as {corpus.clips[row].name}, where "
+            f"{corpus.events[event]!r} has {labels}. Training uses the times"
         )
 
 
@@ -95,7 +94,7 @@ def _own_names(header: list[str]) -> list[str]:
 
 def _key(folder: Path, file: str) -> str:
     """One spelling of a recording's path."""
-    slashed = composed(file).replace("\\", "/")
+    slashed = nfc(file).replace("\\", "/")
     return os.path.abspath(os.path.join(folder, slashed))
 
 

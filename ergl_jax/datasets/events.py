@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ergl_jax.datasets.tables import composed
+from ergl_jax.datasets.tables import nfc
 from ergl_jax.errors import InputError
 from ergl_jax.files import read_text, user_path
 
@@ -51,7 +51,7 @@ def check_events(
     if not names:
         raise InputError(
             "the dataset has no events, which ERGL needs: add event columns or an .npz of "
-            "event probabilities to the manifest, or train model.name=cnn"
+            "event probabilities to the manifest, or set model.name=cnn"
         )
     if unknown := [name for name in listed if name not in names]:
         raise InputError(f"{source}: the dataset has no event {unknown[0]!r}: remove it")
@@ -75,7 +75,7 @@ def read_list(ranking: str) -> list[str]:
     if ranking == "paper":
         raise InputError(PAPER)
     text = read_text(user_path(ranking), f"correct data.events={ranking}")
-    names = [composed(line.strip()) for line in text.splitlines() if line.strip()]
+    names = [nfc(line.strip()) for line in text.splitlines() if line.strip()]
     repeated = [name for name in names if names.count(name) > 1]
     if repeated or not names:
         reason = f"contains {repeated[0]!r} twice" if repeated else "is empty"

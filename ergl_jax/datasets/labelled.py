@@ -11,7 +11,7 @@ import numpy as np
 from ergl_jax.audio import expand, read_audio
 from ergl_jax.audio.recordings import SUFFIXES, warn_of_skipped
 from ergl_jax.datasets.manifest import Clip, Corpus, read_manifest, read_rows
-from ergl_jax.datasets.tables import composed
+from ergl_jax.datasets.tables import nfc
 from ergl_jax.errors import InputError, report, warn
 from ergl_jax.files import find_path, reading
 
@@ -41,10 +41,10 @@ def read_folder(folder: Path) -> Corpus:
     named = [top for top in tops if top.name.lower() in SPLIT_FOLDERS]
     if len(named) == len(tops) > max(1, len(parts)):
         wrong = next(top for top in tops if not _is_split(top))
-        inside = (_recordings(wrong) or ["no folder"])[0]
+        inside = f"contains {x[0]}" if (x := _recordings(wrong)) else "has no class folders"
         raise InputError(
-            f"{wrong} is named as a split, but has {inside} right in it: put its recordings into a "
-            "folder for each class, inside it"
+            f"{wrong} has a split's name, but {inside}: sort its recordings into class folders, "
+            f"{wrong / 'CLASS'}"
         )
     if parts and len(parts) < len(tops):
         other = next(top for top in tops if not _is_split(top))
@@ -67,15 +67,15 @@ def read_folder(folder: Path) -> Corpus:
                 )
             for path in paths:
                 inner = path.parent != top
-                found.append((composed(top.name), split, str(path.parent if inner else path), path))
+                found.append((nfc(top.name), split, str(path.parent if inner else path), path))
     warn_of_skipped(folder, skipped)
     scenes = sorted({scene for scene, *_ in found})
     left_out = _recordings(folder)
     if not scenes:
-        remedy = "move each recording" if left_out else "put recordings"
+        remedy = "move" if left_out else "put"
         raise InputError(
-            f"{folder} has no folder for each class: {remedy} into its class's folder, or list "
-            "them in a CSV for --manifest"
+            f"{folder} has no class folders: {remedy} each recording into a folder named after its "
+            "class, or list them in a CSV for --manifest"
         )
     if left_out:
         warn(

@@ -33,7 +33,7 @@ import numpy as np
 
 from ergl_jax.audio import read_audio
 from ergl_jax.datasets.event_labels import PROBABILITY, read_event_labels
-from ergl_jax.datasets.tables import Row, composed, read_table
+from ergl_jax.datasets.tables import Row, nfc, read_table
 from ergl_jax.errors import InputError, warn
 from ergl_jax.files import find_path, is_remote, user_path
 
@@ -114,7 +114,7 @@ def read_manifest(
     path, rows, paths = _read_rows(path)
     header = rows[0].cells
     columns = [column for column in header if column.startswith("event:")]
-    names = tuple(composed(column.removeprefix("event:").strip()) for column in columns)
+    names = tuple(nfc(column.removeprefix("event:").strip()) for column in columns)
     by_columns = [column for column in header if column.startswith("by:")]
     by_names = [column.removeprefix("by:").strip() for column in by_columns]
     by = dict(zip(by_names, by_columns, strict=True))
@@ -177,14 +177,15 @@ def read_manifest(
         probabilities = np.array(values, np.float32)  # (N, E)
         if any("," in row.cells[column] for row in rows for column in columns):
             warn(f"{path}: event columns are read with decimal commas, 0,5 as 0.5")
-    scenes = sorted({composed(row.cells["scene"]) for row in rows})
+    scenes = sorted({nfc(row.cells["scene"]) for row in rows})
+    _warn_of_unused(path, rows)
     _warn_of_look_alikes(path, "scenes", scenes)
     _warn_of_look_alikes(path, "events", names)
     licence = licence or "; ".join(sorted({row.cells.get("licence", "") for row in rows} - {""}))
     clips = [
         Clip(
             name=row.cells["file"],
-            scene=scenes.index(composed(row.cells["scene"])),
+            scene=scenes.index(nfc(row.cells["scene"])),
             split=split_of(row),
             group=_group(row),
             events=events,
@@ -237,20 +238,11 @@ def _read_rows(path: str | os.PathLike) -> tuple[Path, list[Row], list[Path]]:
 
 def read_rows(path: Path) -> list[Row]:
     """A manifest's rows; only the columns file and scene are checked."""
-    rows = read_table(path, ("file", "scene"), REMEDY, _own_names)
-    header = rows[0].cells
-    missing = [column for column in COLUMNS if column not in header]
-    for name in (name for name in header if name not in COLUMNS):
-        near = difflib.get_close_matches(name.lower(), missing, n=1, cutoff=0.78)
-        if "split" in missing and {row.cells[name] for row in rows} <= {*SPLITS}:
-            near = ["split"]
-        if near:
-            warn(f"{path}: the column {name!r} is not used: rename it if {near[0]!r} is meant")
-    return rows
+    return read_table(path, ("file", "scene"), REMEDY, _own_names)
 
 
 def _own_names(header: list[str]) -> list[str]:
-    """A manifest's columns for a header in capitals, or with the names of DCASE's meta.csv."""
+    """A manifest's columns for a header in capitals, with "license", or of DCASE's meta.csv."""
     names = {name: name for name in COLUMNS} | {"license": "licence"}
     names |= DCASE if "scene_label" in header else {}
     return [
@@ -259,6 +251,19 @@ def _own_names(header: list[str]) -> list[str]:
         else re.sub("(?i)^(event|by):", lambda match: match[0].lower(), name)
         for name in header
     ]
+
+
+def _warn_of_unused(path: Path, rows: list[Row]) -> None:
+    """Warns of columns that are not used, but have almost a used one's name, or its values."""
+    missing = [column for column in COLUMNS if column not in rows[0].cells]
+    for name in rows[0].cells:
+        if name in COLUMNS or name.startswith(("event:", "by:")) or name.lower() == "folder":
+            continue
+        near = difflib.get_close_matches(name.lower(), missing, n=1, cutoff=0.78)
+        if "split" in missing and {row.cells[name] for row in rows} <= {*SPLITS}:
+            near = ["split"]
+        if near:
+            warn(f"{path}: the column {name!r} is not used: rename it if {near[0]!r} is meant")
 
 
 def _warn_of_look_alikes(path: Path, kind: str, names: Iterable[str]) -> None:

@@ -76,21 +76,19 @@ def check_prepared(config: DataConfig, dataset: builder.SceneDataset) -> None:
     """InputError unless every scene of a prepared dataset still has training clips."""
     counts = dataset.class_sizes.get("train", [0] * len(dataset.scenes))
     remedy = "replace its recordings, or remove its rows"
-    _check_scenes(config, dataset.scenes, counts, "that could be used", remedy)
+    _check_scenes(config, dataset.scenes, counts, " that could be used", remedy)
 
 
 def _check_scenes(
     config: DataConfig,
     scenes: Sequence[str],
     counts: Sequence[int],
-    which: str = "in the list",
+    which: str = "",
     remedy: str = "mark rows as train, spell it the same in all rows, or remove its rows",
 ) -> None:
     if missing := [scene for scene, count in zip(scenes, counts, strict=True) if not count]:
-        raise InputError(
-            f"{config.manifest or config.source}: scene {missing[0]!r} has no training clip {which}"
-            f": {remedy}"
-        )
+        problem = f"scene {missing[0]!r} has no training clip{which}"
+        raise InputError(f"{config.manifest or config.source}: {problem}: {remedy}")
 
 
 def warn_of_one_scene(data: str, counts: Mapping[str, Iterable[int]]) -> None:

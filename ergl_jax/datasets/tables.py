@@ -94,7 +94,7 @@ def read_table(
     return rows
 
 
-def composed(name: str) -> str:
+def nfc(name: str) -> str:
     """A name in the Unicode form (NFC) in which names are compared."""
     return unicodedata.normalize("NFC", name)
 

@@ -64,8 +64,9 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
     """Class mean accuracies with bootstrap intervals, and each run against the first.
 
     Recordings, with all their windows, are resampled within their class, the same for all runs. `p`
-    is of McNemar's exact test: how likely so unequal numbers of recordings that one of two runs
-    classifies better (more of its windows) are, if neither run is better.
+    is of the exact sign test on the recordings that one of two runs classifies better (more of the
+    windows right): how likely so unequal numbers of them are, if neither run is better. Without
+    windows that is McNemar's test.
 
     Raises InputError unless the runs were tested on the same clips.
     """
@@ -105,8 +106,8 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
             entry |= {
                 "difference": accuracy[i] - accuracy[0],
                 "difference_interval": np.percentile(means[i] - means[0], INTERVAL).tolist(),
-                "only_this_right": only,
-                "only_first_right": first,
+                "this_better": only,
+                "first_better": first,
                 "p": binomtest(only, only + first).pvalue if only + first else 1.0,
             }
         found.append(entry)
@@ -118,7 +119,7 @@ def text(found: dict[str, Any]) -> str:
     """What `compare` found, for a terminal."""
     clips, recordings = found["clips"], found["recordings"]
     of = f" of {recordings} recordings" if recordings < clips else ""
-    lines = [f"{clips} test clips{of}; 95 % intervals, resampling recordings within each class"]
+    lines = [f"{clips} test clips{of}; 95 % intervals by resampling recordings within each class"]
     for run in found["runs"]:
         low, high = (100 * x for x in run["interval"])
         lines.append(
@@ -128,8 +129,8 @@ def text(found: dict[str, Any]) -> str:
             low, high = (100 * x for x in run["difference_interval"])
             lines.append(
                 f"  against the first: {100 * run['difference']:+.1f} ({low:+.1f} to {high:+.1f}); "
-                f"this run is better on {run['only_this_right']} recordings, the first on "
-                f"{run['only_first_right']}, p = {run['p']:.3f}"
+                f"this run is better on {run['this_better']} recordings, the first on "
+                f"{run['first_better']}, p = {run['p']:.3f}"
             )
     lines.append("settings:" if found["settings"] else "no settings differ")
     lines += [f"  {name}: {' | '.join(map(str, x))}" for name, x in found["settings"].items()]

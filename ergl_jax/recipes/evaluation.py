@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ergl_jax.config import DataConfig
-from ergl_jax.datasets import sources
+from ergl_jax.datasets import sources, synthetic
 from ergl_jax.datasets.manifest import Corpus
 from ergl_jax.datasets.notes import Notes
 from ergl_jax.datasets.sources import warn_of_one_scene
@@ -29,23 +29,22 @@ def choose(corpus: Corpus, split: str) -> Corpus:
     clips = [clip for clip in corpus.clips if split in ("all", clip.split)]
     if not clips:
         raise InputError(
-            f"{corpus.name}: no {split} clip: choose {' or '.join(sorted(splits))} (also of clips "
-            "without a split), or all"
+            f"{corpus.name}: no {split} clip: choose --split={' or '.join(sorted(splits))} or all"
         )
     return dataclasses.replace(corpus, clips=clips)
 
 
-def trained_on(workdir: Path, corpus: Corpus) -> int | None:
+def count_trained_on(workdir: Path, corpus: Corpus) -> int | None:
     """How many recordings of a corpus are in a run's training split: the same files, or copies.
 
     A copy has the same name and content. Recordings that are missing or can't be read don't count.
-    None where it can't be told: there is no run, or its manifest can't be read.
+    None if unknown: there is no run, its manifest can't be read, or its data is TUT 2018.
     """
     known: dict[str, list[Path]] = defaultdict(list)
     try:
         data = DataConfig.from_saved(read_json(workdir / "config.json")["data"])
         if data.source != "folder":
-            return 0 if data.source in ("synthetic", "delays") else None
+            return 0 if data.source in synthetic.CORPORA else None
         for clip in sources.corpus(data).clips:
             if clip.split == "train":
                 path = find_path(user_path(data.manifest).parent / clip.name)

@@ -45,25 +45,29 @@ def split(corpus: Corpus) -> tuple[Corpus, list[str]]:
         raise InputError(f"{corpus.name}: two classes are needed, found {corpus.scenes[0]!r} alone")
     before = {clip.split for clip in corpus.clips}
     if missing := set(range(len(corpus.scenes))) - _scenes_of(corpus, "train"):
+        others = {clip.split for clip in corpus.clips if clip.scene == min(missing)}
         raise InputError(
-            f"{corpus.name}: class {corpus.scenes[min(missing)]!r} has no training clip, as its "
-            f"clips are for {' and '.join(sorted(before - {'train'}))}: mark some for train, or "
-            "remove the class"
+            f"{corpus.name}: class {corpus.scenes[min(missing)]!r} has no training clip (only "
+            f"{' and '.join(sorted(others))}): move some of its recordings to train, or remove the "
+            "class"
         )
+    new = [name for name in ("validation", "test") if name not in before]
     if before == {"train"}:
         corpus = hold_out_groups(corpus, HELD_OUT, split="test")
-    if "validation" not in before:
+    elif "test" in new:
+        new.remove("test")
+    if "validation" in new:
         share = HELD_OUT / (1 - HELD_OUT) if before == {"train"} else HELD_OUT
         corpus = hold_out_groups(corpus, share, split="validation")
     counts = Counter(clip.split for clip in corpus.clips)
     numbers = ", ".join(f"{counts[name]} {name}" for name in SPLITS if counts[name])
-    new = " and ".join(name for name in SPLITS if counts[name] and name not in before)
-    how = f"; {new} held out of train by group or recording" if new else ""
+    made = " and ".join(name for name in new if counts[name])
+    how = f"; {made} held out of train by group or recording" if made else ""
     lines = [f"{len(corpus.clips)} recordings of {len(corpus.scenes)} classes: {numbers}{how}."]
     for name in ("validation", "test"):
         missing = set(range(len(corpus.scenes))) - _scenes_of(corpus, name)
         if names := ", ".join(corpus.scenes[index] for index in sorted(missing)):
-            remedy = "" if name in before else ": add recordings in more groups"
+            remedy = ": add recordings in more groups" if name in new else ""
             lines.append(f"No {name} clip of {names}{remedy}.")
     return corpus, lines
 
@@ -95,16 +99,16 @@ def without_events(corpus: Corpus) -> Corpus:
     return dataclasses.replace(corpus, events=(), clips=clips)
 
 
-def trained_before(init: str | Path, corpus: Corpus) -> int:
-    """How many clips that are not for training are training clips of the run of a bundle.
+def count_trained_before(init: str | Path, corpus: Corpus) -> int:
+    """The number of validation and test clips that the bundle `init` was trained on; 0 if unknown.
 
-    0 where that is not known, as `evaluation.trained_on`.
+    As `evaluation.count_trained_on`.
     """
-    clips = [clip for clip in corpus.clips if clip.split != "train"]
     if is_address(init):
         return 0
+    clips = [clip for clip in corpus.clips if clip.split != "train"]
     held_out = dataclasses.replace(corpus, clips=clips)
-    return evaluation.trained_on(workdirs.of(Path(init)), held_out) or 0
+    return evaluation.count_trained_on(workdirs.of(Path(init)), held_out) or 0
 
 
 def is_sound(name: str) -> bool:
@@ -127,12 +131,12 @@ def _stems(text: str) -> frozenset[str]:
 def manifest_path(corpus: Corpus, out: Path) -> Path:
     """Where a run in `out` lists its corpus; its name is that of the data in the bundle."""
     name = re.sub(r"[^\w-]+", "_", corpus.name)
-    of_results = name in ("predictions", "confusion")  # files of the run itself
+    of_results = name.lower() in ("predictions", "confusion")  # files of the run itself
     return out / f"{name}{'_recordings' * of_results}.csv"
 
 
 def check_unchanged(corpus: Corpus, path: Path) -> None:
-    """InputError if another manifest is at `path`, and was trained on."""
+    """InputError if the run whose manifest is at `path` was trained on other recordings."""
     if path.exists() and path.with_name("checkpoints").exists():
         with tempfile.TemporaryDirectory() as folder:
             write_manifest(corpus, new := Path(folder, path.name))
@@ -184,9 +188,7 @@ def about_length(seconds: np.ndarray, clip_seconds: float, long: str) -> str:
 
 
 def clip_length(seconds: np.ndarray, chosen: Any = None) -> tuple[float, str]:
-    """Seconds of a clip, `chosen` by the user or by us, and what happens to longer recordings:
-    "crop" or "windows".
-    """
+    """Clip length in seconds (`chosen` if given), and "crop" or "windows" for longer recordings."""
     if not len(seconds):
         raise InputError("none of the recordings can be read: `ergl classify` reports the reasons")
     clip_seconds = min(MAX_SECONDS, max(1.0, math.ceil(2 * np.quantile(seconds, 0.75) - 0.1) / 2))
@@ -216,7 +218,7 @@ def preset(
     """
     clips = sum(clip.split == "train" for clip in corpus.clips)
     batch = next(size for most, size in BATCH_SIZES if clips <= most)
-    batch = min(batch, max(1, clips // 2))  # some may not be readable
+    batch = min(batch, max(1, clips // 2))  # leaves room for clips that can't be read
     least, most = EPOCHS
     epochs = fields.get("train.epochs", min(most, max(least, round(STEPS * batch / clips))))
     clip_seconds, long = clip_length(seconds, fields.get("data.clip_seconds"))

@@ -121,7 +121,7 @@ def test_unreadable_recordings_are_reported_and_skipped(tag, clips, form):
 MISTAKES = {
     "--top=0": "argument --top: '0' is not a whole number",
     "--threshold=2": "argument --threshold: 2 is not from 0 to 1",
-    "--threshold=0.2": "--threshold is for the files of --timeline DIR",
+    "--threshold=0.2": "--threshold needs --timeline DIR",
     "--timeline=/dev/null/a": "--timeline /dev/null/a can't be made",
 }
 

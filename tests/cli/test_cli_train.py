@@ -73,11 +73,11 @@ def test_what_can_be_wrong_is_reported_before_features_are_made(folder, tmp_path
     for settings, message in (
         (["data.num_events=3"], "data.num_events=3"),
         (["train.batch_size=64"], "train.batch_size"),
-        (["data.manifest=other.csv"], "--set data.manifest: name the recordings by FOLDER"),
+        (["data.manifest=other.csv"], "--set data.manifest: give the recordings as FOLDER"),
         (["train.epohcs=3"], "train.epohcs"),
         (["train.epochs.a.b=3"], "train.epochs.a.b is an unknown field"),
-        (['data.test_folds=["1"]'], "--set data.test_folds: give the CSV a column split"),
-        (["data.events_file=a.npz"], "--set data.events_file: name the file as the manifest"),
+        (['data.test_folds=["1"]'], "--set data.test_folds: add a column split to the CSV"),
+        (["data.events_file=a.npz"], "--set data.events_file: rename the file to my.events.npz"),
         (["model.name=ergl_dynamic"], "--config=configs/ergl_dynamic.py:folder"),
         (["train.loss=frames"], "train.loss='frames' is not a loss of model.name='ergl'"),
     ):
@@ -91,14 +91,16 @@ def test_a_recording_added_since_is_refused_as_such(folder, tmp_path, capsys):
     few, out = tmp_path / "few", tmp_path / "run"
     for name in ("rain", "bell"):
         shutil.copytree(folder / name, few / name)
-    flags = ["--set", "train.epochs=2"]
-    manifest, checkpoints = out / "few.csv", out / "checkpoints"
-    corpus, _ = own.split(labelled.read_folder(few))
-    corpus, _ = own.with_events(corpus)
-    checkpoints.mkdir(parents=True)
+    corpus, _ = own.with_events(own.split(labelled.read_folder(few))[0])
+    manifest = own.manifest_path(corpus, out)
+    config = own.preset(corpus, np.ones(3), out, num_events=2, fields={"train.batch_size": 3})
+    (out / "checkpoints").mkdir(parents=True)
     own.write_manifest(corpus, manifest)
+    workdirs.write_json(out / "config.json", config.to_dict())
+    assert main(["train", str(few), "--out", str(out)]) == 2
+    assert "train.batch_size was 3" in capsys.readouterr().err
     shutil.copy(few / "rain" / "0.wav", few / "rain" / "10.wav")
-    assert main(["train", str(few), "--out", str(out), *flags]) == 2
+    assert main(["train", str(few), "--out", str(out)]) == 2
     assert f"the recordings have changed since {manifest}" in capsys.readouterr().err
 
 
@@ -149,9 +151,9 @@ def test_clips_of_training_may_be_unknown(folder, runs, tmp_path, capsys):
     for bundle, said in ((runs[0], False), (copy, True)):
         assert main(["evaluate", str(bundle), "--manifest", str(listed)]) == 0
         err = capsys.readouterr().err
-        assert (f"note: which recordings {bundle} was trained on is not known" in err) == said
+        assert (f"note: the training recordings of {bundle} are unknown" in err) == said
     assert main(["evaluate", str(copy), str(folder), "--split=validation"]) == 2
-    assert "no validation clip: choose train" in capsys.readouterr().err
+    assert "no validation clip: choose --split=train or all" in capsys.readouterr().err
 
 
 def test_scores_of_classes_that_the_bundle_lacks(folder, runs, tmp_path, capsys):

@@ -50,7 +50,7 @@ def test_errors_of_a_list(tmp_path, content, count, parts):
 def test_too_few_events_and_the_unpublished_list():
     for arguments, message in (
         (("", 5), "data.num_events=5, but the dataset has 4 events"),
-        (("", 1, ()), "or train model.name=cnn"),
+        (("", 1, ()), "or set model.name=cnn"),
         (("paper", 2), "not published .*Speech, Vehicle, Music, Silence, Animal.*rank_events.py"),
     ):
         with pytest.raises(InputError, match=message):

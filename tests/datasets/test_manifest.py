@@ -161,8 +161,8 @@ def test_columns_with_almost_a_known_name(write, capfd):
     group, licence = sorted(capfd.readouterr().err.splitlines(), key=len)[::-1]
     assert group.endswith("the column 'gruop' is not used: rename it if 'group' is meant")
     assert "with 'License' as the column 'licence'" in licence
-    rows = "a.wav,tram,train,x\nb.wav,tram,test,y\n"
-    read_manifest(write("file,scene,subset,source\n" + rows), split="train")
+    rows = "a.wav,tram,train,x,1\nb.wav,tram,test,y,0\n"
+    read_manifest(write("file,scene,subset,by:licence,event:group\n" + rows), split="train")
     (line,) = capfd.readouterr().err.splitlines()
     assert "the column 'subset' is not used: rename it if 'split' is meant" in line
 

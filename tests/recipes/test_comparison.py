@@ -24,7 +24,7 @@ def test_mcnemar_is_the_binomial_test():
     first[:2], second[2:12] = False, False
     found = comparison.compare([run("a", first), run("b", second)])
     entry = found["runs"][1]
-    assert (entry["only_this_right"], entry["only_first_right"]) == (2, 10)
+    assert (entry["this_better"], entry["first_better"]) == (2, 10)
     # Two of twelve fair coins or fewer, and as many of the other side.
     assert entry["p"] == pytest.approx(2 * (1 + 12 + 66) / 2**12)
     assert entry["difference"] == pytest.approx(-8 / 40)
@@ -65,7 +65,7 @@ def test_windows_count_as_their_recording():
         [Run(Path(name), {}, x, []) for name, x in (("n", none), ("h", half))]
     )
     assert found["recordings"] == 3 and found["runs"][1]["class_mean_accuracy"] == 0.5
-    assert (found["runs"][1]["only_this_right"], found["runs"][1]["only_first_right"]) == (2, 0)
+    assert (found["runs"][1]["this_better"], found["runs"][1]["first_better"]) == (2, 0)
 
 
 def test_a_run_against_itself():

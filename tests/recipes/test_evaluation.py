@@ -12,7 +12,7 @@ import ergl_jax
 from ergl_jax.config import Config
 from ergl_jax.datasets.manifest import Clip, Corpus
 from ergl_jax.inference.classify import Model
-from ergl_jax.recipes.evaluation import evaluate, trained_on
+from ergl_jax.recipes.evaluation import count_trained_on, evaluate
 from ergl_jax.training.workdirs import write_json
 
 
@@ -62,16 +62,16 @@ def test_recordings_that_the_run_was_trained_on_are_counted(tmp_path, monkeypatc
     corpus = Corpus("mine", ("rain",), (), clips, "", "")
     (copies / "1.wav").chmod(0)
     with obeyed():
-        assert trained_on(run, corpus) == 1
+        assert count_trained_on(run, corpus) == 1
     (copies / "1.wav").chmod(0o600)
-    assert trained_on(run, corpus) == 2
+    assert count_trained_on(run, corpus) == 2
     monkeypatch.setenv("HOME", str(tmp_path))
     fields["data.manifest"] = "~/my.csv"
     write_json(run / "config.json", Config().replace(**fields).to_dict())
-    assert trained_on(run, corpus) == 2
+    assert count_trained_on(run, corpus) == 2
     (tmp_path / "0.wav").unlink()
-    assert trained_on(run, corpus) == 1
+    assert count_trained_on(run, corpus) == 1
     (tmp_path / "config.json").write_text("[]")
-    assert trained_on(tmp_path, corpus) is None
+    assert count_trained_on(tmp_path, corpus) is None
     (tmp_path / "my.csv").unlink()
-    assert trained_on(run, corpus) is trained_on(tmp_path / "nowhere", corpus) is None
+    assert count_trained_on(run, corpus) is count_trained_on(tmp_path / "nowhere", corpus) is None

@@ -80,8 +80,8 @@ def test_wrong_folders(folder, tmp_path):
     with pytest.raises(InputError, match="cat"):
         labelled.read_folder(folder)
     for wrong, reason in {
-        folder / "dog": "no folder for each class: move each recording",
-        folder / "cat": "no folder for each class: put recordings",
+        folder / "dog": "no class folders: move each recording",
+        folder / "cat": "no class folders: put each recording",
         folder / "dog" / "0.wav": "a file, not a folder",
         tmp_path / "none": "no such folder",
     }.items():
@@ -99,8 +99,14 @@ def test_folders_of_splits_and_others(folder, tmp_path):
     shutil.rmtree(tmp_path / "split" / "extra")
     for stray in ("train/a.wav", "test/b.wav"):  # without these folders being classes
         record(tmp_path / "split" / stray)
-        with pytest.raises(InputError, match=f"{stray[:-6]} is named as a split, but has "):
+        reason = f"{stray[:-6]} has a split's name, but contains {stray[-5:]}"
+        with pytest.raises(InputError, match=reason):
             labelled.read_folder(tmp_path / "split")
+    shutil.rmtree(tmp_path / "split" / "test")
+    (tmp_path / "split" / "test").mkdir()
+    (tmp_path / "split" / "train" / "a.wav").unlink()
+    with pytest.raises(InputError, match="test has a split's name, but has no class folders"):
+        labelled.read_folder(tmp_path / "split")
     record(folder / "train" / "0.wav")  # a class, of trains
     assert labelled.read_folder(folder).scenes == ("dog", "rain", "train")
 
@@ -120,7 +126,11 @@ def test_what_cannot_be_trained(folder, tmp_path):
     with pytest.raises(InputError, match="two classes"):
         own.split(dataclasses.replace(corpus, scenes=("dog",)))
     clips = [dataclasses.replace(clip, split="test") for clip in corpus.clips]
-    with pytest.raises(InputError, match="'dog' has no training clip, as its clips are for test"):
+    with pytest.raises(InputError, match="'dog' has no training clip .only test.: move some"):
+        own.split(dataclasses.replace(corpus, clips=clips))
+    clips = [dataclasses.replace(c, split=("test", "train")[c.scene]) for c in corpus.clips]
+    clips.append(dataclasses.replace(clips[-1], name="last", split="validation"))
+    with pytest.raises(InputError, match="'dog' has no training clip .only test."):
         own.split(dataclasses.replace(corpus, clips=clips))
     bad = dataclasses.replace(corpus, clips=[dataclasses.replace(clips[0], name="\udcff.wav")])
     with pytest.raises(InputError, match="not UTF-8"):
@@ -203,14 +213,14 @@ def test_clips_held_out_that_a_bundle_was_trained_on(folder, tmp_path):
     own.write_manifest(corpus, manifest)
     fields = {"data.source": "folder", "data.manifest": str(manifest)}
     workdirs.write_json(tmp_path / "run/config.json", Config().replace(**fields).to_dict())
-    assert own.trained_before(tmp_path / "run", corpus) == 0
+    assert own.count_trained_before(tmp_path / "run", corpus) == 0
     splits = {"train": "test", "test": "train", "validation": "validation"}
     clips = [dataclasses.replace(clip, split=splits[clip.split]) for clip in corpus.clips]
     count = sum(clip.split == "test" for clip in clips)
     swapped = dataclasses.replace(corpus, clips=clips)
-    assert own.trained_before(tmp_path / "run", swapped) == count > 0
-    assert own.trained_before(tmp_path / "elsewhere", swapped) == 0
-    assert own.trained_before("hf://owner/name", swapped) == 0
+    assert own.count_trained_before(tmp_path / "run", swapped) == count > 0
+    assert own.count_trained_before(tmp_path / "elsewhere", swapped) == 0
+    assert own.count_trained_before("hf://owner/name", swapped) == 0
 
 
 @pytest.mark.parametrize(

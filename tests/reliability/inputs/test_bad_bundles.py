@@ -65,6 +65,7 @@ def test_wrong_flags(commands, bundle, clip):
         (["export", given, f"--out={bundle}"], ["outside of a bundle"]),
         (["atlas", here / "none", f"--out={here / 'atlas'}"], ["none/bundle is not a bundle"]),
         (["demo", given, "--port=many"], ["--port", "'many'"]),
+        (["demo", given, "--port=65536"], ["--port", "1 to 65535"]),
         (["doctor", "--nonsense"], ["--nonsense"]),
     ):
         commands.refuse("ergl", *arguments, words=words)
