@@ -6,6 +6,7 @@ package trusts these dataclasses.
 """
 
 import dataclasses
+import difflib
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, NamedTuple, Self, get_args, get_origin, get_type_hints
@@ -214,9 +215,20 @@ class Config:
             for name in groups:
                 group = group.get(name, {}) if isinstance(group, dict) else {}
             if not isinstance(group, dict) or field not in group:
-                raise InputError(f"{where}config.{path} is an unknown field")
+                near = difflib.get_close_matches(path, _names(self.to_dict()), n=1)
+                hint = f'; did you mean "{near[0]}"?' if near else ""
+                raise InputError(f"{where}config.{path} is an unknown field{hint}")
             group[field] = value
         return type(self).from_dict(changed, where)
+
+
+def _names(group: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The full names of all fields, such as "train.epochs"."""
+    for name, value in group.items():
+        if isinstance(value, dict):
+            yield from _names(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
 
 
 def _checked(cls: type, found: Any, where: str, prefix: str) -> Any:

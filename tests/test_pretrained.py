@@ -124,9 +124,10 @@ def test_the_environment_names_the_default(tiny, clip, capsys, monkeypatch):
     assert capsys.readouterr().out.endswith(
         f"\nWithout --bundle: {tiny.workdir} (set by ERGL_MODEL)\n"
     )
-    monkeypatch.setenv(pretrained.VARIABLE, "esc11")
-    assert main(["models"]) == 0
-    assert "ERGL_MODEL=esc11: no such model" in capsys.readouterr().err
+    for wrong in (os.path.dirname(clip), "esc11"):
+        monkeypatch.setenv(pretrained.VARIABLE, wrong)
+        assert main(["models"]) == 0
+        assert f"ERGL_MODEL={wrong}: no such model, and not a bundle" in capsys.readouterr().err
     assert main(["classify", clip]) == 2
     assert capsys.readouterr().err.startswith(
         f"error: {pretrained.VARIABLE}=esc11: esc11 is not a bundle: there is no such directory; "

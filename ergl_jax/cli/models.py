@@ -30,8 +30,8 @@ def run(args: argparse.Namespace) -> int:
         named = pretrained.named()
         default = f"{named} (set by {pretrained.VARIABLE})" if named else pretrained.DEFAULT
         print(f"Without --bundle: {default}")
-        if named and not is_address(named) and not pretrained.find(named).exists():
-            warn(f"{pretrained.VARIABLE}={named}: no such model or directory")
+        if named and not is_address(named) and not pretrained.is_bundle(pretrained.find(named)):
+            warn(f"{pretrained.VARIABLE}={named}: no such model, and not a bundle")
     return 0
 
 

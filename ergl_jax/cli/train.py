@@ -24,7 +24,8 @@ LISTED = "give the recordings as FOLDER or --manifest instead"
 SPLIT = "add a column split to the CSV instead"
 # Settings that FOLDER or --manifest determines, and what to do instead.
 REFUSED = dict.fromkeys(("data.source", "data.manifest", "data.root"), LISTED)
-REFUSED |= dict.fromkeys(("data.test_folds", "data.validation_folds"), SPLIT)
+FOLDS = ("data.test_folds", "data.validation_folds", "data.validation_fraction")
+REFUSED |= dict.fromkeys(FOLDS, SPLIT)
 REFUSED["data.events_file"] = "rename the file to my.events.npz, next to --manifest my.csv"
 
 HELP = "train on your own recordings, sorted into folders or listed in a CSV"
@@ -75,11 +76,19 @@ def run(args: argparse.Namespace) -> int:
     tagger = bundles.load(args.tagger) if args.tagger else None
     corpus, listed = labelled.read(args.folder, args.manifest)
     corpus, divided = own.split(corpus)
-    if init and (count := own.count_trained_before(args.init_from, corpus)):
-        warn(
-            f"{count} validation or test clips were training clips of {args.init_from}: scores on "
-            "them are too optimistic"
-        )
+    if init and init.scenes:  # a PANN has none
+        count = own.count_trained_before(args.init_from, corpus)
+        if count is None:
+            warn(
+                f"the training recordings of {args.init_from} are unknown: scores are too "
+                "optimistic if some of the validation or test clips are among them",
+                kind="note",
+            )
+        elif count:
+            warn(
+                f"{count} validation or test clips were training clips of {args.init_from}: scores "
+                "on them are too optimistic"
+            )
     name = fields.get("model.name")
     events: list[str] = []
     if tagger and corpus.events:

@@ -17,6 +17,7 @@ from ergl_jax.files import find_path, reading
 
 # Folders of these names hold the classes of one split each.
 SPLIT_FOLDERS = {"train": "train", "val": "validation", "valid": "validation"}
+SPLIT_FOLDERS |= {"validate": "validation"}
 SPLIT_FOLDERS |= {"validation": "validation", "dev": "validation", "test": "test", "eval": "test"}
 SPLIT_FOLDERS |= {"training": "train", "testing": "test", "evaluation": "test"}
 
@@ -32,15 +33,16 @@ def read(folder: Path | None, manifest: Path | None) -> tuple[Corpus, list[str]]
 def read_folder(folder: Path) -> Corpus:
     """The recordings in a folder that has a folder for each class, at any depth below it.
 
-    Recordings in the same subfolder of a class are a group, which stays in one split; any other
-    recording is its own group. Folders named train, validation and test are splits, with classes in
-    them; without these all clips are for training. Warns of recordings that are in no class.
+    Recordings in the same subfolder of a class, at any depth, are a group, which stays in one
+    split; any other recording is its own group. Folders named train, validation and test are
+    splits, with classes in them; without these all clips are for training. Warns of recordings that
+    are in no class.
     """
     tops = _folders(folder)
     parts = [(SPLIT_FOLDERS[top.name.lower()], top) for top in tops if _is_split(top)]
     named = [top for top in tops if top.name.lower() in SPLIT_FOLDERS]
-    if len(named) == len(tops) > max(1, len(parts)):
-        wrong = next(top for top in tops if not _is_split(top))
+    if len(named) > len(parts) and (parts or len(named) == len(tops) > 1):
+        wrong = next(top for top in named if not _is_split(top))
         inside = f"contains {x[0]}" if (x := _recordings(wrong)) else "has no class folders"
         raise InputError(
             f"{wrong} has a split's name, but {inside}: sort its recordings into class folders, "
@@ -50,7 +52,7 @@ def read_folder(folder: Path) -> Corpus:
         other = next(top for top in tops if not _is_split(top))
         raise InputError(
             f"{other} is next to split folders ({', '.join(x.name for _, x in parts)}): move it "
-            "into one of them, or rename those"
+            "into one of them; or rename it, to train, validation or test if it is a split"
         )
     found: list[tuple[str, str, str, Path]] = []  # scene, split, group, path
     skipped: Counter[str] = Counter()
@@ -66,8 +68,8 @@ def read_folder(folder: Path) -> Corpus:
                     "move it away"
                 )
             for path in paths:
-                inner = path.parent != top
-                found.append((nfc(top.name), split, str(path.parent if inner else path), path))
+                group = top / path.relative_to(top).parts[0]  # a subfolder, or the recording
+                found.append((nfc(top.name), split, str(group), path))
     warn_of_skipped(folder, skipped)
     scenes = sorted({scene for scene, *_ in found})
     left_out = _recordings(folder)

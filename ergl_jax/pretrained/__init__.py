@@ -27,9 +27,12 @@ def find(bundle: str | os.PathLike) -> Path:
     name. Raises InputError as `user_path`.
     """
     path, name = user_path(bundle), os.fspath(bundle)
-    if name not in names() or any((path / x / CONFIG).exists() for x in ("", "bundle")):
-        return path
-    return HERE / name
+    return path if name not in names() or is_bundle(path) else HERE / name
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a directory seems to be a bundle or a run."""
+    return any((path / x / CONFIG).exists() for x in ("", "bundle"))
 
 
 def named() -> str | None:

@@ -99,16 +99,16 @@ def without_events(corpus: Corpus) -> Corpus:
     return dataclasses.replace(corpus, events=(), clips=clips)
 
 
-def count_trained_before(init: str | Path, corpus: Corpus) -> int:
-    """The number of validation and test clips that the bundle `init` was trained on; 0 if unknown.
+def count_trained_before(init: str | Path, corpus: Corpus) -> int | None:
+    """The number of validation and test clips that the bundle `init` was trained on.
 
-    As `evaluation.count_trained_on`.
+    None if unknown, as `evaluation.count_trained_on`.
     """
     if is_address(init):
-        return 0
+        return None
     clips = [clip for clip in corpus.clips if clip.split != "train"]
     held_out = dataclasses.replace(corpus, clips=clips)
-    return evaluation.count_trained_on(workdirs.of(Path(init)), held_out) or 0
+    return evaluation.count_trained_on(workdirs.of(Path(init)), held_out)
 
 
 def is_sound(name: str) -> bool:
@@ -142,8 +142,8 @@ def check_unchanged(corpus: Corpus, path: Path) -> None:
             write_manifest(corpus, new := Path(folder, path.name))
             if path.read_bytes() != new.read_bytes():
                 raise InputError(
-                    f"the recordings have changed since {path} was trained on: restore them, or "
-                    "train in a new directory with --fresh"
+                    f"the recordings, or their events, have changed since {path} was trained on: "
+                    "restore them (or --tagger), or train in a new directory with --fresh"
                 )
 
 
@@ -183,7 +183,7 @@ def about_length(seconds: np.ndarray, clip_seconds: float, long: str) -> str:
     how = {"crop": "cropped to the centre", "windows": "cut into several clips"}[long]
     return (
         f"Clips of {clip_seconds:g} s. {len(longer)} of {len(seconds)} measured recordings are "
-        f"longer (up to {longer.max():.0f} s) and are {how}."
+        f"longer (up to {longer.max():.1f} s) and are {how}."
     )
 
 

@@ -74,7 +74,8 @@ def test_what_can_be_wrong_is_reported_before_features_are_made(folder, tmp_path
         (["data.num_events=3"], "data.num_events=3"),
         (["train.batch_size=64"], "train.batch_size"),
         (["data.manifest=other.csv"], "--set data.manifest: give the recordings as FOLDER"),
-        (["train.epohcs=3"], "train.epohcs"),
+        (["train.epohcs=3"], 'train.epohcs is an unknown field; did you mean "train.epochs"?'),
+        (["data.validation_fraction=0.4"], "--set data.validation_fraction: add a column split"),
         (["train.epochs.a.b=3"], "train.epochs.a.b is an unknown field"),
         (['data.test_folds=["1"]'], "--set data.test_folds: add a column split to the CSV"),
         (["data.events_file=a.npz"], "--set data.events_file: rename the file to my.events.npz"),
@@ -101,7 +102,7 @@ def test_a_recording_added_since_is_refused_as_such(folder, tmp_path, capsys):
     assert "train.batch_size was 3" in capsys.readouterr().err
     shutil.copy(few / "rain" / "0.wav", few / "rain" / "10.wav")
     assert main(["train", str(few), "--out", str(out)]) == 2
-    assert f"the recordings have changed since {manifest}" in capsys.readouterr().err
+    assert f", or their events, have changed since {manifest} was" in capsys.readouterr().err
 
 
 def test_scores_on_other_recordings(folder, runs, tmp_path, capsys):

@@ -89,6 +89,14 @@ def test_wrong_folders(folder, tmp_path):
             labelled.read_folder(wrong)
 
 
+def test_a_group_is_the_first_folder_below_the_class(tmp_path):
+    for name in ("dog/day0/left/0.wav", "dog/day0/right/0.wav", "dog/day1/0.wav", "rain/0.wav"):
+        record(tmp_path / name)
+    groups = [clip.group for clip in labelled.read_folder(tmp_path).clips]
+    names = ("dog/day0", "dog/day0", "dog/day1", "rain/0.wav")
+    assert groups == [str(tmp_path / name) for name in names]
+
+
 def test_folders_of_splits_and_others(folder, tmp_path):
     for name in ("train/dog", "train/rain", "test/dog", "test/rain"):
         record(tmp_path / "split" / name / "0.wav")
@@ -106,6 +114,10 @@ def test_folders_of_splits_and_others(folder, tmp_path):
     (tmp_path / "split" / "test").mkdir()
     (tmp_path / "split" / "train" / "a.wav").unlink()
     with pytest.raises(InputError, match="test has a split's name, but has no class folders"):
+        labelled.read_folder(tmp_path / "split")
+    record(tmp_path / "split" / "test" / "dog" / "0.wav")
+    record(tmp_path / "split" / "train" / "b.wav")  # a stray file beside classes
+    with pytest.raises(InputError, match="train has a split's name, but contains b.wav"):
         labelled.read_folder(tmp_path / "split")
     record(folder / "train" / "0.wav")  # a class, of trains
     assert labelled.read_folder(folder).scenes == ("dog", "rain", "train")
@@ -196,7 +208,7 @@ def test_the_written_manifest_is_the_corpus(folder, tmp_path):
     own.check_unchanged(fewer, path)  # nothing was trained yet
     (tmp_path / "checkpoints").mkdir()
     own.check_unchanged(corpus, path)
-    with pytest.raises(InputError, match="recordings have changed since .* was trained on"):
+    with pytest.raises(InputError, match="have changed since .* was trained on"):
         own.check_unchanged(fewer, path)
     assert read_manifest(path).scenes == corpus.scenes
     assert own.without_events(found).events == ()
@@ -219,8 +231,8 @@ def test_clips_held_out_that_a_bundle_was_trained_on(folder, tmp_path):
     count = sum(clip.split == "test" for clip in clips)
     swapped = dataclasses.replace(corpus, clips=clips)
     assert own.count_trained_before(tmp_path / "run", swapped) == count > 0
-    assert own.count_trained_before(tmp_path / "elsewhere", swapped) == 0
-    assert own.count_trained_before("hf://owner/name", swapped) == 0
+    assert own.count_trained_before(tmp_path / "elsewhere", swapped) is None
+    assert own.count_trained_before("hf://owner/name", swapped) is None
 
 
 @pytest.mark.parametrize(
@@ -287,5 +299,6 @@ def test_what_happens_to_longer_recordings_is_said():
     assert own.about_length(np.array([5.0, 4.0]), 5.0, "crop") == "Clips of 5 s."
     text = own.about_length(np.array([5.0, 300.0]), 5.0, "windows")
     assert (
-        "1 of 2 measured recordings are longer (up to 300 s) and are cut into several clips" in text
+        "1 of 2 measured recordings are longer (up to 300.0 s) and are cut into several clips"
+        in text
     )
