@@ -22,7 +22,6 @@ from ergl_jax.datasets.splits import hold_out_groups
 from ergl_jax.datasets.tables import write_table
 from ergl_jax.errors import InputError
 from ergl_jax.files import atomic_write
-from ergl_jax.hub import is_address
 from ergl_jax.labels import AUDIOSET
 from ergl_jax.recipes import evaluation
 from ergl_jax.training import workdirs
@@ -104,8 +103,6 @@ def count_trained_before(init: str | Path, corpus: Corpus) -> int | None:
 
     None if unknown, as `evaluation.count_trained_on`.
     """
-    if is_address(init):
-        return None
     clips = [clip for clip in corpus.clips if clip.split != "train"]
     held_out = dataclasses.replace(corpus, clips=clips)
     return evaluation.count_trained_on(workdirs.of(Path(init)), held_out)
