@@ -13,12 +13,13 @@ Exit status: 0, or 2 if a recording could not be read; the scores are then those
 """
 
 import argparse
+from pathlib import Path
 
 from ergl_jax.cli.recordings import BUNDLE
 from ergl_jax.cli.train import add_recordings
 from ergl_jax.errors import InputError, report, warn
 from ergl_jax.files import check_directory, local_path
-from ergl_jax.hub import bundle_path, is_address
+from ergl_jax.hub import bundle_path
 
 HELP = "score a model on labelled recordings"
 
@@ -45,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
     corpus, lines = labelled.read(args.folder, args.manifest)
     corpus = evaluation.choose(corpus, args.split)
     if args.split != "train":
-        workdir = None if is_address(args.bundle) else workdirs.of(args.bundle)
-        count = evaluation.count_trained_on(workdir, corpus) if workdir else None
+        workdir = workdirs.of(Path(args.bundle))
+        count = evaluation.count_trained_on(workdir, corpus)
         if count is None:
             warn(
                 f"the training recordings of {args.bundle} are unknown: scores are too optimistic "

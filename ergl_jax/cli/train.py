@@ -113,14 +113,14 @@ def run(args: argparse.Namespace) -> int:
         fields=fields,
     )
     manifest = own.manifest_path(corpus, out)
-    own.check_unchanged(corpus, manifest)  # before settings, which also depend on them
-    workdirs.check(out, config.to_dict())
     use_barriers()
     use_cores(config.train.batch_size)
     cut = own.about_length(seconds, config.data.clip_seconds, config.data.long)
-    print("\n".join([*listed, *divided, *events, cut]))
-    print(f"Equivalent command in a checkout: {own.run_command(config, out)}", flush=True)
     with workdirs.held(out):
+        own.check_unchanged(corpus, manifest)  # before settings, which also depend on them
+        workdirs.check(out, config.to_dict())
+        print("\n".join([*listed, *divided, *events, cut]))
+        print(f"Equivalent command in a checkout: {own.run_command(config, out)}", flush=True)
         own.write_manifest(corpus, manifest)
         if tagger and not labels.exists():
             pseudo_labels.label(
