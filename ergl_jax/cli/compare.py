@@ -3,7 +3,7 @@
     ergl compare runs/a runs/b --out compared
 
 Accuracies have 95 % intervals by resampling the test recordings; each run is compared with the
-first by the exact sign test (McNemar's). --out gets comparison.json and curves.png.
+first by an exact sign test. --out gets comparison.json and curves.png.
 """
 
 import argparse

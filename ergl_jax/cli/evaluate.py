@@ -50,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
         count = evaluation.count_trained_on(workdir, corpus)
         if count is None:
             warn(
-                f"the training recordings of {args.bundle} are unknown: scores are too optimistic "
-                "if some of them are among these",
+                f"the training recordings of {args.bundle} are unknown: if any of them are "
+                "evaluated here, the scores are too optimistic",
                 kind="note",
             )
         elif count:

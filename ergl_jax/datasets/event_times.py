@@ -80,9 +80,9 @@ def _warn_of_contradictions(corpus: Corpus, path: Path, sounds: Sequence[list[In
         row, event = wrong[0]
         labels = "times but probability 0" if listed[row, event] else "probability 1 but no times"
         warn(
-            f"{path}: event times contradict event probabilities; clips: "
-            f"{len(np.unique(wrong[:, 0]))}, such as {corpus.clips[row].name}, where "
-            f"{corpus.events[event]!r} has {labels}. Training uses the times"
+            f"{path}: event times contradict event probabilities (number of clips: "
+            f"{len(np.unique(wrong[:, 0]))}; for example, in {corpus.clips[row].name} "
+            f"{corpus.events[event]!r} has {labels}). Training uses the times"
         )
 
 

@@ -52,7 +52,7 @@ def read_folder(folder: Path) -> Corpus:
         other = next(top for top in tops if not _is_split(top))
         raise InputError(
             f"{other} is next to split folders ({', '.join(x.name for _, x in parts)}): move it "
-            "into one of them; or rename it, to train, validation or test if it is a split"
+            "into one of them, or, if it is a split itself, rename it to train, validation or test"
         )
     found: list[tuple[str, str, str, Path]] = []  # scene, split, group, path
     skipped: Counter[str] = Counter()

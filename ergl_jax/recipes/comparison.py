@@ -64,9 +64,9 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
     """Class mean accuracies with bootstrap intervals, and each run against the first.
 
     Recordings, with all their windows, are resampled within their class, the same for all runs. `p`
-    is of the exact sign test on the recordings that one of two runs classifies better (more of the
-    windows right): how likely so unequal numbers of them are, if neither run is better. Without
-    windows that is McNemar's test.
+    is the p-value of an exact sign test over recordings: the better run gets more of a recording's
+    windows right, and ties are dropped. With one window per recording, this is McNemar's exact
+    test.
 
     Raises InputError unless the runs were tested on the same clips.
     """

@@ -140,7 +140,8 @@ def check_unchanged(corpus: Corpus, path: Path) -> None:
             if path.read_bytes() != new.read_bytes():
                 raise InputError(
                     f"the recordings, or their events, have changed since {path} was trained on: "
-                    "restore them (or --tagger), or train in a new directory with --fresh"
+                    "restore them, use the same --tagger as before, or train in a new directory "
+                    "with --fresh"
                 )
 
 

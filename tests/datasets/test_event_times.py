@@ -117,9 +117,9 @@ def test_times_that_contradict_probabilities_are_warned_of(tmp_path, capfd):
 
     assert warning([1, 0], [0, 1]) == warning([0.1, 0.9], [0.9, 0.1]) == ""
     line = warning([0, 0], [0, 1])
-    assert "clips: 1, such as a.wav, where 'Dog' has times but probability 0" in line
+    assert "number of clips: 1; for example, in a.wav 'Dog' has times but probability 0" in line
     line = warning([1, 1], [0, 0])
-    assert "clips: 2, such as a.wav, where 'Rain' has probability 1 but no times" in line
+    assert "number of clips: 2; for example, in a.wav 'Rain' has probability 1 but no times" in line
 
 
 def test_of_many_events_some_are_named(tmp_path):
