@@ -15,7 +15,6 @@ tpu = pytest.mark.skipif(not chips.has_compiler("tpu"), reason="needs libtpu")
 cuda = pytest.mark.skipif(not chips.has_compiler("cuda"), reason="needs JAX's CUDA plugin")
 TOPOLOGIES = [
     pytest.param("v5e:2x2", marks=tpu),
-    pytest.param("v5p:2x2x1", marks=tpu),
     pytest.param("h100:4", marks=cuda),
 ]
 
