@@ -126,7 +126,7 @@ def test_a_bundles_model_may_lack_what_its_version_did_not_know():
 
 def test_work_directories_of_older_versions_are_resumed(tmp_path):
     saved = json.loads(json.dumps(TINY.to_dict()))
-    del saved["data"]["annotations"]
+    del saved["data"]["annotations"], saved["augment"]["crop"]
     assert DataConfig.from_saved(saved["data"]) == TINY.data
     saved["train"]["fit"] = {"sgd": "steps"}[saved["train"].pop("trainer")]
     saved["stages"] = [{"name": "a", "set": {"train.fit": "steps"}, "take": {}}]

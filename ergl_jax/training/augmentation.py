@@ -1,6 +1,7 @@
-"""Circular shift, mixup and SpecAugment on the device; all off in the paper's configuration."""
+"""Circular shift, random crop, mixup and SpecAugment on the device; the paper uses none of them."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +15,18 @@ def make_augment(config: AugmentConfig) -> Callable[[jax.Array, Batch], Batch]:
     """The function (key, batch) -> batch that a `config.augment` describes.
 
     A batch has log_mel (B, F, M), scene (B, scenes), events (B, n) and maybe activity (B, F, n).
-    Order: circular shift in time, of log_mel and activity alike; mixup; SpecAugment (arXiv
-    1904.08779; masks are filled with the clip's mean).
+    Order: circular shift and crop in time, of log_mel and activity alike; mixup; SpecAugment (arXiv
+    1904.08779; masks are filled with the clip's mean). The crop leaves fewer frames than F.
     """
 
     def augment(key: jax.Array, batch: Batch) -> Batch:
         roll, mix, time, mel = jax.random.split(key, 4)
+        timed = batch.keys() & {"log_mel", "activity"}
         if config.roll:
-            timed = batch.keys() & {"log_mel", "activity"}
             batch = batch | {name: circular_shift(roll, batch[name]) for name in timed}
+        if config.crop < 1:
+            cut = partial(random_crop, jax.random.fold_in(key, 4), share=config.crop)
+            batch = batch | {name: cut(batch[name]) for name in timed}
         if config.mixup_alpha > 0:
             batch = mixup(mix, batch, config.mixup_alpha)
         x = batch["log_mel"]
@@ -37,6 +41,18 @@ def circular_shift(key: jax.Array, x: jax.Array) -> jax.Array:
     """Rolls each clip of x (B, F, M) along time by a random shift of its own."""
     shifts = jax.random.randint(key, x.shape[:1], 0, x.shape[1])
     return jax.vmap(lambda clip, shift: jnp.roll(clip, shift, axis=0))(x, shifts)
+
+
+def cropped_frames(frames: int, share: float) -> int:
+    """How many of a clip's frames `random_crop` keeps."""
+    return max(1, round(frames * share))
+
+
+def random_crop(key: jax.Array, x: jax.Array, share: float) -> jax.Array:
+    """A random stretch of each clip, of `share` of its frames: (B, F, M) -> (B, share * F, M)."""
+    size = cropped_frames(x.shape[1], share)
+    starts = jax.random.randint(key, x.shape[:1], 0, x.shape[1] - size + 1)
+    return jax.vmap(lambda clip, start: jax.lax.dynamic_slice_in_dim(clip, start, size))(x, starts)
 
 
 def mixup(key: jax.Array, batch: Batch, alpha: float) -> Batch:

@@ -53,6 +53,27 @@ def init_state(
     )
 
 
+def check_crop(model: nn.Module, state: TrainState, *, shape: tuple, frames: int) -> None:
+    """InputError unless `model` takes clips of `frames` frames too; `shape` as of `init_state`."""
+    reason = "its layers fit clips of one length alone"
+    try:
+        short = jax.eval_shape(
+            lambda: init_state(model, optax.identity(), seed=0, shape=(frames, *shape[1:]))
+        )
+        pairs = zip(_weights(short), _weights(state), strict=True)
+        fits = all(x.shape == y.shape for x, y in pairs)
+    except InputError as error:
+        fits, reason = False, str(error)
+    if not fits:
+        raise InputError(
+            f"augment.crop leaves {frames} of {shape[0]} frames: {reason}; choose a larger share"
+        )
+
+
+def _weights(state: TrainState) -> list:
+    return jax.tree.leaves((state.params, state.batch_stats))
+
+
 def replicate(tree: Tree) -> Tree:
     """A copy on each local device: leaves get a leading axis of d."""
     devices = np.arange(jax.local_device_count())

@@ -25,6 +25,7 @@ from ergl_jax.errors import InputError, Stopped, postponed_sigterm
 from ergl_jax.files import make_directory
 from ergl_jax.systems import OF_EVENTS_ALONE, SYSTEMS
 from ergl_jax.training import (
+    augmentation,
     device_data,
     evaluate,
     hosts,
@@ -126,6 +127,9 @@ class _Run:
         self.model, self.predict = model, step.make_predict(model)
         self.shape = self.split[0]["log_mel"].shape  # (F, M)
         self.state = step.init_state(model, adamw, seed=config.seed, shape=self.shape)
+        if config.augment.crop < 1:
+            frames = augmentation.cropped_frames(self.shape[0], config.augment.crop)
+            step.check_crop(model, self.state, shape=self.shape, frames=frames)
         self.template, self.progress = jax.device_get(self.state), Progress()
 
     def start(self, initialise: Callable | None) -> None:

@@ -26,7 +26,8 @@ PATHS = (
     *("data.root", "data.manifest", "data.events_file", "data.annotations", "data.data_dir"),
     *("data.events", "model.init_from"),
 )
-ADDED = {"data.annotations": ""}  # fields that older versions lack, with their value then
+# Fields that older versions lack, with their value then
+ADDED = {"data.annotations": "", "augment.crop": 1.0}
 
 
 def of(path: Path) -> Path:

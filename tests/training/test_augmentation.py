@@ -82,6 +82,19 @@ def test_roll_shifts_sound_and_activity_alike(batch):
     assert (after["activity"] != np.asarray(timed["activity"])).any()
 
 
+@pytest.mark.parametrize(("share", "frames"), [(0.5, 15), (0.33, 10), (0.001, 1)])
+def test_crop_is_a_stretch_of_each_clip_at_a_place_of_its_own(batch, share, frames):
+    timed = batch | {"activity": batch["log_mel"][:, :, :3]}
+    after = apply(timed, crop=share)
+    assert after["log_mel"].shape == (CLIPS, frames, MELS)
+    starts = [
+        [start for start in range(FRAMES) if np.array_equal(clip[start : start + frames], part)]
+        for clip, part in zip(np.asarray(batch["log_mel"]), after["log_mel"], strict=True)
+    ]
+    assert all(len(each) == 1 for each in starts) and len({each[0] for each in starts}) > 5
+    np.testing.assert_array_equal(after["activity"], after["log_mel"][:, :, :3])
+
+
 def test_mixup_mixes_sound_and_labels_with_the_same_weights(batch):
     """A clip whose values are all i, and labels of it, become the same mixture."""
     number = jnp.arange(float(CLIPS)) ** 2

@@ -27,6 +27,7 @@ from ergl_jax.training.step import (
     AXIS,
     Trainer,
     check_batch_size,
+    check_crop,
     init_state,
     local_share,
     make_predict,
@@ -376,3 +377,15 @@ def test_predict_uses_running_statistics_and_no_dropout(toy):
 
 if __name__ == "__main__":
     np.savez(sys.argv[1], **measure())
+
+
+def test_a_model_for_clips_of_one_length_is_not_trained_on_parts_of_them():
+    class Flat(nn.Module):
+        @nn.compact
+        def __call__(self, x, *, train):
+            return nn.Dense(2)(nn.BatchNorm(not train)(x.reshape(len(x), -1)))
+
+    state = init_state(Flat(), optax.identity(), seed=0, shape=(16, 6))
+    check_crop(Flat(), state, shape=(16, 6), frames=16)
+    with pytest.raises(InputError, match=r"augment\.crop leaves 8 of 16 frames: its layers"):
+        check_crop(Flat(), state, shape=(16, 6), frames=8)

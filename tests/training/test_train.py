@@ -367,3 +367,14 @@ def test_bands_are_normalised_by_the_training_split(tiny, tmp_path, monkeypatch)
     frames = split.arrays()["log_mel"].reshape(-1, 64).astype(np.float64)
     np.testing.assert_allclose(found["mean"], frames.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(found["deviation"], frames.std(axis=0), rtol=1e-5)
+
+
+def test_training_on_a_part_of_each_clip(tiny, tmp_path):
+    """The same weights, tested on whole clips; too small a part is reported before it trains."""
+    config = tiny.config(augment__crop=0.5)
+    results = train.train(config, tmp_path / "run")
+    assert results["parameters"] == tiny.results["parameters"] and results["test"]
+    assert results["gmac_per_clip"] == tiny.results["gmac_per_clip"]
+    with pytest.raises(InputError, match=r"augment\.crop leaves 1 of \d+ frames: .*at least"):
+        train.train(config.replace(**{"augment.crop": 0.001}), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
