@@ -175,7 +175,7 @@ class TrainConfig:
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
     roll: bool = False
-    crop: Annotated[float, above(0), at_most(1)] = 1.0
+    crop: Annotated[float, at_least(0), below_one] = 0.0
     mixup_alpha: Annotated[float, at_least(0)] = 0.0
     time_masks: NotNegative = 0
     time_width: NotNegative = 0

@@ -24,8 +24,8 @@ def make_augment(config: AugmentConfig) -> Callable[[jax.Array, Batch], Batch]:
         timed = batch.keys() & {"log_mel", "activity"}
         if config.roll:
             batch = batch | {name: circular_shift(roll, batch[name]) for name in timed}
-        if config.crop < 1:
-            cut = partial(random_crop, jax.random.fold_in(key, 4), share=config.crop)
+        if config.crop > 0:
+            cut = partial(random_crop, jax.random.fold_in(key, 4), crop=config.crop)
             batch = batch | {name: cut(batch[name]) for name in timed}
         if config.mixup_alpha > 0:
             batch = mixup(mix, batch, config.mixup_alpha)
@@ -43,14 +43,14 @@ def circular_shift(key: jax.Array, x: jax.Array) -> jax.Array:
     return jax.vmap(lambda clip, shift: jnp.roll(clip, shift, axis=0))(x, shifts)
 
 
-def cropped_frames(frames: int, share: float) -> int:
+def cropped_frames(frames: int, crop: float) -> int:
     """How many of a clip's frames `random_crop` keeps."""
-    return max(1, round(frames * share))
+    return max(1, round(frames * (1 - crop)))
 
 
-def random_crop(key: jax.Array, x: jax.Array, share: float) -> jax.Array:
-    """A random stretch of each clip, of `share` of its frames: (B, F, M) -> (B, share * F, M)."""
-    size = cropped_frames(x.shape[1], share)
+def random_crop(key: jax.Array, x: jax.Array, crop: float) -> jax.Array:
+    """A random stretch of each clip without `crop` of it: (B, F, M) -> (B, (1 - crop) F, M)."""
+    size = cropped_frames(x.shape[1], crop)
     starts = jax.random.randint(key, x.shape[:1], 0, x.shape[1] - size + 1)
     return jax.vmap(lambda clip, start: jax.lax.dynamic_slice_in_dim(clip, start, size))(x, starts)
 

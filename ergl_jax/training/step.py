@@ -66,7 +66,7 @@ def check_crop(model: nn.Module, state: TrainState, *, shape: tuple, frames: int
         fits, reason = False, str(error)
     if not fits:
         raise InputError(
-            f"augment.crop leaves {frames} of {shape[0]} frames: {reason}; choose a larger share"
+            f"augment.crop leaves {frames} of {shape[0]} frames: {reason}; choose a smaller one"
         )
 
 

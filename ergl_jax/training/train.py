@@ -127,7 +127,7 @@ class _Run:
         self.model, self.predict = model, step.make_predict(model)
         self.shape = self.split[0]["log_mel"].shape  # (F, M)
         self.state = step.init_state(model, adamw, seed=config.seed, shape=self.shape)
-        if config.augment.crop < 1:
+        if config.augment.crop > 0:
             frames = augmentation.cropped_frames(self.shape[0], config.augment.crop)
             step.check_crop(model, self.state, shape=self.shape, frames=frames)
         self.template, self.progress = jax.device_get(self.state), Progress()

@@ -27,7 +27,7 @@ PATHS = (
     *("data.events", "model.init_from"),
 )
 # Fields that older versions lack, with their value then
-ADDED = {"data.annotations": "", "augment.crop": 1.0}
+ADDED = {"data.annotations": "", "augment.crop": 0.0}
 
 
 def of(path: Path) -> Path:

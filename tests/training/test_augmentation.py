@@ -82,10 +82,10 @@ def test_roll_shifts_sound_and_activity_alike(batch):
     assert (after["activity"] != np.asarray(timed["activity"])).any()
 
 
-@pytest.mark.parametrize(("share", "frames"), [(0.5, 15), (0.33, 10), (0.001, 1)])
-def test_crop_is_a_stretch_of_each_clip_at_a_place_of_its_own(batch, share, frames):
+@pytest.mark.parametrize(("crop", "frames"), [(0.5, 15), (0.67, 10), (0.999, 1)])
+def test_crop_is_a_stretch_of_each_clip_at_a_place_of_its_own(batch, crop, frames):
     timed = batch | {"activity": batch["log_mel"][:, :, :3]}
-    after = apply(timed, crop=share)
+    after = apply(timed, crop=crop)
     assert after["log_mel"].shape == (CLIPS, frames, MELS)
     starts = [
         [start for start in range(FRAMES) if np.array_equal(clip[start : start + frames], part)]
