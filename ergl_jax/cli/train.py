@@ -76,6 +76,12 @@ def run(args: argparse.Namespace) -> int:
     tagger = bundles.load(args.tagger) if args.tagger else None
     corpus, listed = labelled.read(args.folder, args.manifest)
     corpus, divided = own.split(corpus)
+    if copies := own.find_copies(corpus):
+        warn(
+            f"{len(copies)} validation or test clips are copies of training clips, such as "
+            f"{copies[0][0]} of {copies[0][1]}: scores on them are too optimistic; remove the "
+            "copies, or put them in one group"
+        )
     if init and init.scenes:  # a PANN has none
         count = own.count_trained_before(args.init_from, corpus)
         if count is None:

@@ -1,14 +1,17 @@
 """A training run for a user's own recordings: splits, events and settings that suit them."""
 
+import contextlib
 import dataclasses
 import functools
+import hashlib
 import json
 import math
+import os
 import re
 import shlex
 import tempfile
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +109,35 @@ def count_trained_before(init: str | Path, corpus: Corpus) -> int | None:
     clips = [clip for clip in corpus.clips if clip.split != "train"]
     held_out = dataclasses.replace(corpus, clips=clips)
     return evaluation.count_trained_on(workdirs.of(Path(init)), held_out)
+
+
+def find_copies(corpus: Corpus) -> list[tuple[str, str]]:
+    """Of validation and test clips with the content of a training clip: their and its name."""
+    groups: list[Sequence[Clip]] = [corpus.clips]
+    for key in (os.path.getsize, functools.partial(_digest, size=65536), _digest):
+        groups = [found for group in groups for found in _copies(group, key)]
+    found = []
+    for group in groups:
+        known = next(clip.name for clip in group if clip.split == "train")
+        found += [(clip.name, known) for clip in group if clip.split != "train"]
+    return sorted(found)
+
+
+def _copies(clips: Sequence[Clip], key: Callable[[str], Any]) -> list[list[Clip]]:
+    """Clips of equal key, where some are for training and some are not; without unreadable ones."""
+    found = defaultdict(list)
+    for clip in clips:
+        with contextlib.suppress(OSError):  # preparation reports it
+            found[key(clip.name)].append(clip)
+    return [group for group in found.values() if len({x.split == "train" for x in group}) == 2]
+
+
+def _digest(path: str, size: int = -1) -> bytes:
+    """Of a file's first `size` bytes, or of all."""
+    with open(path, "rb") as file:
+        if size < 0:
+            return hashlib.file_digest(file, "sha256").digest()
+        return hashlib.sha256(file.read(size)).digest()
 
 
 def is_sound(name: str) -> bool:

@@ -61,6 +61,16 @@ def test_a_run_of_a_folder(folder, runs, capsys):
     assert (runs[0] / "bundle" / "model.safetensors").read_bytes() == weights
 
 
+def test_a_test_clip_that_is_a_copy_of_a_training_clip_is_warned_of(folder, tmp_path, capsys):
+    shutil.copytree(folder, tmp_path / "clips" / "train")
+    copy = tmp_path / "clips" / "test" / "bell" / "new name.wav"
+    copy.parent.mkdir(parents=True)
+    shutil.copy(folder / "bell" / "3.wav", copy)
+    assert train(tmp_path / "clips", tmp_path / "run", "train.unknown=1") == 2
+    errors = capsys.readouterr().err
+    assert f"1 validation or test clips are copies of training clips, such as {copy} of" in errors
+
+
 def test_a_run_that_is_trained_already_is_refused(folder, tmp_path, capsys):
     out = tmp_path / "run"
     with workdirs.held(out):  # by this process

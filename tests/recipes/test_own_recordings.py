@@ -64,6 +64,28 @@ def test_a_folder_is_split_by_recording_or_subfolder(folder):
     assert placed[0] == placed[1]
 
 
+def test_copies_of_training_clips_are_found(tmp_path):
+    """By content alone, also where all files are of one size and begin alike."""
+    rng, head = np.random.default_rng(0), bytes(70_000)
+    for split, count in (("train", 4), ("validation", 2), ("test", 2)):
+        for scene in ("a", "b"):
+            path = tmp_path / split / scene / "x"
+            path.mkdir(parents=True)
+            for i in range(count):
+                (path / f"{i}.wav").write_bytes(head + rng.bytes(100))
+    pairs = (("test/b/x/1.wav", "train/a/x/3.wav"), ("validation/a/x/0.wav", "train/a/x/3.wav"))
+    copies = [tuple(str(tmp_path / path) for path in pair) for pair in pairs]
+    for copy, path in copies:
+        shutil.copy(path, copy)
+    corpus = labelled.read_folder(tmp_path)
+    # Two equal training clips, or two equal test clips, are no leak.
+    shutil.copy(tmp_path / "train/a/x/0.wav", tmp_path / "train/a/x/1.wav")
+    shutil.copy(tmp_path / "test/a/x/0.wav", tmp_path / "test/a/x/1.wav")
+    assert own.find_copies(corpus) == copies
+    Path(copies[0][0]).unlink()
+    assert own.find_copies(corpus) == copies[1:]
+
+
 def test_folders_named_by_split(folder, tmp_path):
     for split, names in (("train", range(6)), ("Val", range(6, 8)), ("test", range(8, 10))):
         for scene in ("dog", "rain"):
