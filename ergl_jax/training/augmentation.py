@@ -1,7 +1,6 @@
 """Circular shift, random crop, mixup and SpecAugment on the device; the paper uses none of them."""
 
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +24,8 @@ def make_augment(config: AugmentConfig) -> Callable[[jax.Array, Batch], Batch]:
         if config.roll:
             batch = batch | {name: circular_shift(roll, batch[name]) for name in timed}
         if config.crop > 0:
-            cut = partial(random_crop, jax.random.fold_in(key, 4), crop=config.crop)
-            batch = batch | {name: cut(batch[name]) for name in timed}
+            place = None if config.roll else jax.random.fold_in(key, 4)
+            batch = batch | {name: crop(place, batch[name], config.crop) for name in timed}
         if config.mixup_alpha > 0:
             batch = mixup(mix, batch, config.mixup_alpha)
         x = batch["log_mel"]
@@ -43,14 +42,20 @@ def circular_shift(key: jax.Array, x: jax.Array) -> jax.Array:
     return jax.vmap(lambda clip, shift: jnp.roll(clip, shift, axis=0))(x, shifts)
 
 
-def cropped_frames(frames: int, crop: float) -> int:
-    """How many of a clip's frames `random_crop` keeps."""
-    return max(1, round(frames * (1 - crop)))
+def cropped_frames(frames: int, share: float) -> int:
+    """How many of a clip's frames are left if `share` of them is cut away."""
+    return max(1, round(frames * (1 - share)))
 
 
-def random_crop(key: jax.Array, x: jax.Array, crop: float) -> jax.Array:
-    """A random stretch of each clip without `crop` of it: (B, F, M) -> (B, (1 - crop) F, M)."""
-    size = cropped_frames(x.shape[1], crop)
+def crop(key: jax.Array | None, x: jax.Array, share: float) -> jax.Array:
+    """Cuts `share` of each clip's frames away: (B, F, M) -> (B, (1 - share) F, M).
+
+    The rest begins at a random frame of each clip, or without `key` at its first frame, which is
+    random enough after a circular shift.
+    """
+    size = cropped_frames(x.shape[1], share)
+    if key is None:
+        return x[:, :size]
     starts = jax.random.randint(key, x.shape[:1], 0, x.shape[1] - size + 1)
     return jax.vmap(lambda clip, start: jax.lax.dynamic_slice_in_dim(clip, start, size))(x, starts)
 

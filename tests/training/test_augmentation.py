@@ -83,13 +83,17 @@ def test_roll_shifts_sound_and_activity_alike(batch):
 
 
 @pytest.mark.parametrize(("crop", "frames"), [(0.5, 15), (0.67, 10), (0.999, 1)])
-def test_crop_is_a_stretch_of_each_clip_at_a_place_of_its_own(batch, crop, frames):
+@pytest.mark.parametrize("roll", [False, True])
+def test_crop_is_a_stretch_of_each_clip_at_a_place_of_its_own(batch, crop, frames, roll):
+    """With a circular shift the stretch may go on at the clip's beginning."""
     timed = batch | {"activity": batch["log_mel"][:, :, :3]}
-    after = apply(timed, crop=crop)
+    after = apply(timed, crop=crop, roll=roll)
     assert after["log_mel"].shape == (CLIPS, frames, MELS)
     starts = [
         [start for start in range(FRAMES) if np.array_equal(clip[start : start + frames], part)]
-        for clip, part in zip(np.asarray(batch["log_mel"]), after["log_mel"], strict=True)
+        for clip, part in zip(
+            np.tile(batch["log_mel"], (1, 1 + roll, 1)), after["log_mel"], strict=True
+        )
     ]
     assert all(len(each) == 1 for each in starts) and len({each[0] for each in starts}) > 5
     np.testing.assert_array_equal(after["activity"], after["log_mel"][:, :, :3])
