@@ -155,7 +155,8 @@ def get_config(source: str = "tut2018") -> ml_collections.ConfigDict:
     config.augment = augment = ml_collections.ConfigDict()
     # Shift each clip circularly in time by a random amount.
     augment.roll = False
-    # Train on a random stretch of each clip: this share of its length is cut away; 0 is off.
+    # Train on a random stretch of each clip: this share of its length is cut away; 0 is off. Labels
+    # of a clip's events stay those of the whole clip; those of frames are cut too.
     augment.crop = 0.0
     # Mixup of pairs of clips by shares from Beta(alpha, alpha); 0 is off.
     augment.mixup_alpha = 0.0

@@ -19,7 +19,7 @@ def get_config(argument: str = "tut2018"):
     if native:
         config.optimizer.weight_decay = 0.0
         config.train.epochs = 100
-    config.augment.roll = False  # it would shift the segments
+    config.augment.roll = False  # it would shift the segments, as would a crop
     config.stages = (
         {
             "name": "network",

@@ -291,6 +291,8 @@ def _conflicts(config: Config) -> Iterator[tuple[str, str]]:
         yield "data.front_end", f"{reason}, which needs it"
     if wavegram and config.augment.mel_masks:
         yield "augment.mel_masks", "would mask the waveform too: it must be 0 for panns_wavegram"
+    if get_front_end(data.front_end).segment and config.augment.crop:
+        yield "augment.crop", "would cut across the segments of data.front_end: it must be 0"
     if model.name == "pann":
         reason = "tags events and has no scenes: train pann_scene, or start another model from a"
         yield "model.name", f"{reason} PANN with model.init_from"

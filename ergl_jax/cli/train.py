@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         warn(
             f"{len(copies)} validation or test clips are copies of training clips, such as "
             f"{copies[0][0]} of {copies[0][1]}: scores on them are too optimistic; remove the "
-            "copies, or put them in one group"
+            "copies"
         )
     if init and init.scenes:  # a PANN has none
         count = own.count_trained_before(args.init_from, corpus)

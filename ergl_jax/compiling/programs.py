@@ -52,9 +52,11 @@ class Programs:
     @cached_property
     def state(self) -> step.TrainState:
         """Shapes of the state on one device."""
-        return jax.eval_shape(
-            partial(step.init_state, self.model, self.adamw, seed=self.config.seed, shape=self.clip)
-        )
+        config, model, clip = self.config, self.model, self.clip
+        init = partial(step.init_state, model, self.adamw, seed=config.seed, shape=clip)
+        state = jax.eval_shape(init)
+        step.check_crop(model, state, shape=clip, crop=config.augment.crop)
+        return state
 
     def data(self, clips: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes of a split of `clips` clips, or of a batch."""

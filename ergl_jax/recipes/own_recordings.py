@@ -112,9 +112,9 @@ def count_trained_before(init: str | Path, corpus: Corpus) -> int | None:
 
 
 def find_copies(corpus: Corpus) -> list[tuple[str, str]]:
-    """Of validation and test clips with the content of a training clip: their and its name."""
+    """Pairs of names: a validation or test clip, and a training clip with the same content."""
     groups: list[Sequence[Clip]] = [corpus.clips]
-    for key in (os.path.getsize, functools.partial(_digest, size=65536), _digest):
+    for key in (_size, functools.partial(_digest, size=65536), _digest):
         groups = [found for group in groups for found in _copies(group, key)]
     found = []
     for group in groups:
@@ -130,6 +130,13 @@ def _copies(clips: Sequence[Clip], key: Callable[[str], Any]) -> list[list[Clip]
         with contextlib.suppress(OSError):  # preparation reports it
             found[key(clip.name)].append(clip)
     return [group for group in found.values() if len({x.split == "train" for x in group}) == 2]
+
+
+def _size(path: str) -> int:
+    size = os.path.getsize(path)
+    if not size:  # no recording, though equal to other empty files
+        raise OSError
+    return size
 
 
 def _digest(path: str, size: int = -1) -> bytes:

@@ -22,6 +22,7 @@ from ergl_jax.errors import InputError
 from ergl_jax.inference.embedding import output_and_features
 from ergl_jax.kernels.devices import mean_over_devices
 from ergl_jax.models.losses import losses
+from ergl_jax.training.augmentation import cropped_frames
 
 AXIS = "batch"
 Tree = Any
@@ -53,9 +54,11 @@ def init_state(
     )
 
 
-def check_crop(model: nn.Module, state: TrainState, *, shape: tuple, frames: int) -> None:
-    """InputError unless `model` takes clips of `frames` frames too; `shape` as of `init_state`."""
-    reason = "its layers fit clips of one length alone"
+def check_crop(model: nn.Module, state: TrainState, *, shape: tuple, crop: float) -> None:
+    """InputError unless `model` takes clips without `crop` of them; `shape` as of `init_state`."""
+    if not crop:
+        return
+    frames, reason = cropped_frames(shape[0], crop), "its layers need clips of one length"
     try:
         short = jax.eval_shape(
             lambda: init_state(model, optax.identity(), seed=0, shape=(frames, *shape[1:]))
@@ -66,7 +69,8 @@ def check_crop(model: nn.Module, state: TrainState, *, shape: tuple, frames: int
         fits, reason = False, str(error)
     if not fits:
         raise InputError(
-            f"augment.crop leaves {frames} of {shape[0]} frames: {reason}; choose a smaller one"
+            f"augment.crop={crop} leaves {frames} of {shape[0]} frames: {reason}. Choose a smaller "
+            "augment.crop, or 0"
         )
 
 

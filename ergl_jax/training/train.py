@@ -25,7 +25,6 @@ from ergl_jax.errors import InputError, Stopped, postponed_sigterm
 from ergl_jax.files import make_directory
 from ergl_jax.systems import OF_EVENTS_ALONE, SYSTEMS
 from ergl_jax.training import (
-    augmentation,
     device_data,
     evaluate,
     hosts,
@@ -127,9 +126,7 @@ class _Run:
         self.model, self.predict = model, step.make_predict(model)
         self.shape = self.split[0]["log_mel"].shape  # (F, M)
         self.state = step.init_state(model, adamw, seed=config.seed, shape=self.shape)
-        if config.augment.crop > 0:
-            frames = augmentation.cropped_frames(self.shape[0], config.augment.crop)
-            step.check_crop(model, self.state, shape=self.shape, frames=frames)
+        step.check_crop(model, self.state, shape=self.shape, crop=config.augment.crop)
         self.template, self.progress = jax.device_get(self.state), Progress()
 
     def start(self, initialise: Callable | None) -> None:

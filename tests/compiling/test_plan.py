@@ -3,10 +3,11 @@
 import json
 import types
 
+import jax
 import pytest
 
 from ergl_jax.compiling import chips, plan
-from ergl_jax.compiling.programs import OutOfMemory
+from ergl_jax.compiling.programs import OutOfMemory, Programs, Sizes
 from ergl_jax.errors import InputError
 
 CHIP = chips.CHIPS["v5e"]
@@ -82,6 +83,13 @@ def test_a_batch_too_small_for_the_chips(config, tmp_path, monkeypatch):
     monkeypatch.setattr(chips, "open_topology", lambda name: (CHIP, list(range(256))))
     with pytest.raises(InputError, match="train.batch_size=16 .* the 256 devices of v5e:16x16"):
         plan.run(config, "v5e:16x16", tmp_path, clips=None, largest_batch=False)
+
+
+def test_a_crop_that_leaves_too_few_frames(config):
+    cropped = config.replace(**{"augment.crop": 0.999})
+    programs = Programs(cropped, Sizes(scenes=10, events=4, clips=64), jax.devices())
+    with pytest.raises(InputError, match=r"augment\.crop=0\.999 leaves 1 of \d+ frames"):
+        programs.step(16)
 
 
 def test_an_absent_compiler_is_named(monkeypatch):

@@ -71,3 +71,9 @@ def test_a_slice_of_256_chips(programs, config):
     _, devices = chips.open_topology("v5e:16x16")
     program = programs(devices).step(1024)
     assert len(devices) == 256 and set(program_text.collectives(program.text)) == {"all-reduce"}
+
+
+@tpu
+def test_a_topology_of_three_axes():
+    _, devices = chips.open_topology("v5p:2x2x1")
+    assert len(devices) == 4

@@ -375,10 +375,6 @@ def test_predict_uses_running_statistics_and_no_dropout(toy):
     np.testing.assert_allclose(found["event_probabilities"], probabilities, rtol=1e-4, atol=1e-6)
 
 
-if __name__ == "__main__":
-    np.savez(sys.argv[1], **measure())
-
-
 def test_a_model_for_clips_of_one_length_is_not_trained_on_parts_of_them():
     class Flat(nn.Module):
         @nn.compact
@@ -386,6 +382,10 @@ def test_a_model_for_clips_of_one_length_is_not_trained_on_parts_of_them():
             return nn.Dense(2)(nn.BatchNorm(not train)(x.reshape(len(x), -1)))
 
     state = init_state(Flat(), optax.identity(), seed=0, shape=(16, 6))
-    check_crop(Flat(), state, shape=(16, 6), frames=16)
-    with pytest.raises(InputError, match=r"augment\.crop leaves 8 of 16 frames: its layers"):
-        check_crop(Flat(), state, shape=(16, 6), frames=8)
+    check_crop(Flat(), state, shape=(16, 6), crop=0)
+    with pytest.raises(InputError, match=r"augment\.crop=0\.5 leaves 8 of 16 frames: its layers"):
+        check_crop(Flat(), state, shape=(16, 6), crop=0.5)
+
+
+if __name__ == "__main__":
+    np.savez(sys.argv[1], **measure())
