@@ -1,7 +1,17 @@
-"""`python -m ergl_jax` is `ergl`."""
+"""The program `ergl`, also `python -m ergl_jax`."""
 
 import sys
 
-from ergl_jax.cli import main
+from ergl_jax.errors import leave_at_once
 
-sys.exit(main())
+
+def main() -> int | None:
+    """`ergl_jax.cli.main` in a process of its own."""
+    leave_at_once()  # until it runs
+    from ergl_jax import cli
+
+    return cli.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

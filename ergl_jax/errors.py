@@ -1,6 +1,7 @@
 """User-facing errors, and signal handling of command-line programs."""
 
 import argparse
+import atexit
 import contextlib
 import functools
 import importlib.util
@@ -100,10 +101,10 @@ def command(
                 return 2
             except KeyboardInterrupt:
                 print(f"{STOPS[signal.SIGINT]}{hint()}", file=sys.stderr)
-                return 128 + signal.SIGINT
+                return _stopped(signal.SIGINT)
             except Stopped as stop:
                 print(str(stop) or f"{STOPS[signal.SIGTERM]}{hint()}", file=sys.stderr)
-                return 128 + signal.SIGTERM
+                return _stopped(signal.SIGTERM)
             except BrokenPipeError:
                 # Discards what is still in the buffer, or Python would complain when it exits.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -144,8 +145,16 @@ def _no_interrupt_lost() -> Iterator[None]:
         sys.unraisablehook = before
 
 
+_leaves = False  # whether a stop ends this process
+
+
 def leave_at_once() -> None:
-    """Makes Ctrl-C and SIGTERM end the program with one line until `main` runs (slow imports)."""
+    """Makes Ctrl-C and SIGTERM end the program with one line until `main` runs (slow imports).
+
+    Stopped later, too, the program then ends without the cleanup of Python's modules.
+    """
+    global _leaves
+    _leaves = True
 
     def leave(number: int, _) -> None:
         os.write(2, f"{STOPS[signal.Signals(number)]}\n".encode())
@@ -182,6 +191,21 @@ def postponed_interrupt() -> Iterator[None]:
 
 def _stop(*_) -> None:
     raise Stopped
+
+
+def _stopped(number: int) -> int:
+    """The exit status after a signal."""
+    status = 128 + number
+    if _leaves:
+        atexit.register(_leave, status)  # the last one registered is called first
+    return status
+
+
+def _leave(status: int) -> None:
+    """JAX may still compile in a thread, which would crash once its client is deleted."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 @contextlib.contextmanager

@@ -38,7 +38,7 @@ ROOMS = {
     "systems training",
     "cli": "audio bundle cache config datasets errors files hub inference kernels pretrained "
     "progress recipes training",
-    "__main__": "cli",
+    "__main__": "cli errors",
     "__init__": "inference",
 }
 ONE_FILE = {

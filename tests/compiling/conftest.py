@@ -9,7 +9,7 @@ from ergl_jax.config import Config
 
 @pytest.fixture(scope="session")
 def config():
-    """Batch 16; Cnn14 of two channels in its first block, four events, clips of a second."""
+    """Batch 16; Cnn6 of two channels in its first block, four events, clips of 2 s."""
     found = test_config.get_config()
     found.model.compute_dtype, found.train.batch_size = "bfloat16", 16
     return Config.from_dict(found.to_dict())

@@ -7,7 +7,7 @@ import pytest
 from compare_runs import assert_same, lines
 
 pytestmark = pytest.mark.slow
-EPOCHS = 8
+EPOCHS = 5
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def saved(workdir):
 
 
 def test_killed_at_random_moments(start, command, tmp_path):
-    """Once while starting, four times in training, once in writing a checkpoint, once at the end.
+    """Once while starting, twice in training, once in writing a checkpoint, once at the end.
 
     A moment of training is a saved epoch and a fraction of the duration of the next one.
     """
@@ -44,7 +44,7 @@ def test_killed_at_random_moments(start, command, tmp_path):
     finish(start, *arguments[:-1], f"--workdir={whole}")
     assert [line["epoch"] for line in lines(whole)] == list(range(1, EPOCHS + 1))
     times = sorted(path.stat().st_mtime for path in (whole / "checkpoints/latest").iterdir())
-    moments = (np.arange(4) + rng.random(4)) * (EPOCHS - 1) / 4
+    moments = (np.arange(2) + rng.random(2)) * (EPOCHS - 1) / 2
 
     run = start(*arguments)
     time.sleep(rng.uniform(0.1, 2.0))
@@ -58,7 +58,7 @@ def test_killed_at_random_moments(start, command, tmp_path):
             run.until(lambda run=run: "after epoch" in run.output())
         time.sleep(moment % 1 * (times[-1] - times[-2]))
         run.kill()
-        if number == 1:
+        if number == 0:
             while True:  # the checkpoint may get its name just before the kill
                 run = start(*arguments)
                 run.until(lambda run=run: "after epoch" in run.output())
@@ -95,11 +95,8 @@ RUN = {
     "while results are written": r"^os.rename \S*results.json\S*writing",
 }
 TABLE = {
-    "before a stage's checkpoint is renamed": r"^os.rename \S*network/\S*latest/1\.\S*tmp\S* ",
     "while a stage's bundle is written": r"^open \S*stages/network/bundle.writing/config.json",
-    "while a stage's results are written": r"^os.rename \S*stages/network/results.json\S*writing",
     "before the line of the closed-form fit": r"^open \S*seed0/metrics\.jsonl a",
-    "between its best and latest": r"^os.mkdir \S*seed0/checkpoints/latest/1\..*tmp",
     "before its checkpoint is renamed": r"^os.rename \S*seed0/\S*latest/1\.\S*tmp\S* \S*/1$",
     "while the results of a row are written": r"^os.rename \S*seed0/results.json\S*writing",
     "while the table is written": r"^os.rename \S*table.md\S*writing",

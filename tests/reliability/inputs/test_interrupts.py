@@ -78,6 +78,38 @@ def test_an_interrupt_during_slow_imports_is_one_line(tmp_path, script):
     assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("interrupted")
 
 
+COMPILES = """
+import os, signal, sys, threading
+import jax, jax.numpy as jnp
+from ergl_jax.errors import command, leave_at_once
+
+def long(x):
+    for _ in range(60):
+        x = jnp.sin(x @ x) + jnp.cos(x)
+    return x.sum()
+
+@command(resumes=False)
+def main():
+    x = jnp.ones((8, 8))
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    jax.block_until_ready(jax.jit(jax.grad(long))(x))
+
+leave_at_once()
+sys.exit(main())
+"""
+
+
+def test_a_program_that_is_stopped_while_jax_compiles_exits_at_once():
+    """XLA goes on in a thread, and would crash once Python deletes JAX's client."""
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILES],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_ENABLE_COMPILATION_CACHE": "false"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, "stopped by SIGTERM\n")
+
+
 def test_files_of_two_writers_are_not_mixed(tmp_path, monkeypatch):
     names, replace, done = [f"{i}.txt" for i in range(4)], os.replace, []
 
