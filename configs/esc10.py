@@ -11,7 +11,7 @@ some clips held out to learn when to abstain:
     python data_prep/esc10_manifest.py --root ESC-10 --out data/all/esc10.csv --all_train
     python run.py --config=configs/esc10.py --workdir=runs/esc10_all \\
         --config.data.manifest=data/all/esc10.csv --config.data.test_folds="()" \\
-        --config.data.validation_fraction=0.15 --config.train.select_from=120
+        --config.data.validation_fraction=0.15 --config.train.select_from=240
 """
 
 from configs import ergl
@@ -37,9 +37,10 @@ def get_config():
         config.optimizer.schedule = "cosine"
         config.optimizer.warmup_epochs = 2.0
         config.train.batch_size = 8
-        config.train.epochs = 120
+        config.train.epochs = 240
 
         config.augment.roll = True
+        config.augment.crop = 0.5
         config.augment.time_masks = 2
         config.augment.time_width = 30
         config.augment.mel_masks = 2

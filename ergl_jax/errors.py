@@ -88,7 +88,9 @@ def command(
         def wrapper(*arguments):
             try:
                 with _handling(handlers), _no_interrupt_lost():
-                    return main(*arguments)
+                    status = main(*arguments)
+                    sys.stdout.flush()  # a signal from here on ends the program at once
+                    return status
             except InputError as error:
                 report(error)
                 return 2
@@ -145,16 +147,15 @@ def _no_interrupt_lost() -> Iterator[None]:
         sys.unraisablehook = before
 
 
-_leaves = False  # whether a stop ends this process
+_signal = 0  # that stopped this program
 
 
 def leave_at_once() -> None:
     """Makes Ctrl-C and SIGTERM end the program with one line until `main` runs (slow imports).
 
-    Stopped later, too, the program then ends without the cleanup of Python's modules.
+    A program that is stopped later skips the deletion of Python's objects, in which JAX can crash.
     """
-    global _leaves
-    _leaves = True
+    atexit.register(_leave_if_stopped)  # before the imports: the first one registered runs last
 
     def leave(number: int, _) -> None:
         os.write(2, f"{STOPS[signal.Signals(number)]}\n".encode())
@@ -195,17 +196,20 @@ def _stop(*_) -> None:
 
 def _stopped(number: int) -> int:
     """The exit status after a signal."""
-    status = 128 + number
-    if _leaves:
-        atexit.register(_leave, status)  # the last one registered is called first
-    return status
+    global _signal
+    _signal = number
+    return 128 + number
 
 
-def _leave(status: int) -> None:
-    """JAX may still compile in a thread, which would crash once its client is deleted."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+def _leave_if_stopped() -> None:
+    """Ends the process: where JAX still compiles in a thread, deleting its client is a crash."""
+    if not _signal:
+        return
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(128 + _signal)
 
 
 @contextlib.contextmanager

@@ -261,7 +261,7 @@ def _warn_of_unused(path: Path, rows: list[Row]) -> None:
             continue
         near = difflib.get_close_matches(name.lower(), missing, n=1, cutoff=0.78)
         kind, colon, rest = name.partition(":")
-        if colon and difflib.get_close_matches(kind.strip().lower(), ["event"]):
+        if colon and difflib.get_close_matches(kind.strip().lower(), ["event"], cutoff=0.78):
             near = [f"event:{rest.strip()}"]
         if "split" in missing and {row.cells[name] for row in rows} <= {*SPLITS}:
             near = ["split"]

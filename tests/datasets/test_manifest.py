@@ -165,7 +165,7 @@ def test_columns_with_almost_a_known_name(write, capfd):
     read_manifest(write("file,scene,subset,by:licence,event:group\n" + rows), split="train")
     (line,) = capfd.readouterr().err.splitlines()
     assert "the column 'subset' is not used: rename it if 'split' is meant" in line
-    read_manifest(write("file,scene,split,Events: Dog,time:on\n" + "a.wav,tram,train,1,0\n"))
+    read_manifest(write("file,scene,split,Events: Dog,segment:on\n" + "a.wav,tram,train,1,0\n"))
     (line,) = capfd.readouterr().err.splitlines()
     assert "the column 'Events: Dog' is not used: rename it if 'event:Dog' is meant" in line
 
