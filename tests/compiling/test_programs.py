@@ -21,10 +21,11 @@ TOPOLOGIES = [
 
 @pytest.fixture(scope="module", params=TOPOLOGIES)
 def compiled(request, programs):
-    """Step and epoch for four chips."""
+    """An epoch for four chips; for GPUs also a step, which TPUs' slow compiler has in the epoch."""
     _, devices = chips.open_topology(request.param)
     found = programs(devices)
-    return found, {"step": found.step(16), "epoch": found.epoch(16, clips=64)}
+    each = {"epoch": found.epoch(16, clips=64)}
+    return found, each if "v5e" in request.param else each | {"step": found.step(16)}
 
 
 def test_gradients_and_statistics_are_averaged_once(compiled):
