@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import traceback
+import types
 from collections.abc import Callable, Iterator
 
 Handlers = dict[int, Callable]
@@ -81,7 +82,10 @@ def command(
         continues = resumes() if callable(resumes) else resumes
         return "; the same command continues it" if continues else ""
 
-    handlers: Handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: _stop}
+    handlers: Handlers = {
+        signal.SIGINT: _raising(KeyboardInterrupt),
+        signal.SIGTERM: _raising(Stopped),
+    }
 
     def decorate(main: Callable[..., int | None]) -> Callable[..., int | None]:
         @functools.wraps(main)
@@ -133,10 +137,7 @@ def _no_interrupt_lost() -> Iterator[None]:
     def hook(unraisable) -> None:
         if issubclass(unraisable.exc_type, KeyboardInterrupt | Stopped):
             stopped = issubclass(unraisable.exc_type, Stopped)
-            number = signal.SIGTERM if stopped else signal.SIGINT
-            # Later and from a thread: here it would be lost again.
-            main = threading.main_thread().ident
-            threading.Timer(0.05, signal.pthread_kill, (main, number)).start()
+            _send_later(signal.SIGTERM if stopped else signal.SIGINT)  # here it would be lost again
         else:
             before(unraisable)
 
@@ -190,8 +191,27 @@ def postponed_interrupt() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _stop(*_) -> None:
-    raise Stopped
+def _raising(error: type[BaseException]) -> Callable:
+    """A signal handler that raises an error; while a module is imported, only after that.
+
+    Modules of C++, such as NumPy's and JAX's, crash if an exception interrupts their import.
+    """
+
+    def handler(number: int, frame: types.FrameType | None) -> None:
+        while frame:
+            if "importlib._bootstrap" in frame.f_code.co_filename:
+                _send_later(number)
+                return
+            frame = frame.f_back
+        raise error
+
+    return handler
+
+
+def _send_later(number: int) -> None:
+    """Sends a signal to the main thread in a moment."""
+    main = threading.main_thread().ident
+    threading.Timer(0.05, signal.pthread_kill, (main, number)).start()
 
 
 def _stopped(number: int) -> int:

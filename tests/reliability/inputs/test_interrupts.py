@@ -1,5 +1,6 @@
 """Ctrl-C ends a program with one line, and files that are written together stay together."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -43,6 +44,25 @@ def test_an_interrupt_in_a_destructor_is_not_lost(capsys, resumes, end):
     assert main() == 130
     assert capsys.readouterr().err.startswith(f"interrupted{end}")
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_module_is_imported_to_its_end_before_a_signal_stops_the_program(
+    number, tmp_path, monkeypatch
+):
+    name, done = f"stopped_by_{number}", []
+    (tmp_path / f"{name}.py").write_text(
+        f"import os\nos.kill(os.getpid(), {number})\nx = 'whole'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    @command(resumes=False)
+    def main():
+        done.append(importlib.import_module(name).x)
+        time.sleep(10)
+        pytest.fail("not stopped")
+
+    assert main() == 128 + number and done == ["whole"]
 
 
 def test_other_errors_in_destructors_are_reported_as_usual(monkeypatch):
