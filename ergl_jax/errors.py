@@ -154,7 +154,7 @@ _signal = 0  # that stopped this program
 def leave_at_once() -> None:
     """Makes Ctrl-C and SIGTERM end the program with one line until `main` runs (slow imports).
 
-    A program that is stopped later skips the deletion of Python's objects, in which JAX can crash.
+    If a signal stops it later, it exits without Python's cleanup, in which JAX can crash.
     """
     atexit.register(_leave_if_stopped)  # before the imports: the first one registered runs last
 
@@ -192,9 +192,9 @@ def postponed_interrupt() -> Iterator[None]:
 
 
 def _raising(error: type[BaseException]) -> Callable:
-    """A signal handler that raises an error; while a module is imported, only after that.
+    """Returns a signal handler that raises `error`, but not before a running import has ended.
 
-    Modules of C++, such as NumPy's and JAX's, crash if an exception interrupts their import.
+    C++ modules, such as NumPy's and JAX's, crash if an exception interrupts their import.
     """
 
     def handler(number: int, frame: types.FrameType | None) -> None:
@@ -222,7 +222,7 @@ def _stopped(number: int) -> int:
 
 
 def _leave_if_stopped() -> None:
-    """Ends the process: where JAX still compiles in a thread, deleting its client is a crash."""
+    """Exits at once: deleting JAX's client while a thread still compiles would crash."""
     if not _signal:
         return
     try:

@@ -286,4 +286,4 @@ def test_it_is_accurate_and_abstains_from_scenes_of_cities(packed):
     assert float(pretrained.about(NAME)["accuracy"].split()[0]) >= 80
     assert packed.known is not None
     found = Model(packed).classify(SHARED / "urban_clips")
-    assert np.mean([result.known for result in found]) <= 0.5
+    assert np.mean([result.known for result in found]) <= 0.4

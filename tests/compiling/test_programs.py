@@ -21,7 +21,7 @@ TOPOLOGIES = [
 
 @pytest.fixture(scope="module", params=TOPOLOGIES)
 def compiled(request, programs):
-    """An epoch for four chips; for GPUs also a step, which TPUs' slow compiler has in the epoch."""
+    """An epoch for four chips, for GPUs a step too: TPU's slow compiler has it in the epoch."""
     _, devices = chips.open_topology(request.param)
     found = programs(devices)
     each = {"epoch": found.epoch(16, clips=64)}

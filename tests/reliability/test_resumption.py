@@ -95,8 +95,11 @@ RUN = {
     "while results are written": r"^os.rename \S*results.json\S*writing",
 }
 TABLE = {
+    "before a stage's checkpoint is renamed": r"^os.rename \S*network/\S*latest/1\.\S*tmp\S* ",
     "while a stage's bundle is written": r"^open \S*stages/network/bundle.writing/config.json",
+    "while a stage's results are written": r"^os.rename \S*stages/network/results.json\S*writing",
     "before the line of the closed-form fit": r"^open \S*seed0/metrics\.jsonl a",
+    "between its best and latest": r"^os.mkdir \S*seed0/checkpoints/latest/1\..*tmp",
     "before its checkpoint is renamed": r"^os.rename \S*seed0/\S*latest/1\.\S*tmp\S* \S*/1$",
     "while the results of a row are written": r"^os.rename \S*seed0/results.json\S*writing",
     "while the table is written": r"^os.rename \S*table.md\S*writing",

@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -118,6 +121,49 @@ def test_evaluation_and_a_second_start_give_the_same(tiny, tmp_path):
     assert train.train(tiny.config(), tmp_path / "run") == tiny.results
     assert lines(tmp_path / "run") == lines(tiny.workdir)
     assert weights(tmp_path / "run") == weights(tiny.workdir)
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_as_an_uninterrupted_one(tiny, tmp_path):
+    """Killed in the second epoch, after its line was written and before its state was saved."""
+    kill = (
+        "import os, runpy, sys\n"
+        "from ergl_jax.training.checkpoints import Checkpoints\n"
+        "save = Checkpoints.save\n"
+        "def stop(self, name, state, progress):\n"
+        "    if name == 'latest' and progress.epoch == 2: os._exit(9)\n"
+        "    save(self, name, state, progress)\n"
+        "Checkpoints.save = stop\n"
+        "sys.argv[0] = 'run.py'\n"
+        "runpy.run_path('run.py', run_name='__main__')\n"
+    )
+    arguments = [
+        "--config=configs/test.py",
+        f"--workdir={tmp_path}/run",
+        f"--config.data.data_dir={tiny.data_dir}",
+    ]
+
+    def command(*program):
+        return subprocess.run(
+            [sys.executable, *program, *arguments],
+            cwd=ROOT,
+            # As many devices as here: each draws its own random numbers.
+            env=os.environ
+            | {"PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": str(jax.device_count())},
+            capture_output=True,
+            text=True,
+        )
+
+    assert command("-c", kill).returncode == 9
+    assert not (tmp_path / "run" / "results.json").exists()
+    assert [line["epoch"] for line in lines(tmp_path / "run")] == [1, 2]
+    done = command("run.py")
+    assert done.returncode == 0, done.stderr
+    assert "Resuming after epoch 1" in done.stdout and "class_mean_accuracy" in done.stdout
+    assert weights(tmp_path / "run") == weights(tiny.workdir)
+    assert lines(tmp_path / "run") == lines(tiny.workdir)
+    results = read(tmp_path / "run" / "results.json")
+    assert {**results, "training_seconds": 0} == {**tiny.results, "training_seconds": 0}
 
 
 def test_another_configuration_is_refused_and_named(tiny):
